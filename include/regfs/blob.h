@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * blob: verified reads by digest, over a store and the cache.
+ * Knows passes, block sums and single flight. Must not know what a blob holds.
+ *
+ * A blob without sums is fetched by a *pass*: one stream from its first byte to its last,
+ * hashed on the way, its blocks put into the cache as tentative; when the digest is right
+ * they are committed and the SHA-256 of each block (the sums) is kept; when it is wrong all of
+ * it is dropped, logged with both digests, and every waiter gets -EIO. There is one pass per digest
+ * at a time, for all that want the blob. From then on any range is fetched by itself, checked by
+ * the sums (which a verified pass vouches for). Blobs of at most BLOB_SMALL bytes are fetched and
+ * checked whole.
+ *
+ * A pass runs on its own thread and ends early when nobody has wanted it for some seconds. Any
+ * thread may call; those that wait take a struct wait.
+ *
+ * Where the cache cannot keep blocks (full disk, limit smaller than the blob), reads go on from
+ * the pass's window and by range.
+ */
+#ifndef REGFS_BLOB_H
+#define REGFS_BLOB_H
+
+#include "regfs/cache.h"
+#include "regfs/pool.h"
+#include "regfs/store.h"
+
+#define BLOB_SMALL (1 * MIB)
+
+struct blobs;
+
+/* Which blob, how large the manifest says it is, and where it may be had. Borrowed for the
+ * call; the store must outlive the blobs. */
+struct blob_id {
+	const struct digest *digest;
+	uint64_t size;
+	struct store *store;
+	const char *repo;
+};
+
+/* CACHE and JOBS (a pool without maximum) are borrowed. */
+struct blobs *blobs_new(struct cache *cache, struct pool *jobs, int64_t timeout_ms);
+/* Ends all passes. NULL is fine. */
+void blobs_free(struct blobs *blobs);
+
+/* Whole, verified, at most MAX bytes; for configs and the like. Kept as a cache file if
+ * it is small. 0, -EFBIG, -EIO (digest), the store's errors. */
+int blob_get(struct blobs *blobs, const struct blob_id *id, size_t max, struct buf *ret,
+	     struct wait *wait);
+
+/* Verified bytes only: waits for the pass if there are no sums yet. Returns the count, short
+ * only at the blob's end. */
+ssize_t blob_read(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,
+		  size_t len, struct wait *wait);
+
+/* Bytes as they arrive, not verified, in the raw-blob way of SPEC section 3: the blob's last
+ * byte is only given once the digest was found right. */
+ssize_t blob_read_raw(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,
+		      size_t len, struct wait *wait);
+
+/* The whole blob in order, as it arrives (starting or joining a pass) or out of the cache: what
+ * a layer's index is built from. Nothing read this way may be shown to anybody before the read that
+ * returned 0: that is the end, with the digest right. The pass does not run ahead of an open
+ * stream by more than its window. */
+struct blob_stream;
+int blob_stream_open(struct blobs *blobs, const struct blob_id *id, struct wait *wait,
+		     struct blob_stream **ret);
+/* > 0 and *RET borrowed until the next call; 0 at the verified end; negative errno. */
+ssize_t blob_stream_read(struct blob_stream *stream, const void **ret, struct wait *wait);
+void blob_stream_close(struct blob_stream *stream);
+
+#endif

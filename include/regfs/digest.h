@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * digest: "sha256:…" and hashing (OCI image-spec, descriptor.md, "Digests").
+ * The only user of OpenSSL's EVP. Must not know storage.
+ *
+ * sha256 and sha512 are known. Values are plain: copy them freely. Any thread; a
+ * hasher belongs to one thread at a time.
+ */
+#ifndef REGFS_DIGEST_H
+#define REGFS_DIGEST_H
+
+#include "regfs/util.h"
+
+enum digest_algo { DIGEST_NONE, DIGEST_SHA256, DIGEST_SHA512 };
+
+#define DIGEST_MAX     64	     /* bytes of the longest hash */
+#define DIGEST_STR_MAX (7 + 128 + 1) /* "sha512:" + hex + NUL */
+#define DIGEST_KEY_LEN 32
+
+struct digest {
+	enum digest_algo algo;
+	uint8_t bytes[DIGEST_MAX]; /* those past the algorithm's length are 0 */
+};
+
+size_t digest_len(enum digest_algo algo);
+/* "sha256:<64 lower-case hex>" or sha512, nothing after it. 0 or -EINVAL. */
+int digest_parse(const char *str, struct digest *ret);
+/* ALGO-HEX and ALGO:HEX alike, as _digests/ and links spell it; SEP is the separator. */
+int digest_parse_sep(const char *str, char sep, struct digest *ret);
+/* Writes "sha256:<hex>"; returns OUT. */
+const char *digest_format(const struct digest *digest, char out[static DIGEST_STR_MAX]);
+/* The hex part alone. */
+const char *digest_hex(const struct digest *digest, char out[static DIGEST_STR_MAX]);
+const char *digest_algo_name(enum digest_algo algo);
+bool digest_equal(const struct digest *a, const struct digest *b);
+/* 32 bytes that stand for the digest in tables and file names: a sha256 itself, the
+ * sha256 of anything longer. */
+void digest_key(const struct digest *digest, uint8_t out[static DIGEST_KEY_LEN]);
+
+struct hasher;
+/* NULL when memory is short. free takes NULL. */
+struct hasher *hasher_new(enum digest_algo algo);
+void hasher_free(struct hasher *hasher);
+void hasher_cleanup(struct hasher **hasher);
+#define AUTO_HASHER CLEANUP(hasher_cleanup)
+void hasher_add(struct hasher *hasher, const void *data, size_t len);
+/* The digest of all that was added; the hasher starts anew. */
+void hasher_final(struct hasher *hasher, struct digest *ret);
+
+/* In one step. */
+void digest_of(enum digest_algo algo, const void *data, size_t len, struct digest *ret);
+
+#endif

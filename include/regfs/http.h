@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * http: requests with deadlines over pooled connections, bodies as bounded streams.
+ * Knows HTTP and TLS; the only user of libcurl. Must not know registries: it follows no
+ * redirect, adds no credentials and judges no status by itself.
+ *
+ * One thread drives all transfers (curl's multi interface: one connection cache, HTTP/2
+ * multiplexing, a limit of connections per host). A body is handed over through a queue
+ * of bounded size; when it is full the transfer pauses. Any thread may use an http; a
+ * transfer belongs to one thread at a time.
+ *
+ * "No progress": the deadline is the longest time without a byte in either direction.
+ *
+ * Errors: a failure below HTTP is turned into an errno here, and logged here once:
+ * -ECONNREFUSED, -EHOSTUNREACH (also DNS), -ETIMEDOUT, -ECONNRESET (broke off, ended short),
+ * -EPROTO (TLS or HTTP nonsense), -EACCES (certificate not trusted, with the sentence that
+ * says what to do), -EINTR, -EWOULDBLOCK, -ENOMEM.
+ */
+#ifndef REGFS_HTTP_H
+#define REGFS_HTTP_H
+
+#include "regfs/buf.h"
+#include "regfs/wait.h"
+
+struct http;
+
+struct http_options {
+	int64_t timeout_ms;	/* without progress; 0: 60,000 */
+	unsigned max_per_host;	/* connections; 0: 8 */
+	const char *user_agent; /* borrowed for the call */
+};
+
+/* Starts the thread. NULL when memory or threads are short. */
+struct http *http_new(const struct http_options *options);
+/* All transfers must be closed. NULL is fine. */
+void http_free(struct http *http);
+
+enum http_method { HTTP_GET, HTTP_HEAD, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DELETE };
+
+/* Body to send: READ is called on the http thread and must not block for long; it returns
+ * how many of at most CAP bytes at OFF it gave (0 only at the end), or a negative errno.
+ * OFF goes back to 0 if the body has to be sent again. */
+typedef ssize_t http_read_fn(void *arg, uint64_t off, void *buf, size_t cap);
+
+struct http_tls { /* all may be NULL; borrowed for the transfer */
+	const char *ca_file, *ca_dir, *cert_file, *key_file;
+	bool skip_verify;
+};
+
+struct http_request {
+	enum http_method method;
+	const char *url;
+	const char *const *headers; /* "Name: value", NULL-terminated; may be NULL */
+	/* body: none, bytes, or a source */
+	const void *body;
+	uint64_t body_len;
+	http_read_fn *body_read; /* wins over .body when not NULL */
+	void *body_arg;
+	const struct http_tls *tls; /* NULL: the system's CAs */
+	int64_t timeout_ms;	    /* 0: the http's */
+	int64_t deadline_ms;	    /* of the whole up to the headers, in now_ms() time; 0: none */
+};
+
+struct http_transfer;
+
+/*
+ * Sends the request and waits for the final response's headers (1xx are skipped). The request's
+ * strings are copied. The transfer is closed by http_close() whatever happened to it.
+ */
+int http_start(struct http *http, const struct http_request *request, struct wait *wait,
+	       struct http_transfer **ret);
+int http_status(const struct http_transfer *transfer);
+/* First header of NAME (any case), trimmed, or NULL; borrowed. N-th one, for repeated headers. */
+const char *http_header(const struct http_transfer *transfer, const char *name);
+const char *http_header_n(const struct http_transfer *transfer, const char *name, unsigned n);
+/* Content-Length, or -1. */
+int64_t http_content_length(const struct http_transfer *transfer);
+/* The next bytes of the body: > 0; 0 at its end; errors above. A body shorter than its
+ * Content-Length is -ECONNRESET; bytes beyond it are never handed out. */
+ssize_t http_read(struct http_transfer *transfer, void *buf, size_t cap, struct wait *wait);
+/* Reads up to MAX bytes of body into RET; more is -EFBIG. */
+int http_read_all(struct http_transfer *transfer, size_t max, struct buf *ret, struct wait *wait);
+/* Ends the transfer wherever it is. NULL is fine. The connection is reused if the body was
+ * read to its end. */
+void http_close(struct http_transfer *transfer);
+
+/* URL parts by the library's parser. Each result is the caller's (free). 0, -EINVAL, -ENOMEM. */
+struct http_url {
+	char *scheme, *host, *path,
+		*query; /* host with its port where one is given; query NULL if none */
+};
+int http_url_parse(const char *url, struct http_url *ret);
+void http_url_release(struct http_url *url);
+/* REF (absolute or relative, RFC 3986 section 5) against BASE. The caller frees *RET. */
+int http_url_resolve(const char *base, const char *ref, char **ret);
+/* Percent-encodes all but unreserved characters. The caller frees. */
+char *http_url_escape(const char *str);
+
+#endif

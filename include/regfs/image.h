@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image: from a reference to an immutable image: manifest, config, layers, platforms.
+ * Knows manifests and the cache of them. Must not know FUSE or names in the tree.
+ *
+ * Images are shared by (store, repository, digest) and counted. Any thread.
+ */
+#ifndef REGFS_IMAGE_H
+#define REGFS_IMAGE_H
+
+#include "regfs/layer.h"
+#include "regfs/oci.h"
+#include "regfs/rootfs.h"
+
+struct images;
+struct image;
+
+struct images_options {
+	struct blobs *blobs;
+	struct layers *layers;
+	struct cache *cache;
+	const struct oci_platform *platform; /* copied by reference: outlives the images */
+	bool offline;
+};
+struct images *images_new(const struct images_options *options);
+void images_free(struct images *images);
+
+/*
+ * The digest that TAG of REPO names: asks the store, and remembers the answer in the cache; where
+ * the store is gone (-EHOSTUNREACH, -ECONNREFUSED, -ETIMEDOUT, -EIO on 5xx) the last known one
+ * serves, and the log says so. Fetches the manifest with it, so that image_open needs no request.
+ */
+int image_resolve(struct images *images, struct store *store, const char *repo, const char *tag,
+		  struct wait *wait, struct digest *ret);
+/* Forgets what is remembered of a tag (it was pushed, or deleted). */
+void image_forget_tag(struct images *images, struct store *store, const char *repo,
+		      const char *tag);
+
+/* The image of DIGEST in REPO. The manifest comes from the cache if this repository is known to
+ * hold it, else from the store. The caller unrefs. */
+int image_open(struct images *images, struct store *store, const char *repo,
+	       const struct digest *digest, struct wait *wait, struct image **ret);
+struct image *image_ref(struct image *image);
+void image_unref(struct image *image);
+
+/* Constant while the image is held. */
+const struct digest *image_digest(const struct image *image);
+const struct oci_manifest *image_manifest(const struct image *image);
+void image_manifest_bytes(const struct image *image, const char **ret, size_t *ret_len);
+struct store *image_store(const struct image *image);
+const char *image_repo(const struct image *image);
+
+/* Of an index: the chosen platform's image, or -ENOENT. Of a manifest: itself, again counted. */
+int image_platform(struct image *image, struct wait *wait, struct image **ret);
+/* Of an index: child N (any child). */
+int image_child(struct image *image, size_t n, struct wait *wait, struct image **ret);
+
+/* The rest is for manifests (-EINVAL on an index). */
+/* Config bytes and parsed; both live as long as the image. */
+int image_config(struct image *image, struct wait *wait, const struct oci_config **ret);
+int image_config_bytes(struct image *image, struct wait *wait, const char **ret, size_t *ret_len);
+/* Layer N from 0 at the bottom, indexed. */
+int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer **ret);
+/* The merged tree; lives as long as the image. -EOPNOTSUPP for artifacts. */
+int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret);
+/* Layer N's own tree, as stored; lives as long as the image. */
+int image_layer_tree(struct image *image, unsigned n, struct wait *wait, struct rootfs **ret);
+/* How to read blob DESCRIPTOR of this image raw. */
+void image_blob_id(const struct image *image, const struct oci_descriptor *descriptor,
+		   struct blob_id *ret);
+/* The history line that made layer N ("" if the config has none); borrowed. */
+int image_created_by(struct image *image, unsigned n, struct wait *wait, const char **ret);
+
+#endif

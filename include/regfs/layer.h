@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * layer: one layer's index and its files' bytes.
+ * Knows the index, resume points and decoding. Must not know other layers.
+ *
+ * A layer without an index in the cache is streamed once (blob_stream_*): decompressed,
+ * scanned, indexed; the index is kept only if the blob's digest was right. Then a read maps
+ * a file's range to the decoded stream, that to a span between two resume points, and decodes the
+ * span from verified blob bytes. Decoded spans are kept in a small memory cache shared by all
+ * layers.
+ *
+ * Layers are shared by digest and counted. Any thread.
+ */
+#ifndef REGFS_LAYER_H
+#define REGFS_LAYER_H
+
+#include "regfs/blob.h"
+#include "regfs/index.h"
+
+#define LAYER_SPACING (1 * MIB) /* least distance of resume points, decoded bytes */
+
+struct layers;
+struct layer;
+
+struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool *jobs);
+void layers_free(struct layers *layers);
+
+/* The layer of ID, its index at hand: mapped from the cache, or built now, which waits for
+ * the blob (-EWOULDBLOCK where that is not allowed). One build for many waiters; it goes on in
+ * the background for a while when all of them were called off. DIFF_ID (may be NULL) is what the
+ * config says: a mismatch with a computed one is -EIO, logged. -EIO also for what is no tar. The
+ * caller unrefs *RET. ID's repo is copied as the source of later fetches. */
+int layer_open(struct layers *layers, const struct blob_id *id, const struct digest *diff_id,
+	       struct wait *wait, struct layer **ret);
+/* Starts the build and does not wait for it. */
+void layer_prepare(struct layers *layers, const struct blob_id *id);
+struct layer *layer_ref(struct layer *layer);
+void layer_unref(struct layer *layer);
+
+/* The index; valid as long as the layer is held. */
+const struct index *layer_index(const struct layer *layer);
+/* True once a map of its index was damaged under it: what was read since is not to be used. */
+bool layer_broken(const struct layer *layer);
+
+/* Bytes of regular file INO at OFF; sparse holes are zeros. Count, short only at the file's
+ * end; 0 past it. */
+ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, size_t len,
+		   struct wait *wait);
+/* Next data (SEEK_DATA) or hole (SEEK_HOLE) at or after OFF: offset, or -ENXIO. */
+int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence);
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * push: spool, parse, upload, verdict.
+ * Knows the spool directory, archives and stores. Must not know inodes.
+ *
+ * A push is one file under some _push/: bytes written in any order into a spool file
+ * (unlinked at creation: nothing is left after a crash), which becomes an image when
+ * push_flush() finds the archive whole. Blobs go in parallel, only those the store lacks; the
+ * manifest last; then the tag names it. Any thread; operations on one push are serialised inside.
+ */
+#ifndef REGFS_PUSH_H
+#define REGFS_PUSH_H
+
+#include "regfs/codec.h"
+#include "regfs/event.h"
+#include "regfs/pool.h"
+#include "regfs/store.h"
+
+struct pushes;
+struct push;
+
+struct pushes_options {
+	const char *spool_dir; /* created (0700) when first needed; copied */
+	struct pool *jobs;     /* for parallel blobs and compression */
+	struct events *events; /* tags that moved are published here */
+	enum codec compress;   /* for layers that come uncompressed */
+	/* Called when a tag was confirmed, before push_flush() returns (may be NULL). */
+	void (*on_tag)(void *arg, struct store *store, const char *repo, const char *tag);
+	void *arg;
+};
+struct pushes *pushes_new(const struct pushes_options *options);
+void pushes_free(struct pushes *pushes);
+
+/* REPO and TAG, or both NULL: the archive names its images (HOST/_push). LABEL is what
+ * _regfs/pushes shows. -ENOSPC … if the spool cannot be had. */
+int push_new(struct pushes *pushes, struct store *store, const char *repo, const char *tag,
+	     const char *label, struct push **ret);
+struct push *push_ref(struct push *push);
+/* The last unref drops the spool. */
+void push_unref(struct push *push);
+
+/* Count, or -ENOSPC, -EFBIG, -EBUSY (while a flush is under way). A write after a verdict makes it
+ * unfinished again. */
+ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len);
+ssize_t push_read(struct push *push, uint64_t off, void *buf, size_t len);
+int push_truncate(struct push *push, uint64_t size);
+uint64_t push_size(const struct push *push);
+
+/*
+ * A close() or fsync(). An empty file: 0, nothing done. Unchanged since a verdict: the verdict
+ * again. Not a whole archive: -EINVAL, kept. Else the images are pushed, and it returns the
+ * store's verdict: 0 only after the store confirmed the manifest. -EINTR: called off before the
+ * manifest was sent; the tag is as it was.
+ */
+int push_flush(struct push *push, struct wait *wait);
+
+enum push_state { PUSH_WRITING, PUSH_CHECKING, PUSH_SENDING, PUSH_DONE, PUSH_FAILED };
+const char *push_state_name(enum push_state state);
+struct push_status {
+	enum push_state state;
+	int verdict; /* DONE: 0; FAILED: the errno, negative */
+	uint64_t done_bytes, total_bytes;
+	char reason[256]; /* FAILED: words */
+};
+void push_status(struct push *push, struct push_status *ret);
+
+/* The text of _regfs/pushes: a line for each push, the ended ones of the last while included:
+ * "LABEL DONE TOTAL STATE REASON\n". */
+int pushes_text(struct pushes *pushes, struct buf *ret);
+
+#endif

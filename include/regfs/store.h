@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store: the one narrow interface to a place that holds repositories, with several
+ * bodies: registry (HTTP), layout (OCI layouts on disk), fake (tests).
+ * Must not know caching.
+ *
+ * Names given are valid (ref.h); TAG_OR_DIGEST is a tag, or "sha256:…". Any thread. Errors are
+ * those of SPEC section 5, already logged with their words by the body, but for the quiet
+ * -ENOENT of a lookup:
+ * -ENOENT, -EACCES, -EHOSTUNREACH, -ECONNREFUSED, -ETIMEDOUT, -EIO, -EBUSY, -EOPNOTSUPP, -EEXIST,
+ * -EINVAL, -EDQUOT, -ENOSPC, -EROFS, -EINTR, -EWOULDBLOCK, -ENOMEM.
+ */
+#ifndef REGFS_STORE_H
+#define REGFS_STORE_H
+
+#include "regfs/buf.h"
+#include "regfs/digest.h"
+#include "regfs/wait.h"
+
+/* A manifest or index as a store gives it. The digest was computed from the bytes (and
+ * compared with the one asked for, or the server's header). */
+struct store_manifest {
+	struct digest digest;
+	char *media_type; /* as served; never NULL */
+	struct buf bytes;
+};
+void store_manifest_release(struct store_manifest *manifest);
+
+/* A blob's bytes, from an offset on. Not verified. */
+struct store_stream {
+	/* > 0, 0 at the end, or a negative errno. What breaks off is resumed inside, as long as
+	 * there is progress. */
+	ssize_t (*read)(struct store_stream *stream, void *buf, size_t cap, struct wait *wait);
+	void (*close)(struct store_stream *stream);
+};
+
+/* A blob to send: random access, because an upload may have to resume. READ gives up to
+ * CAP bytes at OFF (0 only past the end) or a negative errno; it may be called from another thread,
+ * one call at a time, until put_blob returns. */
+struct store_source {
+	ssize_t (*read)(void *arg, uint64_t off, void *buf, size_t cap);
+	void *arg;
+	uint64_t size;
+};
+
+/* Progress of a put, in bytes confirmed so far of this blob; may be NULL. */
+typedef void store_progress_fn(void *arg, uint64_t bytes);
+
+struct store_put {
+	const struct digest *digest;
+	const struct store_source *source;
+	const char *mount_from; /* a repository of this store that may hold it, or NULL */
+	store_progress_fn *progress;
+	void *progress_arg;
+};
+
+typedef int store_name_fn(void *arg, const char *name);
+
+struct store;
+struct store_ops {
+	const char *kind; /* "registry", "layout", "fake" */
+	/* All repositories, in any order; FN's non-zero stops and is returned. -EOPNOTSUPP or
+	 * -EACCES where there is no catalogue. */
+	int (*list_repos)(struct store *store, store_name_fn *fn, void *arg, struct wait *wait);
+	/* -ENOENT: no such repository. */
+	int (*list_tags)(struct store *store, const char *repo, store_name_fn *fn, void *arg,
+			 struct wait *wait);
+	/* The digest a tag names, without its bytes where that is possible (HEAD). */
+	int (*head)(struct store *store, const char *repo, const char *tag_or_digest,
+		    struct digest *ret, struct wait *wait);
+	int (*get_manifest)(struct store *store, const char *repo, const char *tag_or_digest,
+			    struct store_manifest *ret, struct wait *wait);
+	/* Whether the repository holds the blob; its size. */
+	int (*has_blob)(struct store *store, const char *repo, const struct digest *digest,
+			uint64_t *ret_size, struct wait *wait);
+	/* LEN bytes from OFF on (UINT64_MAX: to the end). */
+	int (*open_blob)(struct store *store, const char *repo, const struct digest *digest,
+			 uint64_t off, uint64_t len, struct store_stream **ret, struct wait *wait);
+	int (*put_blob)(struct store *store, const char *repo, const struct store_put *put,
+			struct wait *wait);
+	/* TAG may be NULL: by digest alone. On an answer that was lost: -EIO, "outcome unknown"
+	 * in the log, unless asking again settled it. Once it is sent it is not interrupted. */
+	int (*put_manifest)(struct store *store, const char *repo, const char *tag,
+			    const char *media_type, const void *bytes, size_t len,
+			    struct wait *wait);
+	/* Deletes a tag alone (-EOPNOTSUPP where the store cannot), a manifest by digest. */
+	int (*untag)(struct store *store, const char *repo, const char *tag, struct wait *wait);
+	int (*delete_manifest)(struct store *store, const char *repo, const struct digest *digest,
+			       struct wait *wait);
+	/* mkdir of a repository: 0 where it needs nothing. */
+	int (*make_repo)(struct store *store, const char *repo, struct wait *wait);
+	/* Whether HOST is a registry at all: 0, or why not. */
+	int (*ping)(struct store *store, struct wait *wait);
+	/* Grows when the store's content changed behind us (a local layout); 0: unknown. */
+	uint64_t (*generation)(struct store *store, const char *repo);
+	void (*free)(struct store *store);
+};
+
+/* The head of every body. */
+struct store {
+	const struct store_ops *ops;
+	char *name; /* "localhost:5000", "local": for logs and keys; owned */
+};
+
+static inline void store_stream_close(struct store_stream *stream)
+{
+	if (stream)
+		stream->close(stream);
+}
+
+static inline void store_free(struct store *store)
+{
+	if (store)
+		store->ops->free(store);
+}
+
+/* A store_source over bytes, and over part of a descriptor. ARG structures are the caller's. */
+struct store_bytes {
+	const void *data;
+	size_t len;
+};
+ssize_t store_bytes_read(void *arg, uint64_t off, void *buf, size_t cap);
+struct store_file {
+	int fd;
+	uint64_t off, len;
+};
+ssize_t store_file_read(void *arg, uint64_t off, void *buf, size_t cap);
+
+#endif

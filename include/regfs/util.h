@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * util: ownership helpers, clocks and whole reads and writes.
+ * Knows the C library. Must not know anything else of regfs.
+ *
+ * Include it last: it poisons the banned functions (banned.h).
+ */
+#ifndef REGFS_UTIL_H
+#define REGFS_UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define ARRAY_SIZE(a)			(sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b)			((a) < (b) ? (a) : (b))
+#define MAX(a, b)			((a) > (b) ? (a) : (b))
+#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
+#define KIB 1024
+#define MIB (1024 * 1024)
+
+#define CLEANUP(fn)	       __attribute__((cleanup(fn)))
+#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
+
+static inline void free_cleanup(void *ptr)
+{
+	free(*(void **)ptr);
+}
+
+static inline void fd_cleanup(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
+static inline void file_cleanup(FILE **file)
+{
+	if (*file)
+		fclose(*file);
+}
+
+/* Freed, closed when the variable leaves its scope. */
+#define AUTO_FREE   CLEANUP(free_cleanup)
+#define AUTO_CLOSE  CLEANUP(fd_cleanup)
+#define AUTO_FCLOSE CLEANUP(file_cleanup)
+
+/* Hands the pointer in *VAR on and leaves NULL behind. */
+#define STEAL(var)                                                                                 \
+	({                                                                                         \
+		__typeof__(var) stolen_ = (var);                                                   \
+		(var) = NULL;                                                                      \
+		stolen_;                                                                           \
+	})
+
+static inline int steal_fd(int *fd)
+{
+	int stolen = *fd;
+	*fd = -1;
+	return stolen;
+}
+
+/* Milliseconds of CLOCK_MONOTONIC; of CLOCK_REALTIME since the epoch. Any thread. */
+int64_t now_ms(void);
+int64_t wall_ms(void);
+
+/*
+ * All LEN bytes at OFF, EINTR and short counts retried. Return the count (short
+ * only at the end of the file, for the read) or a negative errno.
+ */
+ssize_t pread_full(int fd, void *buf, size_t len, off_t off);
+ssize_t pwrite_full(int fd, const void *buf, size_t len, off_t off);
+
+/* mkdir -p: creates each missing component of PATH with MODE. 0 or a negative errno. */
+int make_dirs(const char *path, mode_t mode);
+
+/* Reads the whole file into a fresh NUL-terminated string of at most MAX bytes
+ * (-EFBIG beyond). The caller frees *RET. 0 or a negative errno. */
+int read_file(const char *path, size_t max, char **ret, size_t *ret_len);
+
+/* A decimal number without sign that fills the whole string; false otherwise. */
+bool parse_u64(const char *str, uint64_t *ret);
+
+/* "10G", "512M", "64K", "123": binary multiples, as in mount options and -o size=.
+ * 0 or -EINVAL. */
+int parse_size(const char *str, uint64_t *ret_bytes);
+
+bool starts_with(const char *str, const char *prefix);
+bool ends_with(const char *str, const char *suffix);
+
+/* A 64-bit hash with good low bits (inode numbers, hash tables); SEED chains calls.
+ * Stable over versions: st_ino depends on it. */
+uint64_t hash64(uint64_t seed, const void *data, size_t len);
+
+/* vasprintf that returns NULL when memory is short. The caller frees. */
+char *format(const char *fmt, ...) PRINTF_LIKE(1, 2);
+
+#include "regfs/banned.h"
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wait: how a request waits, and how it is called off.
+ * Knows threads. Must not know what is waited for.
+ *
+ * Each kernel request, and each background job, has one struct wait, which every
+ * function that might wait takes. A wait is made without permission to block at
+ * first: a function that would have to block then returns -EWOULDBLOCK having
+ * changed nothing that matters, and the request is parked: run again by a thread
+ * that may block. wait_cancel() may come from any thread at any time; the blocked
+ * function then returns -EINTR at once.
+ *
+ * A wait_queue is where waits line up for a condition; it lives in a structure of
+ * some room and is guarded by that room's lock, which is the LOCK argument below.
+ * wait_on() is to a queue and a lock what pthread_cond_wait() is to a condition
+ * variable and a mutex: look at the condition again whenever it returns 0.
+ */
+#ifndef REGFS_WAIT_H
+#define REGFS_WAIT_H
+
+#include <pthread.h>
+
+#include "regfs/util.h"
+
+struct wait_queue {
+	struct wait *head; /* guarded by the owner's lock */
+};
+
+struct wait {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool may_block;
+	bool cancelled; /* guarded by lock */
+	bool signalled; /* guarded by lock */
+	/* the queue it stands in, guarded by that queue's lock; a wait stands in one at most */
+	struct wait *next;
+	struct wait **link;
+};
+
+/* Failures of the pthread initialisers are not possible on Linux with these arguments. */
+void wait_init(struct wait *wait, bool may_block);
+void wait_release(struct wait *wait);
+
+/* True where blocking is allowed. A function that is about to do something slow by
+ * itself (network, a fill) asks first and returns -EWOULDBLOCK if not. */
+static inline bool wait_may_block(const struct wait *wait)
+{
+	return wait->may_block;
+}
+
+bool wait_cancelled(struct wait *wait);
+/* Ends the present and every later wait of WAIT with -EINTR. Any thread. */
+void wait_cancel(struct wait *wait);
+
+#define WAIT_FOREVER INT64_MAX
+/*
+ * Called with *LOCK held; releases it while blocked and holds it again on return.
+ * 0 when woken, -EWOULDBLOCK if blocking is not allowed, -EINTR if cancelled,
+ * -ETIMEDOUT when now_ms() reaches DEADLINE_MS.
+ */
+int wait_on(struct wait *wait, struct wait_queue *queue, pthread_mutex_t *lock,
+	    int64_t deadline_ms);
+/* Wakes all that stand in QUEUE. The queue's lock is held by the caller. */
+void wait_wake(struct wait_queue *queue);
+/* Blocks until DEADLINE_MS: 0 then, else -EINTR or -EWOULDBLOCK. For backing off. */
+int wait_until(struct wait *wait, int64_t deadline_ms);
+
+#endif
