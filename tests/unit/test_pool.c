@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -138,6 +139,18 @@ static void test_one_thread_keeps_the_order(void **state)
 		assert_int_equal(bench.order[i], i);
 }
 
+static int count_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	int n = 0;
+
+	assert_non_null(dir);
+	for (struct dirent *entry; (entry = readdir(dir));)
+		n += entry->d_name[0] != '.';
+	closedir(dir);
+	return n;
+}
+
 static void test_idle_threads_are_used_again(void **state)
 {
 	struct bench bench = BENCH_INIT;
@@ -149,8 +162,29 @@ static void test_idle_threads_are_used_again(void **state)
 		submit(pool, &bench, i);
 		await_done(&bench, 2 * i + 2);
 	}
-	pool_free(pool);
 	assert_in_range(bench.most, 1, 2);
+	/* Not one for each work; a few more than two where a thread was not idle yet. */
+	assert_in_range(count_threads(), 2, 50);
+	pool_free(pool);
+}
+
+/* An idle thread serves one work, not all that come before it has woken up. */
+static void test_works_do_not_queue_behind_an_idle_thread(void **state)
+{
+	struct bench bench = BENCH_INIT;
+	struct pool *pool = pool_new("test", 0);
+	(void)state;
+
+	for (int n = 1; n <= 20; n++) {
+		hold(&bench, true);
+		for (int i = 0; i < n; i++)
+			submit(pool, &bench, i);
+		await_running(&bench, n);
+		hold(&bench, false);
+		await_running(&bench, 0);
+	}
+	pool_free(pool);
+	assert_int_equal(bench.done, 20 * 21 / 2);
 }
 
 struct submitter {
@@ -248,6 +282,7 @@ int main(void)
 		cmocka_unit_test(test_maximum_holds_and_free_drains),
 		cmocka_unit_test(test_one_thread_keeps_the_order),
 		cmocka_unit_test(test_idle_threads_are_used_again),
+		cmocka_unit_test(test_works_do_not_queue_behind_an_idle_thread),
 		cmocka_unit_test(test_submits_from_any_thread),
 		cmocka_unit_test(test_work_may_submit_work),
 		cmocka_unit_test(test_threads_take_no_signals),
