@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * codec_zstd: zstd frames (RFC 8878), decoded as a stream; and windows at rest.
+ * Knows libzstd. Must not know gzip. zstd has no way to resume inside a frame, so points
+ * are at the first bytes of frames only.
+ */
+#include <errno.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "codec_priv.h"
+
+#define DEFAULT_MAX_WINDOW (128ULL * MIB)
+#define PACK_LEVEL	   1
+
+static int window_log(uint64_t max_window)
+{
+	ZSTD_bounds bounds = ZSTD_dParam_getBounds(ZSTD_d_windowLogMax);
+	int log = 63 - __builtin_clzll(max_window ? max_window : DEFAULT_MAX_WINDOW);
+
+	return MAX(bounds.lowerBound, MIN(bounds.upperBound, log));
+}
+
+int zstd_open(struct decoder *decoder)
+{
+	decoder->zstd = ZSTD_createDCtx();
+	if (!decoder->zstd)
+		return -ENOMEM;
+	ZSTD_DCtx_setParameter(decoder->zstd, ZSTD_d_windowLogMax,
+			       window_log(decoder->options.max_window));
+	decoder->between = true;
+	return 0;
+}
+
+void zstd_close(struct decoder *decoder)
+{
+	ZSTD_freeDCtx(decoder->zstd);
+}
+
+static int zstd_failed(struct decoder *decoder, size_t code)
+{
+	switch (ZSTD_getErrorCode(code)) {
+	case ZSTD_error_memory_allocation:
+		return -ENOMEM;
+	case ZSTD_error_frameParameter_windowTooLarge:
+		return decoder_invalid(decoder,
+				       "zstd: the frame needs a larger window than allowed");
+	case ZSTD_error_checksum_wrong:
+		return decoder_invalid(decoder, "zstd: wrong checksum");
+	case ZSTD_error_dictionary_wrong:
+		return decoder_invalid(decoder, "zstd: the frame needs a dictionary");
+	default:
+		return decoder_invalid(decoder, "zstd: invalid data");
+	}
+}
+
+int zstd_step(struct decoder *decoder)
+{
+	ZSTD_inBuffer in = {decoder->in, decoder->in_len, 0};
+	ZSTD_outBuffer out = {decoder->out, decoder->room, 0};
+	size_t rest;
+	int rc;
+
+	if (decoder->between && decoder->in_len == 0) {
+		/* An empty input is no zstd stream, as it is none for zstd(1). */
+		if (decoder->last && decoder->in_off == 0)
+			return decoder_invalid(decoder, "zstd: the stream is cut off");
+		decoder->done = decoder->last;
+		return STEP_WAIT;
+	}
+	if (decoder->between) {
+		rc = decoder_emit_member(decoder, decoder->in_off);
+		if (rc < 0)
+			return rc;
+		decoder->between = false;
+	}
+	rest = ZSTD_decompressStream(decoder->zstd, &out, &in);
+	if (ZSTD_isError(rest))
+		return zstd_failed(decoder, rest);
+	decoder_consumed(decoder, in.pos);
+	decoder_produced(decoder, out.pos);
+	decoder->between = rest == 0;
+	if (in.pos || out.pos || decoder->between)
+		return STEP_MORE;
+	return decoder->last ? decoder_invalid(decoder, "zstd: the stream is cut off") : STEP_WAIT;
+}
+
+ssize_t codec_pack(const void *in, size_t len, void *out, size_t cap)
+{
+	size_t packed = ZSTD_compress(out, cap, in, len, PACK_LEVEL);
+
+	if (!ZSTD_isError(packed))
+		return (ssize_t)packed;
+	return ZSTD_getErrorCode(packed) == ZSTD_error_memory_allocation ? -ENOMEM : -EINVAL;
+}
+
+ssize_t codec_unpack(const void *in, size_t len, void *out, size_t cap)
+{
+	size_t unpacked = ZSTD_decompress(out, cap, in, len);
+
+	if (!ZSTD_isError(unpacked))
+		return (ssize_t)unpacked;
+	return ZSTD_getErrorCode(unpacked) == ZSTD_error_memory_allocation ? -ENOMEM : -EINVAL;
+}
+
+size_t codec_pack_bound(size_t len)
+{
+	return ZSTD_compressBound(len);
+}
