@@ -76,11 +76,17 @@ bench: all
 	$(Q)tests/bench/run
 
 # Fuzzers: libFuzzer with ASan+UBSan, by clang. make fuzz; make build-fuzz/fuzz_ref.
-FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -g -O1
-build-fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(filter-out src/main.c,$(SRC)) $(wildcard include/regfs/*.h)
+FUZZ_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -g -O1
+FUZZ_CC = clang -std=gnu11 -pthread -fno-strict-aliasing $(ALL_CPPFLAGS) -DREGFS_FUZZ $(FUZZ_FLAGS)
+build-fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	$(call say,FUZZ,$@)clang -std=gnu11 -pthread -fno-strict-aliasing $(ALL_CPPFLAGS) -DREGFS_FUZZ $(FUZZ_FLAGS) \
-		-o $@ $< $(filter-out src/main.c,$(SRC)) $(LIBS)
+	$(call say,FUZZCC,$<)$(FUZZ_CC) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+
+build-fuzz/libregfs.a: $(patsubst %.c,build-fuzz/%.o,$(filter-out src/main.c,$(SRC)))
+	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
+
+build-fuzz/fuzz_%: build-fuzz/tests/fuzz/fuzz_%.o build-fuzz/libregfs.a
+	$(call say,LD,$@)$(FUZZ_CC) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 fuzz: $(addprefix build-fuzz/fuzz_,$(FUZZ))
 	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run $^
