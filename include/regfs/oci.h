@@ -5,8 +5,10 @@
  * (with toc, when that comes).
  *
  * OCI image-spec v1.1 (manifest.md, image-index.md, config.md, descriptor.md) and Docker's
- * manifest v2 schema 2 and manifest list. Everything parsed is bounded: 4 MiB of JSON,
- * nesting of 64, 4,096 layers, 4,096 children; beyond that -EINVAL.
+ * manifest v2 schema 2 and manifest list. Everything parsed is bounded: 4 MiB of JSON
+ * (8 of a config, 32 of names), a nesting of 64, a million values, 4,096 layers, 4,096 children;
+ * beyond that -EINVAL. So are strings that are not UTF-8 or hold a NUL, and fields that are there
+ * twice.
  *
  * All functions: 0, -EINVAL (not what it should be; *RET_WHY is a constant sentence),
  * -EOPNOTSUPP (schema 1), -ENOMEM. Any thread. Structures own their strings; release takes
@@ -20,6 +22,7 @@
 
 #define OCI_MANIFEST_MAX (4 * MIB)
 #define OCI_CONFIG_MAX	 (8 * MIB)
+#define OCI_NAMES_MAX	 (32 * MIB) /* a page of names; some servers have one page */
 
 #define OCI_TYPE_MANIFEST	   "application/vnd.oci.image.manifest.v1+json"
 #define OCI_TYPE_INDEX		   "application/vnd.oci.image.index.v1+json"
@@ -48,13 +51,13 @@ struct oci_descriptor {
 	char *media_type; /* never NULL; "" where absent */
 	char *artifact_type;
 	struct digest digest;
-	int64_t size; /* 0 to 2^53 */
+	int64_t size; /* 0 to 2^53 - 1 */
 	struct oci_platform platform;
 	struct oci_annotation *annotations;
 	size_t nannotations;
 	char **urls; /* foreign layers */
 	size_t nurls;
-	uint8_t *data; /* inline content, decoded from base64; its size equals .size */
+	uint8_t *data; /* inline content, decoded; has .digest and .size, else it is NULL */
 	size_t data_len;
 };
 
@@ -140,6 +143,10 @@ int oci_manifest_write(const char *media_type, const struct oci_descriptor *conf
  * A NULL DESCRIPTOR removes the entry (-ENOENT if there is none). */
 int oci_index_update(const char *previous, size_t previous_len,
 		     const struct oci_descriptor *descriptor, const char *ref_name,
+		     struct buf *ret);
+/* The index.json PREVIOUS without its entries of DIGEST, whatever they are called; -ENOENT if there
+ * is none. */
+int oci_index_remove(const char *previous, size_t previous_len, const struct digest *digest,
 		     struct buf *ret);
 
 /* docker save's manifest.json: [{Config, RepoTags, Layers}]. */

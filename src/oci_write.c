@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * oci_write: new manifests, and the index.json of layouts. Knows what the specifications ask a
+ * writer for. Must not know where the documents go.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "oci_priv.h"
+
+/* --- manifests: text, in a fixed order of fields --- */
+
+static int add_descriptor(struct buf *text, const struct oci_descriptor *descriptor)
+{
+	char digest[DIGEST_STR_MAX];
+	int err = buf_puts(text, "{\"mediaType\":");
+
+	if (!err)
+		err = buf_json_string(text, descriptor->media_type);
+	if (!err)
+		err = buf_printf(text, ",\"digest\":\"%s\",\"size\":%" PRId64,
+				 digest_format(&descriptor->digest, digest), descriptor->size);
+	for (size_t i = 0; !err && i < descriptor->nannotations; i++) {
+		err = buf_puts(text, i == 0 ? ",\"annotations\":{" : ",");
+		if (!err)
+			err = buf_json_string(text, descriptor->annotations[i].key);
+		if (!err)
+			err = buf_puts(text, ":");
+		if (!err)
+			err = buf_json_string(text, descriptor->annotations[i].value);
+	}
+	if (!err && descriptor->nannotations > 0)
+		err = buf_puts(text, "}");
+	return err ? err : buf_puts(text, "}");
+}
+
+/* Appends TEXT as a whole or not at all. */
+static int hand_over(const struct buf *text, struct buf *ret)
+{
+	return buf_add(ret, text->data, text->len);
+}
+
+int oci_manifest_write(const char *media_type, const struct oci_descriptor *config,
+		       const struct oci_descriptor *layers, size_t nlayers, struct buf *ret)
+{
+	AUTO_BUF struct buf text = BUF_INIT(OCI_MANIFEST_MAX);
+	int err = buf_puts(&text, "{\"schemaVersion\":2,\"mediaType\":");
+
+	if (!err)
+		err = buf_json_string(&text, media_type);
+	if (!err)
+		err = buf_puts(&text, ",\"config\":");
+	if (!err)
+		err = add_descriptor(&text, config);
+	if (!err)
+		err = buf_puts(&text, ",\"layers\":[");
+	for (size_t i = 0; !err && i < nlayers; i++) {
+		if (i > 0)
+			err = buf_puts(&text, ",");
+		if (!err)
+			err = add_descriptor(&text, &layers[i]);
+	}
+	if (!err)
+		err = buf_puts(&text, "]}");
+	return err ? err : hand_over(&text, ret);
+}
+
+static int add_strings(struct buf *text, char *const *strings, size_t n)
+{
+	int err = buf_puts(text, "[");
+
+	for (size_t i = 0; !err && i < n; i++) {
+		if (i > 0)
+			err = buf_puts(text, ",");
+		if (!err)
+			err = buf_json_string(text, strings[i]);
+	}
+	return err ? err : buf_puts(text, "]");
+}
+
+static int add_archive_entry(struct buf *text, const struct docker_archive_entry *entry)
+{
+	int err = buf_puts(text, "{\"Config\":");
+
+	if (!err)
+		err = buf_json_string(text, entry->config);
+	if (!err)
+		err = buf_puts(text, ",\"RepoTags\":");
+	if (!err)
+		err = entry->nrepo_tags > 0 ? add_strings(text, entry->repo_tags, entry->nrepo_tags)
+					    : buf_puts(text, "null");
+	if (!err)
+		err = buf_puts(text, ",\"Layers\":");
+	if (!err)
+		err = add_strings(text, entry->layers, entry->nlayers);
+	return err ? err : buf_puts(text, "}");
+}
+
+int docker_archive_write(const struct docker_archive *archive, struct buf *ret)
+{
+	AUTO_BUF struct buf text = BUF_INIT(OCI_MANIFEST_MAX);
+	int err = buf_puts(&text, "[");
+
+	for (size_t i = 0; !err && i < archive->nentries; i++) {
+		if (i > 0)
+			err = buf_puts(&text, ",");
+		if (!err)
+			err = add_archive_entry(&text, &archive->entries[i]);
+	}
+	if (!err)
+		err = buf_puts(&text, "]");
+	return err ? err : hand_over(&text, ret);
+}
+
+/* --- index.json: the tree that was there, so that what is not ours stays --- */
+
+static const char *string_of(const cJSON *object, const char *name)
+{
+	return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+}
+
+static const char *entry_name(const cJSON *entry)
+{
+	return string_of(cJSON_GetObjectItemCaseSensitive(entry, "annotations"), OCI_REF_NAME);
+}
+
+static bool entry_has_digest(const cJSON *entry, const struct digest *digest)
+{
+	const char *str = string_of(entry, "digest");
+	struct digest parsed;
+
+	return str && digest_parse(str, &parsed) == 0 && digest_equal(&parsed, digest);
+}
+
+static int add_platform(cJSON *entry, const struct oci_platform *platform)
+{
+	const struct {
+		const char *name, *value;
+	} fields[] = {
+		{"architecture", platform->architecture},
+		{"os", platform->os},
+		{"os.version", platform->os_version},
+		{"variant", platform->variant},
+	};
+	cJSON *object;
+
+	if (!platform->os && !platform->architecture)
+		return 0;
+	object = cJSON_AddObjectToObject(entry, "platform");
+	for (size_t i = 0; object && i < ARRAY_SIZE(fields); i++)
+		if (fields[i].value &&
+		    !cJSON_AddStringToObject(object, fields[i].name, fields[i].value))
+			return -ENOMEM;
+	return object ? 0 : -ENOMEM;
+}
+
+static int add_annotations(cJSON *entry, const struct oci_descriptor *descriptor,
+			   const char *ref_name)
+{
+	cJSON *object;
+
+	if (!ref_name && descriptor->nannotations == 0)
+		return 0;
+	object = cJSON_AddObjectToObject(entry, "annotations");
+	for (size_t i = 0; object && i < descriptor->nannotations; i++) {
+		const struct oci_annotation *annotation = &descriptor->annotations[i];
+
+		if (ref_name && strcmp(annotation->key, OCI_REF_NAME) == 0)
+			continue;
+		if (!cJSON_AddStringToObject(object, annotation->key, annotation->value))
+			return -ENOMEM;
+	}
+	if (object && ref_name && !cJSON_AddStringToObject(object, OCI_REF_NAME, ref_name))
+		return -ENOMEM;
+	return object ? 0 : -ENOMEM;
+}
+
+/* The caller deletes it. NULL when memory is short. */
+static cJSON *entry_new(const struct oci_descriptor *descriptor, const char *ref_name)
+{
+	AUTO_JSON cJSON *entry = cJSON_CreateObject();
+	char digest[DIGEST_STR_MAX];
+
+	if (!cJSON_AddStringToObject(entry, "mediaType", descriptor->media_type) ||
+	    !cJSON_AddStringToObject(entry, "digest", digest_format(&descriptor->digest, digest)) ||
+	    !cJSON_AddNumberToObject(entry, "size", (double)descriptor->size))
+		return NULL;
+	if (descriptor->artifact_type &&
+	    !cJSON_AddStringToObject(entry, "artifactType", descriptor->artifact_type))
+		return NULL;
+	if (add_platform(entry, &descriptor->platform) ||
+	    add_annotations(entry, descriptor, ref_name))
+		return NULL;
+	return STEAL(entry);
+}
+
+static int index_parse(const char *previous, size_t len, cJSON **ret)
+{
+	static const char empty[] = "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_INDEX
+				    "\",\"manifests\":[]}";
+	AUTO_JSON cJSON *root = NULL;
+	const char *why;
+	int err = previous ? json_parse(previous, len, OCI_MANIFEST_MAX, &root, &why)
+			   : json_parse(empty, strlen(empty), OCI_MANIFEST_MAX, &root, &why);
+	cJSON *entries = err ? NULL : cJSON_GetObjectItemCaseSensitive(root, "manifests");
+
+	if (err)
+		return err;
+	if (!cJSON_IsObject(root))
+		return -EINVAL;
+	/* Go's writers of an empty list put null there. */
+	if (cJSON_IsNull(entries)) {
+		cJSON_DeleteItemFromObjectCaseSensitive(root, "manifests");
+		entries = NULL;
+	}
+	if (!entries && !cJSON_AddArrayToObject(root, "manifests"))
+		return -ENOMEM;
+	if (entries && !cJSON_IsArray(entries))
+		return -EINVAL;
+	*ret = STEAL(root);
+	return 0;
+}
+
+static int index_print(const cJSON *root, struct buf *ret)
+{
+	AUTO_FREE char *text = cJSON_PrintUnformatted(root);
+
+	return text ? buf_puts(ret, text) : -ENOMEM;
+}
+
+/* Removes the entries of REF_NAME, or else of DIGEST. Returns the place of the first, -1 if there
+ * was none. */
+static int remove_entries(cJSON *entries, const char *ref_name, const struct digest *digest)
+{
+	cJSON *entry = entries->child;
+	int first = -1;
+
+	for (int at = 0; entry;) {
+		cJSON *next = entry->next;
+		const char *name = entry_name(entry);
+
+		if (ref_name ? name && strcmp(name, ref_name) == 0
+			     : entry_has_digest(entry, digest)) {
+			cJSON_Delete(cJSON_DetachItemViaPointer(entries, entry));
+			first = first < 0 ? at : first;
+		} else {
+			at++;
+		}
+		entry = next;
+	}
+	return first;
+}
+
+static bool has_digest(const cJSON *entries, const struct digest *digest)
+{
+	const cJSON *entry;
+
+	cJSON_ArrayForEach(entry, entries)
+	{
+		if (entry_has_digest(entry, digest))
+			return true;
+	}
+	return false;
+}
+
+/* Puts the entry where the one of its name stood, or at the end. Without a name it is only to be
+ * found by its digest, and one entry of that is enough. */
+static int put_entry(cJSON *entries, const struct oci_descriptor *descriptor, const char *ref_name)
+{
+	cJSON *entry;
+	int at;
+
+	if (!ref_name && has_digest(entries, &descriptor->digest))
+		return 0;
+	entry = entry_new(descriptor, ref_name);
+	if (!entry)
+		return -ENOMEM;
+	at = ref_name ? remove_entries(entries, ref_name, NULL) : -1;
+	if (at < 0 || at >= cJSON_GetArraySize(entries))
+		cJSON_AddItemToArray(entries, entry);
+	else
+		cJSON_InsertItemInArray(entries, at, entry);
+	return 0;
+}
+
+int oci_index_update(const char *previous, size_t previous_len,
+		     const struct oci_descriptor *descriptor, const char *ref_name, struct buf *ret)
+{
+	AUTO_JSON cJSON *root = NULL;
+	cJSON *entries;
+	int err;
+
+	if (!descriptor && !ref_name)
+		return -EINVAL;
+	err = index_parse(previous, previous_len, &root);
+	if (err)
+		return err;
+	entries = cJSON_GetObjectItemCaseSensitive(root, "manifests");
+	if (descriptor)
+		err = put_entry(entries, descriptor, ref_name);
+	else if (remove_entries(entries, ref_name, NULL) < 0)
+		err = -ENOENT;
+	return err ? err : index_print(root, ret);
+}
+
+int oci_index_remove(const char *previous, size_t previous_len, const struct digest *digest,
+		     struct buf *ret)
+{
+	AUTO_JSON cJSON *root = NULL;
+	int err = index_parse(previous, previous_len, &root);
+
+	if (err)
+		return err;
+	if (remove_entries(cJSON_GetObjectItemCaseSensitive(root, "manifests"), NULL, digest) < 0)
+		return -ENOENT;
+	return index_print(root, ret);
+}
