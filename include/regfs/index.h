@@ -20,7 +20,9 @@
  *  - a directory entry over a directory replaces its attributes and keeps its children; any
  *    other replacement drops the old subtree;
  *  - a hard link whose target this layer does not have is kept by its target's path
- *    (INDEX_LINK_OUT: resolved in lower layers by rootfs).
+ *    (INDEX_LINK_OUT: resolved in lower layers by rootfs), cleaned, symlinks of this layer
+ * followed; one to a directory of this layer by an empty path, which is nowhere;
+ *  - an entry for the root that is no directory is passed over.
  */
 #ifndef REGFS_INDEX_H
 #define REGFS_INDEX_H
@@ -47,7 +49,7 @@ struct index_inode {
 	uint32_t uid, gid;
 	uint32_t flags;
 	uint32_t nlink; /* names in this layer; directories: 2 + subdirectories */
-	uint64_t size;
+	uint64_t size;	/* regular files, symlinks (the target's length); 0 for others */
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;
 	uint32_t rdev_major, rdev_minor;
@@ -83,12 +85,15 @@ struct index_builder;
 struct index_builder *index_builder_new(void);
 void index_builder_free(struct index_builder *builder);
 void index_builder_cleanup(struct index_builder **builder);
-/* 0; -ENOMEM; -EINVAL (a member that cannot be: names over 4096 bytes or a component over
- * 255, more than 2^31 members). Copies. */
+/* 0; -ENOMEM; -EINVAL (a member that cannot be: names over 4096 bytes or a component over 255, more
+ * than 2^26 names, xattrs or extents beyond what Linux can have). Copies. After a failure the
+ * builder is only to be freed. */
 int index_builder_member(struct index_builder *builder, const struct tar_member *member);
-/* In ascending order. The window is packed here. */
+/* In ascending order, else -EINVAL. The window is packed here. One at the stream's start is passed
+ * over, as that is always there. */
 int index_builder_point(struct index_builder *builder, const struct codec_point *point);
-/* Writes the file; .ninodes, .nnames and .npoints of INFO are filled in. */
+/* Appends the file to RET; .ninodes, .nnames and .npoints of INFO are filled in. Once. 0, -ENOMEM,
+ * -EFBIG (RET's max), -EINVAL (a path over 4096 bytes, which it became through a symlink). */
 int index_builder_finish(struct index_builder *builder, struct index_info *info, struct buf *ret);
 
 /* --- reading; all are safe on damaged files and from any thread --- */
@@ -114,10 +119,11 @@ int index_name_of(const struct index *index, uint32_t ino, uint32_t n, struct in
 /* The path of directory DIR from the root, "" for the root, without slashes at its ends, into OUT.
  * Length, or -ENAMETOOLONG, -EIO. */
 ssize_t index_path(const struct index *index, uint32_t dir, char *out, size_t cap);
-/* Symlink (or LINK_OUT) target; borrowed, not NUL-terminated. */
+/* Symlink (or LINK_OUT) target; borrowed, not NUL-terminated. -EINVAL for others. */
 int index_target(const struct index *index, uint32_t ino, const char **ret, size_t *ret_len);
 /* N-th xattr; -ENODATA past the last. Borrowed. */
 int index_xattr(const struct index *index, uint32_t ino, uint32_t n, struct tar_xattr *ret);
+/* N-th data extent of a sparse file; -ENODATA past the last (and for what is not sparse). */
 int index_extent(const struct index *index, const struct index_inode *inode, uint32_t n,
 		 struct tar_extent *ret);
 /* The N-th (0 … npoints - 1) resume point. *RET's window is unpacked into WINDOW
@@ -126,8 +132,7 @@ int index_extent(const struct index *index, const struct index_inode *inode, uin
 int index_point(const struct index *index, uint32_t n, uint8_t *window, struct codec_point *ret);
 /* The last point at or before OUT_OFF. */
 uint32_t index_point_before(const struct index *index, uint64_t out_off);
-/* Directories whose LINK_OUT names exist: N-th LINK_OUT inode of the layer, -ENOENT past the last.
- */
+/* The N-th LINK_OUT inode of the layer, ascending; -ENOENT past the last. */
 int index_link_out(const struct index *index, uint32_t n, uint32_t *ret_ino);
 
 #endif

@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * index: reading the table in place.
+ * Knows the layout and trusts nothing in it: each value is copied out once and checked before it
+ * is used as a place. Must not know how the bytes came to memory.
+ */
+#include <errno.h>
+#include <isa-l/crc64.h>
+#include <sys/stat.h>
+
+#include "index_priv.h"
+
+/* --- records --- */
+
+/* Copies record AT of SIZE bytes out of SECTION; the places of arrays are counted in records. */
+static inline bool load(const struct index *index, enum index_section section, uint64_t at,
+			void *out, size_t size)
+{
+	if (at >= index->limit[section])
+		return false;
+	memcpy(out, (const uint8_t *)index->priv[section] + at * size, size);
+	return true;
+}
+
+/* LEN bytes of the pool, or NULL. */
+static const uint8_t *pool_bytes(const struct index *index, uint64_t off, uint64_t len)
+{
+	uint64_t limit = index->limit[SECTION_POOL];
+
+	if (off > limit || len > limit - off)
+		return NULL;
+	return (const uint8_t *)index->priv[SECTION_POOL] + off;
+}
+
+static bool load_u32(const struct index *index, enum index_section section, uint64_t at,
+		     uint32_t *ret)
+{
+	uint32_t value;
+
+	if (!load(index, section, at, &value, sizeof(value)))
+		return false;
+	*ret = le32toh(value);
+	return true;
+}
+
+static bool load_inode(const struct index *index, uint32_t ino, struct index_inode_rec *ret)
+{
+	struct index_inode_rec rec;
+
+	if (!load(index, SECTION_INODES, ino, &rec, sizeof(rec)))
+		return false;
+	*ret = (struct index_inode_rec){
+		.mtime_sec = (int64_t)le64toh((uint64_t)rec.mtime_sec),
+		.size = le64toh(rec.size),
+		.data = le64toh(rec.data),
+		.mtime_nsec = le32toh(rec.mtime_nsec),
+		.attr = le32toh(rec.attr),
+		.name = le32toh(rec.name),
+		.nlink = le32toh(rec.nlink),
+		.first_child = le32toh(rec.first_child),
+	};
+	return true;
+}
+
+static bool load_attr(const struct index *index, uint32_t at, struct index_attr_rec *ret)
+{
+	struct index_attr_rec rec;
+
+	if (!load(index, SECTION_ATTRS, at, &rec, sizeof(rec)))
+		return false;
+	*ret = (struct index_attr_rec){
+		.mode = le32toh(rec.mode),
+		.uid = le32toh(rec.uid),
+		.gid = le32toh(rec.gid),
+		.flags = le32toh(rec.flags),
+		.rdev_major = le32toh(rec.rdev_major),
+		.rdev_minor = le32toh(rec.rdev_minor),
+		.xattrs = le64toh(rec.xattrs),
+	};
+	return true;
+}
+
+static bool load_extent(const struct index *index, uint64_t at, struct tar_extent *ret)
+{
+	struct index_extent_rec rec;
+
+	if (!load(index, SECTION_EXTENTS, at, &rec, sizeof(rec)))
+		return false;
+	ret->off = le64toh(rec.off);
+	ret->len = le64toh(rec.len);
+	return true;
+}
+
+static bool load_point(const struct index *index, uint32_t at, struct index_point_rec *ret)
+{
+	struct index_point_rec rec;
+
+	if (!load(index, SECTION_POINTS, at, &rec, sizeof(rec)))
+		return false;
+	rec.in_off = le64toh(rec.in_off);
+	rec.out_off = le64toh(rec.out_off);
+	rec.window = le64toh(rec.window);
+	rec.packed_len = le32toh(rec.packed_len);
+	rec.window_len = le16toh(rec.window_len);
+	*ret = rec;
+	return true;
+}
+
+/* The name at position POS. */
+static int load_name(const struct index *index, uint64_t pos, struct index_name *ret)
+{
+	struct index_name_rec rec;
+	const uint8_t *str;
+	size_t len;
+
+	if (!load(index, SECTION_NAMES, pos, &rec, sizeof(rec)))
+		return -EIO;
+	str = pool_bytes(index, le32toh(rec.str), 1);
+	if (!str)
+		return -EIO;
+	len = *str;
+	if (!len || !pool_bytes(index, (uint64_t)le32toh(rec.str) + 1, len))
+		return -EIO;
+	*ret = (struct index_name){
+		.name = (const char *)str + 1,
+		.len = len,
+		.ino = le32toh(rec.ino),
+		.dir = le32toh(rec.dir),
+	};
+	return ret->ino < index->info.ninodes && ret->dir < index->info.ninodes ? 0 : -EIO;
+}
+
+/* --- opening --- */
+
+static const size_t record_size[NSECTIONS] = {
+	[SECTION_INODES] = sizeof(struct index_inode_rec),
+	[SECTION_NAMES] = sizeof(struct index_name_rec),
+	[SECTION_ATTRS] = sizeof(struct index_attr_rec),
+	[SECTION_EXTENTS] = sizeof(struct index_extent_rec),
+	[SECTION_POINTS] = sizeof(struct index_point_rec),
+	[SECTION_LINKS] = sizeof(uint32_t),
+	[SECTION_OUTS] = sizeof(uint32_t),
+	[SECTION_POOL] = 1,
+};
+
+static int open_sections(const struct index_header *header, struct index *index)
+{
+	size_t end = index->len - sizeof(uint64_t);
+
+	for (int i = 0; i < NSECTIONS; i++) {
+		uint64_t off = le64toh(header->sections[i].off);
+		uint64_t len = le64toh(header->sections[i].len);
+
+		if (off > end || len > end - off || len % record_size[i])
+			return -EIO;
+		index->priv[i] = index->data + off;
+		index->limit[i] = len / record_size[i];
+		if (i != SECTION_POOL && index->limit[i] >= INDEX_NONE)
+			return -EIO;
+	}
+	return index->limit[SECTION_INODES] && index->limit[SECTION_POINTS] ? 0 : -EIO;
+}
+
+static int open_info(const struct index_header *header, struct index *index)
+{
+	struct index_info *info = &index->info;
+	uint32_t codec = le32toh(header->codec);
+	uint32_t algo = le32toh(header->diff_algo);
+
+	if (codec > CODEC_ZSTD || algo > DIGEST_SHA512)
+		return -EIO;
+	memcpy(info->blob_key, header->blob_key, sizeof(info->blob_key));
+	info->blob_size = le64toh(header->blob_size);
+	info->decoded_size = le64toh(header->decoded_size);
+	info->codec = (enum codec)codec;
+	info->keep_decoded = header->keep_decoded != 0;
+	info->diff_id.algo = (enum digest_algo)algo;
+	memcpy(info->diff_id.bytes, header->diff_bytes, sizeof(info->diff_id.bytes));
+	info->ninodes = (uint32_t)index->limit[SECTION_INODES];
+	info->nnames = (uint32_t)index->limit[SECTION_NAMES];
+	info->npoints = (uint32_t)index->limit[SECTION_POINTS];
+	return 0;
+}
+
+static bool crc_right(const void *data, size_t len)
+{
+#ifdef REGFS_FUZZ
+	/* The fuzzer is to get through to the accessors. */
+	(void)data;
+	(void)len;
+	return true;
+#else
+	size_t end = len - sizeof(uint64_t);
+	uint64_t crc;
+
+	memcpy(&crc, (const uint8_t *)data + end, sizeof(crc));
+	return crc64_ecma_refl(0, data, end) == le64toh(crc);
+#endif
+}
+
+int index_open(const void *data, size_t len, struct index *ret)
+{
+	struct index index = {.data = data, .len = len};
+	struct index_header header;
+	int err;
+
+	if (len < sizeof(header) + sizeof(uint64_t))
+		return -EIO;
+	memcpy(&header, data, sizeof(header));
+	if (memcmp(header.magic, INDEX_MAGIC, sizeof(header.magic)) != 0)
+		return -EIO;
+	if (le32toh(header.version) != INDEX_VERSION)
+		return -ESTALE;
+	if (!crc_right(data, len))
+		return -EIO;
+	err = open_sections(&header, &index);
+	if (!err)
+		err = open_info(&header, &index);
+	if (!err)
+		*ret = index;
+	return err;
+}
+
+/* --- inodes --- */
+
+/* The extents begin with a record of where the data are and how many there are. */
+static bool fill_sparse(const struct index *index, const struct index_inode_rec *rec,
+			struct index_inode *inode)
+{
+	struct tar_extent head;
+
+	if (!load_extent(index, rec->data, &head) || head.len > index->limit[SECTION_EXTENTS])
+		return false;
+	inode->data_off = head.off;
+	inode->nextents = (uint32_t)head.len;
+	inode->first_extent = (uint32_t)rec->data + 1;
+	return true;
+}
+
+static bool fill_dir(const struct index *index, const struct index_inode_rec *rec,
+		     struct index_inode *inode)
+{
+	uint64_t nnames = index->limit[SECTION_NAMES];
+
+	if (rec->first_child > nnames || rec->size > nnames - rec->first_child ||
+	    rec->data >= index->info.ninodes)
+		return false;
+	inode->size = 0;
+	inode->nchildren = (uint32_t)rec->size;
+	inode->first_child = rec->first_child;
+	inode->parent = (uint32_t)rec->data;
+	return true;
+}
+
+int index_inode(const struct index *index, uint32_t ino, struct index_inode *ret)
+{
+	struct index_inode_rec rec;
+	struct index_attr_rec attr;
+	bool good = true;
+
+	if (!load_inode(index, ino, &rec) || !load_attr(index, rec.attr, &attr))
+		return -EIO;
+	struct index_inode inode = {
+		.mode = attr.mode,
+		.uid = attr.uid,
+		.gid = attr.gid,
+		.flags = attr.flags,
+		.nlink = rec.nlink,
+		.size = rec.size,
+		.mtime_sec = rec.mtime_sec,
+		.mtime_nsec = rec.mtime_nsec,
+		.rdev_major = attr.rdev_major,
+		.rdev_minor = attr.rdev_minor,
+	};
+	if (S_ISDIR(attr.mode))
+		good = fill_dir(index, &rec, &inode);
+	else if (attr.flags & INDEX_LINK_OUT)
+		inode.size = 0;
+	else if (attr.flags & INDEX_SPARSE)
+		good = fill_sparse(index, &rec, &inode);
+	else if (S_ISREG(attr.mode))
+		inode.data_off = rec.data;
+	if (!good)
+		return -EIO;
+	*ret = inode;
+	return 0;
+}
+
+int index_target(const struct index *index, uint32_t ino, const char **ret, size_t *ret_len)
+{
+	struct index_inode_rec rec;
+	struct index_attr_rec attr;
+	const uint8_t *target;
+
+	if (!load_inode(index, ino, &rec) || !load_attr(index, rec.attr, &attr))
+		return -EIO;
+	if (!S_ISLNK(attr.mode) && !(attr.flags & INDEX_LINK_OUT))
+		return -EINVAL;
+	target = pool_bytes(index, rec.data, rec.size);
+	if (!target || rec.size > INDEX_MAX_PATH)
+		return -EIO;
+	*ret = (const char *)target;
+	*ret_len = rec.size;
+	return 0;
+}
+
+/* --- names --- */
+
+static int open_dir(const struct index *index, uint32_t ino, struct index_inode *ret)
+{
+	struct index_inode inode;
+	int err = index_inode(index, ino, &inode);
+
+	if (err)
+		return err;
+	if (!S_ISDIR(inode.mode))
+		return -ENOTDIR;
+	*ret = inode;
+	return 0;
+}
+
+int index_lookup(const struct index *index, uint32_t dir, const char *name, size_t len,
+		 struct index_name *ret)
+{
+	struct index_inode inode;
+	struct index_name at;
+	int err = open_dir(index, dir, &inode);
+
+	if (err)
+		return err;
+	uint32_t low = inode.first_child, high = low + inode.nchildren;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		int diff;
+
+		err = load_name(index, middle, &at);
+		if (err)
+			return err;
+		diff = memcmp(name, at.name, MIN(len, at.len));
+		if (!diff && len == at.len) {
+			*ret = at;
+			return 0;
+		}
+		if (diff < 0 || (!diff && len < at.len))
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return -ENOENT;
+}
+
+int index_child(const struct index *index, uint32_t dir, uint32_t n, struct index_name *ret)
+{
+	struct index_inode inode;
+	int err = open_dir(index, dir, &inode);
+
+	if (err)
+		return err;
+	if (n >= inode.nchildren)
+		return -ENOENT;
+	return load_name(index, (uint64_t)inode.first_child + n, ret);
+}
+
+int index_name_of(const struct index *index, uint32_t ino, uint32_t n, struct index_name *ret)
+{
+	struct index_inode_rec rec;
+	struct index_attr_rec attr;
+	uint32_t pos;
+
+	if (!load_inode(index, ino, &rec) || !load_attr(index, rec.attr, &attr))
+		return -EIO;
+	if (ino == INDEX_ROOT || n >= (S_ISDIR(attr.mode) ? 1 : rec.nlink))
+		return -ENOENT;
+	pos = rec.name;
+	if (!S_ISDIR(attr.mode) && rec.nlink > 1 &&
+	    !load_u32(index, SECTION_LINKS, (uint64_t)rec.name + n, &pos))
+		return -EIO;
+	return load_name(index, pos, ret);
+}
+
+ssize_t index_path(const struct index *index, uint32_t dir, char *out, size_t cap)
+{
+	struct index_inode_rec rec;
+	struct index_name name;
+	size_t pos = cap;
+	int err;
+
+	/* From the end of OUT backwards, as the names come. Each takes a byte or more of it, so a
+	 * damaged file's circles end. */
+	while (dir != INDEX_ROOT) {
+		err = load_inode(index, dir, &rec) ? load_name(index, rec.name, &name) : -EIO;
+		if (err)
+			return err;
+		if (name.len + (pos < cap) > pos)
+			return -ENAMETOOLONG;
+		if (pos < cap)
+			out[--pos] = '/';
+		pos -= name.len;
+		memcpy(out + pos, name.name, name.len);
+		dir = name.dir;
+	}
+	memmove(out, out + pos, cap - pos);
+	return (ssize_t)(cap - pos);
+}
+
+/* --- xattrs, extents, links out --- */
+
+int index_xattr(const struct index *index, uint32_t ino, uint32_t n, struct tar_xattr *ret)
+{
+	struct index_inode_rec rec;
+	struct index_attr_rec attr;
+	struct index_xattr_rec xattr;
+	const uint8_t *bytes;
+	uint32_t count;
+	uint64_t at;
+
+	if (!load_inode(index, ino, &rec) || !load_attr(index, rec.attr, &attr))
+		return -EIO;
+	if (!(attr.flags & INDEX_XATTRS))
+		return -ENODATA;
+	at = attr.xattrs;
+	bytes = pool_bytes(index, at, sizeof(count));
+	if (!bytes)
+		return -EIO;
+	memcpy(&count, bytes, sizeof(count));
+	if (n >= le32toh(count))
+		return -ENODATA;
+	at += sizeof(count);
+	for (uint32_t i = 0;; i++) {
+		bytes = pool_bytes(index, at, sizeof(xattr));
+		if (!bytes)
+			return -EIO;
+		memcpy(&xattr, bytes, sizeof(xattr));
+		xattr.name_len = le32toh(xattr.name_len);
+		xattr.value_len = le32toh(xattr.value_len);
+		at += sizeof(xattr);
+		if (i == n)
+			break;
+		at += (uint64_t)xattr.name_len + xattr.value_len;
+	}
+	bytes = pool_bytes(index, at, (uint64_t)xattr.name_len + xattr.value_len);
+	if (!bytes || !xattr.name_len || bytes[xattr.name_len - 1] != '\0')
+		return -EIO;
+	*ret = (struct tar_xattr){
+		.name = (const char *)bytes,
+		.value = bytes + xattr.name_len,
+		.len = xattr.value_len,
+	};
+	return 0;
+}
+
+int index_extent(const struct index *index, const struct index_inode *inode, uint32_t n,
+		 struct tar_extent *ret)
+{
+	if (n >= inode->nextents)
+		return -ENODATA;
+	return load_extent(index, (uint64_t)inode->first_extent + n, ret) ? 0 : -EIO;
+}
+
+int index_link_out(const struct index *index, uint32_t n, uint32_t *ret_ino)
+{
+	return load_u32(index, SECTION_OUTS, n, ret_ino) ? 0 : -ENOENT;
+}
+
+/* --- resume points --- */
+
+int index_point(const struct index *index, uint32_t n, uint8_t *window, struct codec_point *ret)
+{
+	struct index_point_rec rec;
+	const uint8_t *packed;
+	ssize_t len;
+
+	if (!load_point(index, n, &rec))
+		return -EIO;
+	if (rec.window_len > CODEC_WINDOW || rec.bits > 7)
+		return -EIO;
+	struct codec_point point = {
+		.in_off = rec.in_off,
+		.out_off = rec.out_off,
+		.bits = rec.bits,
+		.member = rec.member,
+		.window_len = rec.window_len,
+	};
+	if (window && rec.window_len) {
+		packed = pool_bytes(index, rec.window, rec.packed_len);
+		if (!packed)
+			return -EIO;
+		len = codec_unpack(packed, rec.packed_len, window, CODEC_WINDOW);
+		if (len != rec.window_len)
+			return len == -ENOMEM ? -ENOMEM : -EIO;
+		point.window = window;
+	}
+	*ret = point;
+	return 0;
+}
+
+uint32_t index_point_before(const struct index *index, uint64_t out_off)
+{
+	uint32_t low = 0, high = index->info.npoints;
+	struct index_point_rec rec;
+
+	/* Point LOW is at or before OUT_OFF (the first is at 0), point HIGH is not. */
+	while (high - low > 1) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (load_point(index, middle, &rec) && rec.out_off <= out_off)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
