@@ -5,11 +5,14 @@
  * Knows one directory. Must not know the network, nor what the bytes are.
  *
  * Layout (mode 0700):
+ *   lock     empty; held while the directory is being opened
  *   table    a fixed-size, preallocated, mapped file: header, hash table, entries, one LRU list,
- *            guarded by a robust process-shared mutex; rebuilt from its entries when
+ *            guarded by a lock of the kernel's that falls with its holder; put in order when
  *            a process died holding it, made anew when it makes no sense
  *   arena    a sparse file of slots of CACHE_BLOCK bytes; evicted slots are punched out
- *   files/   kind-xx/<64 hex>: small objects as files that can be mapped
+ *   files/   KIND/<64 hex>-<generation>: small objects as files that can be mapped
+ *
+ * The limit covers all of it, directories too (du -s never says more).
  *
  * Every block and file carries a CRC-64 that is checked on each read: what does not
  * match is dropped, counted, logged, and is a miss. So a crash at any point needs no repair. A
@@ -21,7 +24,9 @@
  * become ordinary by cache_commit(), and are dropped by cache_drop() or eviction.
  *
  * All functions: any thread. None waits for anything but the disk; no lock is held across I/O
- * (a reader copies, then checks CRC and key again).
+ * (a reader copies, then checks CRC and key again). After a fork() that no other thread's call
+ * ran beside, parent and child may both go on using the cache: it can be opened before going to
+ * the background.
  */
 #ifndef REGFS_CACHE_H
 #define REGFS_CACHE_H
@@ -47,8 +52,11 @@ struct cache_id {
 
 struct cache;
 
-/* DIR is created (0700) if missing; LIMIT_BYTES covers all files in it. 0; -EACCES, -ENOTDIR,
- * -ENOSPC …: unusable, with the sentence logged. */
+/* DIR is created (0700) if missing. LIMIT_BYTES 0: what the directory has, else 10 GiB; below
+ * 256 KiB nothing is kept or made. While others have it open, their limit stays (logged); else it
+ * grows or shrinks to LIMIT_BYTES and keeps what fits. 0; -EACCES, -ENOTDIR, -EROFS, -EOPNOTSUPP (a
+ * file system that cannot punch holes) …: unusable, with the sentence logged. A full disk is no
+ * error: nothing is kept until there is room. */
 int cache_open(const char *dir, uint64_t limit_bytes, struct cache **ret);
 /* NULL is fine. */
 void cache_close(struct cache *cache);
@@ -56,8 +64,8 @@ void cache_close(struct cache *cache);
 /* --- blocks: BLOCK counts CACHE_BLOCK-sized pieces of the object from 0 --- */
 
 /* Reads up to LEN bytes at OFF within the block (the whole block is checked). Returns
- * the count (short at the block's end; 0 past it), or -ENOENT. PASS 0: only
- * ordinary blocks; else also tentative ones of that pass. */
+ * the count (short at the block's end; 0 past it), or -ENOENT, and then BUF may hold
+ * anything. PASS 0: only ordinary blocks; else also tentative ones of that pass. */
 ssize_t cache_read(struct cache *cache, const struct cache_id *id, uint32_t block, size_t off,
 		   void *buf, size_t len, uint64_t pass);
 bool cache_has(struct cache *cache, const struct cache_id *id, uint32_t block);
@@ -77,10 +85,11 @@ void cache_drop(struct cache *cache, const struct cache_id *id, uint32_t nblocks
 
 /* Atomically replaces. 0 or a negative errno that only means it is not kept. */
 int cache_put(struct cache *cache, const struct cache_id *id, const void *data, size_t len);
-/* Reads the whole, CRC checked, into RET (its max is the cap). 0, -ENOENT, -EFBIG, -ENOMEM. */
+/* Appends the whole, CRC checked, to RET (its max is the cap). 0, -ENOENT, -EFBIG, -ENOMEM. */
 int cache_get(struct cache *cache, const struct cache_id *id, struct buf *ret);
-/* Maps it read-only, CRC checked once here. Stays valid after eviction. A file cut short under the
- * map reads as zeros and sets *broken (a SIGBUS guard), it never ends the process. */
+/* Maps it read-only, CRC checked once here. 0, -ENOENT. Stays valid after eviction. A file cut
+ * short under the map reads as zeros and sets *broken (a SIGBUS guard), it never ends the process.
+ */
 struct cache_map {
 	const uint8_t *data;
 	size_t len;
