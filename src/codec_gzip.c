@@ -128,36 +128,29 @@ static void header_next(struct gzip *gzip, enum gzip_stage stage)
 }
 
 /* Behind a whole member anything but a new member's magic ends the stream. */
-static int stream_ends(struct decoder *decoder)
+static int stream_ends(struct decoder *decoder, size_t have)
 {
-	struct gzip *gzip = decoder->gzip;
-
-	if (gzip->first)
+	if (decoder->gzip->first)
 		return decoder_invalid(decoder, "gzip: no gzip header");
-	decoder->in_off -= gzip->have;
+	decoder->in_off -= have;
 	decoder->done = true;
 	return STEP_WAIT;
 }
 
-static bool magic_differs(const struct gzip *gzip, size_t have)
-{
-	static const uint8_t magic[2] = {0x1f, 0x8b};
-
-	return memcmp(gzip->field, magic, MIN(have, sizeof(magic))) != 0;
-}
-
 static int header_fixed(struct decoder *decoder)
 {
+	static const uint8_t magic[2] = {0x1f, 0x8b};
 	struct gzip *gzip = decoder->gzip;
-	bool whole;
+	bool whole = header_field(decoder, FIXED_HEADER);
+	size_t have = whole ? FIXED_HEADER : gzip->have;
 	int rc;
 
-	whole = header_field(decoder, FIXED_HEADER);
-	if (magic_differs(gzip, whole ? FIXED_HEADER : gzip->have))
-		return stream_ends(decoder);
+	if (memcmp(gzip->field, magic, MIN(have, sizeof(magic))) != 0)
+		return stream_ends(decoder, have);
+	if (!whole && have < sizeof(magic) && decoder_input_ended(decoder))
+		return stream_ends(decoder, have);
 	if (!whole)
-		return decoder_input_ended(decoder) && gzip->have < 2 ? stream_ends(decoder)
-								      : STEP_WAIT;
+		return STEP_WAIT;
 	if (gzip->field[2] != 8)
 		return decoder_invalid(decoder, "gzip: unknown compression method");
 	gzip->flags = gzip->field[3];
