@@ -272,6 +272,7 @@ static void layout_free(struct store *store)
 
 static const struct store_ops layout_ops = {
 	.kind = "layout",
+	.oci_types = true,
 	.list_repos = list_repos,
 	.list_tags = list_tags,
 	.head = layout_head,

@@ -59,6 +59,9 @@ typedef int store_name_fn(void *arg, const char *name);
 struct store;
 struct store_ops {
 	const char *kind; /* "registry", "layout", "fake" */
+	/* Images that come without a manifest get OCI's types, not Docker's: who else reads an OCI
+	 * layout looks for no others. */
+	bool oci_types;
 	/* All repositories, in any order; FN's non-zero stops and is returned. -EOPNOTSUPP or
 	 * -EACCES where there is no catalogue. */
 	int (*list_repos)(struct store *store, store_name_fn *fn, void *arg, struct wait *wait);

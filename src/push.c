@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A push: the file that is written, the one flush at a time, and its verdict.
+ * Knows the spool file and who waits. Must not know what is in an archive.
+ */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "push_priv.h"
+#include "regfs/log.h"
+#include "regfs/stats.h"
+
+/* --- all pushes --- */
+
+struct pushes *pushes_new(const struct pushes_options *options)
+{
+	struct pushes *pushes = calloc(1, sizeof(*pushes));
+
+	if (!pushes)
+		return NULL;
+	pushes->options = *options;
+	pushes->spool_dir = strdup(options->spool_dir);
+	if (!pushes->spool_dir) {
+		free(pushes);
+		return NULL;
+	}
+	pushes->options.spool_dir = pushes->spool_dir;
+	pthread_mutex_init(&pushes->lock, NULL);
+	return pushes;
+}
+
+void pushes_free(struct pushes *pushes)
+{
+	if (!pushes)
+		return;
+	for (size_t i = 0; i < PUSH_ENDED_MAX; i++)
+		free(pushes->ended[i].label);
+	pthread_mutex_destroy(&pushes->lock);
+	free(pushes->spool_dir);
+	free(pushes);
+}
+
+static void pushes_add(struct pushes *pushes, struct push *push)
+{
+	pthread_mutex_lock(&pushes->lock);
+	push->next = pushes->head;
+	if (push->next)
+		push->next->link = &push->next;
+	push->link = &pushes->head;
+	pushes->head = push;
+	pthread_mutex_unlock(&pushes->lock);
+}
+
+/* PUSH has one reference fewer; true: that was the last, and it is in no list. */
+static bool pushes_drop(struct pushes *pushes, struct push *push)
+{
+	pthread_mutex_lock(&pushes->lock);
+	bool last = --push->refs == 0;
+	if (last) {
+		*push->link = push->next;
+		if (push->next)
+			push->next->link = push->link;
+	}
+	pthread_mutex_unlock(&pushes->lock);
+	return last;
+}
+
+/* Takes LABEL over. */
+static void pushes_remember(struct pushes *pushes, char *label, const struct push_status *status)
+{
+	pthread_mutex_lock(&pushes->lock);
+	struct push_ended *ended = &pushes->ended[pushes->next_ended++ % PUSH_ENDED_MAX];
+	char *forgotten = ended->label;
+	*ended = (struct push_ended){.label = label, .status = *status, .end_ms = now_ms()};
+	pthread_mutex_unlock(&pushes->lock);
+	free(forgotten);
+}
+
+/* --- one push --- */
+
+static void push_free(struct push *push)
+{
+	if (push->spool >= 0)
+		close(push->spool);
+	pthread_mutex_destroy(&push->lock);
+	free(push->repo);
+	free(push->tag);
+	free(push->label);
+	free(push);
+}
+
+static bool copy_names(struct push *push, const char *repo, const char *tag, const char *label)
+{
+	push->repo = repo ? strdup(repo) : NULL;
+	push->tag = tag ? strdup(tag) : NULL;
+	push->label = strdup(label);
+	return (!repo || push->repo) && (!tag || push->tag) && push->label;
+}
+
+int push_new(struct pushes *pushes, struct store *store, const char *repo, const char *tag,
+	     const char *label, struct push **ret)
+{
+	struct push *push = calloc(1, sizeof(*push));
+	int err = -ENOMEM;
+
+	if (!push)
+		return -ENOMEM;
+	push->pushes = pushes;
+	push->store = store;
+	push->refs = 1;
+	push->spool = -1;
+	pthread_mutex_init(&push->lock, NULL);
+	if (!copy_names(push, repo, tag, label))
+		goto fail;
+	push->spool = push_spool_open(pushes->spool_dir);
+	if (push->spool < 0) {
+		err = push->spool;
+		errno = -err;
+		log_error("push %s: the spool %s cannot be used: %m", label, pushes->spool_dir);
+		goto fail;
+	}
+	pushes_add(pushes, push);
+	*ret = push;
+	return 0;
+fail:
+	push_free(push);
+	return err;
+}
+
+struct push *push_ref(struct push *push)
+{
+	pthread_mutex_lock(&push->pushes->lock);
+	push->refs++;
+	pthread_mutex_unlock(&push->pushes->lock);
+	return push;
+}
+
+void push_unref(struct push *push)
+{
+	if (!push || !pushes_drop(push->pushes, push))
+		return;
+	if (push->status.state == PUSH_DONE || push->status.state == PUSH_FAILED)
+		pushes_remember(push->pushes, STEAL(push->label), &push->status);
+	push_free(push);
+}
+
+/* --- bytes --- */
+
+/* A change of the bytes begins: 0, and change_end() is due with the lock held; or -EBUSY. */
+static int change_begin(struct push *push)
+{
+	pthread_mutex_lock(&push->lock);
+	int err = push->flushing ? -EBUSY : 0;
+	if (!err)
+		push->writers++;
+	pthread_mutex_unlock(&push->lock);
+	return err;
+}
+
+/* The lock is held. A verdict there may have been is about other bytes. */
+static void set_size(struct push *push, uint64_t size)
+{
+	push->size = size;
+	push->version++;
+	push->status = (struct push_status){.state = PUSH_WRITING, .total_bytes = size};
+}
+
+static void change_end(struct push *push)
+{
+	push->writers--;
+	wait_wake(&push->changed);
+	pthread_mutex_unlock(&push->lock);
+}
+
+uint64_t push_size(const struct push *push)
+{
+	pthread_mutex_t *lock = (pthread_mutex_t *)&push->lock;
+
+	pthread_mutex_lock(lock);
+	uint64_t size = push->size;
+	pthread_mutex_unlock(lock);
+	return size;
+}
+
+static int spool_error(struct push *push, int err)
+{
+	errno = -err;
+	log_error("push %s: the spool: %m", push->label);
+	return err == -EDQUOT ? -ENOSPC : err;
+}
+
+ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len)
+{
+	if (off > PUSH_SIZE_MAX || len > PUSH_SIZE_MAX - off)
+		return -EFBIG;
+	int err = change_begin(push);
+	if (err)
+		return err;
+	ssize_t put = pwrite_full(push->spool, buf, len, (off_t)off);
+	pthread_mutex_lock(&push->lock);
+	/* A write that failed may have left some of its bytes: a change, too. */
+	if (len)
+		set_size(push, MAX(push->size, put < 0 ? 0 : off + len));
+	change_end(push);
+	return put < 0 ? spool_error(push, (int)put) : put;
+}
+
+ssize_t push_read(struct push *push, uint64_t off, void *buf, size_t len)
+{
+	if (off > PUSH_SIZE_MAX)
+		return 0;
+	return pread_full(push->spool, buf, len, (off_t)off);
+}
+
+int push_truncate(struct push *push, uint64_t size)
+{
+	if (size > PUSH_SIZE_MAX)
+		return -EFBIG;
+	int err = change_begin(push);
+	if (err)
+		return err;
+	if (ftruncate(push->spool, (off_t)size) < 0)
+		err = -errno;
+	pthread_mutex_lock(&push->lock);
+	if (!err && size != push->size)
+		set_size(push, size);
+	change_end(push);
+	return err ? spool_error(push, err) : 0;
+}
+
+/* --- the verdict --- */
+
+int push_fail(struct push *push, int err, const char *fmt, ...)
+{
+	char reason[sizeof(push->status.reason)];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(reason, sizeof(reason), fmt, args);
+	va_end(args);
+	/* Names in it come from outside; _regfs/pushes has a line for each push. */
+	for (char *at = reason; *at; at++) {
+		if ((unsigned char)*at < ' ' || *at == 127)
+			*at = '?';
+	}
+	pthread_mutex_lock(&push->lock);
+	if (!*push->status.reason)
+		memcpy(push->status.reason, reason, sizeof(reason));
+	pthread_mutex_unlock(&push->lock);
+	return err;
+}
+
+int push_fail_errno(struct push *push, int err, const char *what)
+{
+	char words[128];
+
+	errno = -err;
+	snprintf(words, sizeof(words), "%m");
+	return push_fail(push, err, "%s: %s", what, words);
+}
+
+int push_fail_spool(struct push *push, int err, const char *what)
+{
+	/* EDQUOT would say that the registry's quota is full. */
+	return push_fail_errno(push, err == -EDQUOT ? -ENOSPC : err, what);
+}
+
+void push_progress(struct push *push, int64_t bytes)
+{
+	pthread_mutex_lock(&push->lock);
+	push->status.done_bytes += (uint64_t)bytes;
+	pthread_mutex_unlock(&push->lock);
+}
+
+void push_sending(struct push *push, uint64_t total_bytes)
+{
+	pthread_mutex_lock(&push->lock);
+	push->status.state = PUSH_SENDING;
+	push->status.total_bytes = total_bytes;
+	pthread_mutex_unlock(&push->lock);
+}
+
+static void log_verdict(const struct push *push, int err, const char *reason)
+{
+	if (!err) {
+		stats_add(STAT_PUSHES, 1);
+		log_info("push %s: done", push->label);
+	} else if (err == -EINTR) {
+		log_info("push %s: %s", push->label, reason);
+	} else {
+		stats_add(STAT_PUSHES_FAILED, 1);
+		log_error("push %s: %s", push->label, reason);
+	}
+}
+
+/* The bytes did not change meanwhile: flushing keeps writers out. */
+static void judge(struct push *push, int err)
+{
+	struct push_status status;
+
+	if (err == -EINTR)
+		push_fail(push, err, "called off before the manifest was sent");
+	else if (err)
+		push_fail_errno(push, err, "the push");
+	push_status(push, &status);
+	log_verdict(push, err, status.reason);
+	pthread_mutex_lock(&push->lock);
+	push->status.state = err ? PUSH_FAILED : PUSH_DONE;
+	push->status.verdict = err;
+	/* What was called off may be tried again as it is. */
+	push->judged = err == -EINTR ? 0 : push->version;
+	push->flushing = false;
+	wait_wake(&push->changed);
+	pthread_mutex_unlock(&push->lock);
+}
+
+/* Waits its turn. 1: this thread is to flush SIZE bytes; 0: *RET_VERDICT says it all. */
+static int flush_begin(struct push *push, struct wait *wait, uint64_t *ret_size, int *ret_verdict)
+{
+	int err = 0;
+
+	while (!err && (push->flushing || push->writers))
+		err = wait_on(wait, &push->changed, &push->lock, WAIT_FOREVER);
+	if (err || push->size == 0) {
+		*ret_verdict = err;
+		return 0;
+	}
+	if (push->judged == push->version) {
+		*ret_verdict = push->status.verdict;
+		return 0;
+	}
+	if (!wait_may_block(wait)) {
+		*ret_verdict = -EWOULDBLOCK;
+		return 0;
+	}
+	push->flushing = true;
+	push->status = (struct push_status){.state = PUSH_CHECKING, .total_bytes = push->size};
+	*ret_size = push->size;
+	return 1;
+}
+
+int push_flush(struct push *push, struct wait *wait)
+{
+	uint64_t size;
+	int verdict;
+
+	if (wait_cancelled(wait))
+		return -EINTR;
+	pthread_mutex_lock(&push->lock);
+	int mine = flush_begin(push, wait, &size, &verdict);
+	pthread_mutex_unlock(&push->lock);
+	if (!mine)
+		return verdict;
+	verdict = push_images(push, size, wait);
+	judge(push, verdict);
+	return verdict;
+}
+
+/* --- what is shown --- */
+
+const char *push_state_name(enum push_state state)
+{
+	static const char *const names[] = {
+		[PUSH_WRITING] = "writing", [PUSH_CHECKING] = "checking",
+		[PUSH_SENDING] = "sending", [PUSH_DONE] = "done",
+		[PUSH_FAILED] = "failed",
+	};
+	return names[state];
+}
+
+void push_status(struct push *push, struct push_status *ret)
+{
+	pthread_mutex_lock(&push->lock);
+	*ret = push->status;
+	pthread_mutex_unlock(&push->lock);
+}
+
+static int add_line(struct buf *ret, const char *label, const struct push_status *status)
+{
+	return buf_printf(ret, "%s %ju %ju %s%s%s\n", label, (uintmax_t)status->done_bytes,
+			  (uintmax_t)status->total_bytes, push_state_name(status->state),
+			  *status->reason ? " " : "", status->reason);
+}
+
+/* The I-th oldest of the ended ones that are still shown: a copy, or NULL. */
+static char *ended_copy(struct pushes *pushes, unsigned i, struct push_status *ret)
+{
+	char *label = NULL;
+
+	pthread_mutex_lock(&pushes->lock);
+	const struct push_ended *ended = &pushes->ended[(pushes->next_ended + i) % PUSH_ENDED_MAX];
+	if (ended->label && now_ms() - ended->end_ms < PUSH_ENDED_MS) {
+		label = strdup(ended->label);
+		*ret = ended->status;
+	}
+	pthread_mutex_unlock(&pushes->lock);
+	return label;
+}
+
+/* The push after AT (NULL: the first), with a reference; AT loses its own. */
+static struct push *next_push(struct pushes *pushes, struct push *at)
+{
+	pthread_mutex_lock(&pushes->lock);
+	struct push *next = at ? at->next : pushes->head;
+	if (next)
+		next->refs++;
+	pthread_mutex_unlock(&pushes->lock);
+	push_unref(at);
+	return next;
+}
+
+int pushes_text(struct pushes *pushes, struct buf *ret)
+{
+	struct push_status status;
+	struct push *push = NULL;
+	int err = 0;
+
+	for (unsigned i = 0; i < PUSH_ENDED_MAX && !err; i++) {
+		AUTO_FREE char *label = ended_copy(pushes, i, &status);
+		if (label)
+			err = add_line(ret, label, &status);
+	}
+	while ((push = next_push(pushes, push))) {
+		push_status(push, &status);
+		/* After an error too, to give the references back. */
+		if (!err)
+			err = add_line(ret, push->label, &status);
+	}
+	return err;
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One flush: archive, plan, blobs, and at the very end the manifests.
+ * Knows archives and stores. Must not know who waits for it, nor compression.
+ *
+ * No tag moves before every blob of every image is confirmed, and every digest was found right.
+ */
+#include <errno.h>
+
+#include "push_priv.h"
+#include "regfs/log.h"
+
+ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len)
+{
+	if (off >= run->size)
+		return 0;
+	ssize_t got = pread_full(run->fd, buf, (size_t)MIN((uint64_t)len, run->size - off),
+				 (off_t)off);
+	return got < 0 ? push_fail_spool(run->push, (int)got, "reading the spool") : got;
+}
+
+/* --- sending one blob --- */
+
+struct meter {
+	struct push *push;
+	uint64_t size, share; /* of the blob; of it in the push's total */
+	uint64_t reported;
+};
+
+static void meter_set(struct meter *meter, uint64_t share)
+{
+	push_progress(meter->push, (int64_t)(share - meter->reported));
+	meter->reported = share;
+}
+
+static void meter_progress(void *arg, uint64_t bytes)
+{
+	struct meter *meter = arg;
+
+	if (meter->size)
+		meter_set(meter, (uint64_t)((double)meter->share * (double)MIN(bytes, meter->size) /
+					    (double)meter->size));
+}
+
+int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait, bool *ret_sent)
+{
+	struct store *store = run->push->store;
+	char digest[DIGEST_STR_MAX], what[DIGEST_STR_MAX + REF_REPO_MAX + 32];
+	struct meter meter = {.push = run->push, .size = blob->source->size, .share = blob->share};
+	const struct store_put put = {
+		.digest = blob->digest,
+		.source = blob->source,
+		.mount_from = blob->mount_from,
+		.progress = meter_progress,
+		.progress_arg = &meter,
+	};
+	uint64_t size;
+
+	int err = store->ops->has_blob(store, blob->repo, blob->digest, &size, wait);
+	bool send = err == -ENOENT;
+	if (send)
+		err = store->ops->put_blob(store, blob->repo, &put, wait);
+	if (ret_sent)
+		*ret_sent = send;
+	if (err) {
+		snprintf(what, sizeof(what), "sending %s to %s",
+			 digest_format(blob->digest, digest), blob->repo);
+		return err == -EINTR ? err : push_fail_errno(run->push, err, what);
+	}
+	meter_set(&meter, blob->share);
+	return 0;
+}
+
+/* --- OCI: blobs as they are --- */
+
+/* Hashes what passes by while it is sent, each byte once, however often it is read. */
+struct checked {
+	struct push_run *run;
+	struct archive_blob at;
+	struct hasher *hasher;
+	uint64_t hashed; /* bytes so far, from the start */
+};
+
+static ssize_t checked_read(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	struct checked *checked = arg;
+
+	if (off >= checked->at.len)
+		return 0;
+	cap = (size_t)MIN((uint64_t)cap, checked->at.len - off);
+	ssize_t got = push_archive_read(checked->run, checked->at.off + off, buf, cap);
+	if (got == 0)
+		return push_fail(checked->run->push, -EIO, "the spool is shorter than it was");
+	if (got < 0 || off > checked->hashed)
+		return got;
+	uint64_t again = checked->hashed - off;
+	if (again < (uint64_t)got) {
+		hasher_add(checked->hasher, (char *)buf + again, (size_t)got - (size_t)again);
+		checked->hashed += (uint64_t)got - again;
+	}
+	return got;
+}
+
+/* What was not sent is hashed too. -EINVAL: another digest than the manifest says. */
+static int checked_finish(struct checked *checked, const struct digest *wanted, struct wait *wait)
+{
+	AUTO_FREE char *piece = malloc(PUSH_PIECE);
+	char wanted_str[DIGEST_STR_MAX], found_str[DIGEST_STR_MAX];
+	struct digest found;
+
+	if (!piece)
+		return -ENOMEM;
+	while (checked->hashed < checked->at.len) {
+		if (wait_cancelled(wait))
+			return -EINTR;
+		ssize_t got = checked_read(checked, checked->hashed, piece, PUSH_PIECE);
+		if (got < 0)
+			return (int)got;
+	}
+	hasher_final(checked->hasher, &found);
+	if (digest_equal(&found, wanted))
+		return 0;
+	/* The store's own words about it may be first: these are better. */
+	digest_format(wanted, wanted_str);
+	log_warn("push %s: the archive's blob %s has the digest %s", checked->run->push->label,
+		 wanted_str, digest_format(&found, found_str));
+	return push_fail(checked->run->push, -EINVAL, "the archive's blob %s has another digest",
+			 wanted_str);
+}
+
+struct blob_task {
+	struct push_task task;
+	struct push_run *run;
+	const struct archive_part *part;
+	const char *repo, *mount_from;
+};
+
+static int blob_run(struct push_task *task, struct wait *wait)
+{
+	struct blob_task *blob = CONTAINER_OF(task, struct blob_task, task);
+	const struct archive_part *part = blob->part;
+	AUTO_HASHER struct hasher *hasher = hasher_new(part->digest.algo);
+	struct checked checked = {.run = blob->run, .at = part->at, .hasher = hasher};
+	const struct store_source source = {
+		.read = checked_read, .arg = &checked, .size = part->at.len};
+	const struct push_blob what = {
+		.repo = blob->repo,
+		.mount_from = blob->mount_from,
+		.digest = &part->digest,
+		.source = &source,
+		.share = part->at.len,
+	};
+
+	if (!hasher)
+		return -ENOMEM;
+	int err = push_send(blob->run, &what, wait, NULL);
+	/* A store refuses a wrong digest in its own way; whose fault it was is seen here. */
+	if (err && err != -EIO && err != -EINVAL)
+		return err;
+	int wrong = checked_finish(&checked, &part->digest, wait);
+	return wrong ? wrong : err;
+}
+
+static bool has_part(const struct archive_image *image, const struct digest *digest)
+{
+	for (size_t i = 0; i < image->nblobs; i++) {
+		if (digest_equal(&image->blobs[i].digest, digest))
+			return true;
+	}
+	return false;
+}
+
+/* Another repository that got the blob a moment ago. */
+static const char *sent_before(const struct push_plan *plan, const struct push_delivery *delivery,
+			       const struct digest *digest)
+{
+	for (const struct push_delivery *before = plan->deliveries; before < delivery; before++) {
+		if (strcmp(before->repo, delivery->repo) && has_part(before->image, digest))
+			return before->repo;
+	}
+	return NULL;
+}
+
+static int send_oci(struct push_run *run, const struct push_plan *plan,
+		    const struct push_delivery *delivery)
+{
+	const struct archive_image *image = delivery->image;
+	AUTO_FREE struct blob_task *blobs = calloc(image->nblobs + 1, sizeof(*blobs));
+	AUTO_FREE struct push_task **tasks = calloc(image->nblobs + 1, sizeof(struct push_task *));
+
+	if (!blobs || !tasks)
+		return -ENOMEM;
+	for (size_t i = 0; i < image->nblobs; i++) {
+		const struct archive_part *part = &image->blobs[i];
+		blobs[i] = (struct blob_task){
+			.task = {blob_run},
+			.run = run,
+			.part = part,
+			.repo = delivery->repo,
+			.mount_from = sent_before(plan, delivery, &part->digest),
+		};
+		tasks[i] = &blobs[i].task;
+	}
+	return push_tasks_run(run->push->pushes->options.jobs, tasks, image->nblobs, PUSH_PARALLEL,
+			      run->wait);
+}
+
+/* --- manifests --- */
+
+static int put_manifest(struct push_run *run, const struct push_delivery *delivery, const char *tag,
+			const struct archive_document *document)
+{
+	struct store *store = run->push->store;
+	char what[REF_REPO_MAX + REF_TAG_MAX + 32];
+
+	if (wait_cancelled(run->wait))
+		return -EINTR;
+	int err = store->ops->put_manifest(store, delivery->repo, tag, document->media_type,
+					   document->bytes, document->len, run->wait);
+	if (!err || err == -EINTR)
+		return err;
+	snprintf(what, sizeof(what), "sending the manifest of %s%s%s", delivery->repo,
+		 tag ? ":" : "", tag ? tag : "");
+	return push_fail_errno(run->push, err, what);
+}
+
+/* Everybody who shows the tag hears of it before the writer does. */
+static void announce(struct push *push, const char *repo, const char *tag)
+{
+	const struct pushes_options *options = &push->pushes->options;
+	const struct event events[] = {
+		{.kind = EVENT_TAG, .host = push->store->name, .repo = repo, .name = tag},
+		{.kind = EVENT_TAGS, .host = push->store->name, .repo = repo},
+		{.kind = EVENT_REPOS, .host = push->store->name},
+	};
+
+	if (options->on_tag)
+		options->on_tag(options->arg, push->store, repo, tag);
+	for (size_t i = 0; i < ARRAY_SIZE(events) && options->events; i++)
+		events_publish(options->events, &events[i]);
+	log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo, tag);
+}
+
+/* Children by their digests, then the image under its tags. */
+static int put_manifests(struct push_run *run, const struct push_delivery *delivery)
+{
+	const struct archive_image *image = delivery->image;
+	const struct archive_document made = {
+		.media_type = (char *)delivery->media_type,
+		.bytes = delivery->manifest.data,
+		.len = delivery->manifest.len,
+	};
+	const struct archive_document *top = image->nmanifests
+						     ? &image->manifests[image->nmanifests - 1]
+						     : &made;
+
+	for (size_t i = 0; i + 1 < image->nmanifests; i++) {
+		int err = put_manifest(run, delivery, NULL, &image->manifests[i]);
+		if (err)
+			return err;
+	}
+	for (size_t i = 0; i < delivery->ntags; i++) {
+		int err = put_manifest(run, delivery, delivery->tags[i], top);
+		if (err)
+			return err;
+		announce(run->push, delivery->repo, delivery->tags[i]);
+	}
+	return 0;
+}
+
+/* --- the flush --- */
+
+static uint64_t total_bytes(const struct push_plan *plan)
+{
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < plan->ndeliveries; i++) {
+		const struct archive_image *image = plan->deliveries[i].image;
+		for (size_t j = 0; j < image->nblobs; j++)
+			total += image->blobs[j].at.len;
+	}
+	return total;
+}
+
+static int deliver(struct push_run *run, const struct archive *archive)
+{
+	CLEANUP(push_plan_release) struct push_plan plan = {0};
+
+	int err = push_plan_make(run->push, archive, &plan);
+	if (!err)
+		push_sending(run->push, total_bytes(&plan));
+	for (size_t i = 0; i < plan.ndeliveries && !err; i++) {
+		struct push_delivery *delivery = &plan.deliveries[i];
+		err = delivery->image->nmanifests ? send_oci(run, &plan, delivery)
+						  : push_docker(run, delivery);
+	}
+	for (size_t i = 0; i < plan.ndeliveries && !err; i++)
+		err = put_manifests(run, &plan.deliveries[i]);
+	return err;
+}
+
+static ssize_t parse_read(void *arg, uint64_t off, void *buf, size_t len)
+{
+	struct push_run *run = arg;
+
+	return wait_cancelled(run->wait) ? -EINTR : push_archive_read(run, off, buf, len);
+}
+
+static void archive_cleanup(struct archive **archive)
+{
+	archive_parsed_free(*archive);
+}
+
+static int parse_and_deliver(struct push_run *run)
+{
+	const struct archive_input input = {.pread = parse_read, .arg = run, .size = run->size};
+	CLEANUP(archive_cleanup) struct archive *archive = NULL;
+	char why[200] = "the archive is not finished";
+
+	int err = archive_parse(&input, &archive, why, sizeof(why));
+	if (err == -ENODATA)
+		return push_fail(run->push, -EINVAL, "%s", why);
+	if (err == -EINVAL)
+		return push_fail(run->push, -EINVAL, "the archive cannot be used: %s", why);
+	return err ? err : deliver(run, archive);
+}
+
+static int detect(struct push *push, uint64_t size, enum codec *ret)
+{
+	char magic[CODEC_MAGIC_LEN];
+
+	ssize_t got = pread_full(push->spool, magic, (size_t)MIN(size, (uint64_t)sizeof(magic)), 0);
+	if (got < 0)
+		return push_fail_spool(push, (int)got, "reading the spool");
+	*ret = codec_detect(magic, (size_t)got);
+	return 0;
+}
+
+int push_images(struct push *push, uint64_t size, struct wait *wait)
+{
+	struct push_run run = {.push = push, .wait = wait, .fd = push->spool, .size = size};
+	AUTO_CLOSE int unpacked = -1;
+	enum codec codec = CODEC_PLAIN;
+
+	int err = detect(push, size, &codec);
+	if (!err && codec != CODEC_PLAIN) {
+		err = push_spool_unpack(push, codec, size, wait, &unpacked, &run.size);
+		run.fd = unpacked;
+	}
+	if (!err)
+		err = parse_and_deliver(&run);
+	for (size_t i = 0; i < run.nlayers; i++)
+		free(run.layers[i]);
+	free(run.layers);
+	return err;
+}
