@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * treedir: the files of rootfs/ and of layers/NN/ as nodes; a whole tree is one node object.
+ * Must not know FUSE, nor bytes.
+ *
+ * Directories belong to the path they were reached by; all other files to one node per image (or
+ * layer), so that the kernel caches a file's pages once whatever path leads to it.
+ */
+#ifndef REGFS_TREEDIR_H
+#define REGFS_TREEDIR_H
+
+#include "regfs/context.h"
+
+#define TREEDIR_ROOTFS (-1)
+
+/* Directory NAME of PARENT: the merged tree of IMAGE, or (LAYER >= 0) one layer's own. Held,
+ * interned. */
+int treedir_new(const struct context *context, struct node *parent, const char *name,
+		struct image *image, int layer, struct wait *wait, struct node **ret);
+
+#endif

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cli_cache: regfs cache info, verify, prune: beside running mounts or without any.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "regfs/cache.h"
+#include "regfs/cli.h"
+#include "regfs/layer.h"
+
+struct cache_args {
+	const char *verb;
+	const char *dir;
+	uint64_t max_bytes;
+	bool has_max;
+};
+
+static int usage(const char *what, const char *arg)
+{
+	fprintf(stderr,
+		"regfs: cache: %s%s\n"
+		"usage: regfs cache {info|verify|prune} [--max SIZE] [--cache-dir DIR]\n",
+		what, arg);
+	return -EINVAL;
+}
+
+static int parse_cache_args(int argc, char **argv, struct cache_args *ret)
+{
+	for (int i = 2; i < argc; i++) {
+		bool has_value = i + 1 < argc;
+
+		if (!strcmp(argv[i], "--max") && has_value) {
+			if (parse_size(argv[++i], &ret->max_bytes) < 0)
+				return usage("--max: not a size: ", argv[i]);
+			ret->has_max = true;
+		} else if (!strcmp(argv[i], "--cache-dir") && has_value) {
+			ret->dir = argv[++i];
+		} else if (!ret->verb && *argv[i] != '-') {
+			ret->verb = argv[i];
+		} else {
+			return usage("not understood: ", argv[i]);
+		}
+	}
+	if (!ret->verb)
+		return usage("info, verify or prune?", "");
+	return 0;
+}
+
+static int show_info(struct cache *cache, const char *dir)
+{
+	struct cache_info info;
+
+	cache_info(cache, &info);
+	printf("directory %s\nlimit     %" PRIu64 "\nused      %" PRIu64 "\nblocks    %" PRIu64
+	       "\nfiles     %" PRIu64 "\nwritable  %s\n",
+	       dir, info.limit_bytes, info.used_bytes, info.blocks, info.files,
+	       info.writable ? "yes" : "no (disk full)");
+	return CLI_OK;
+}
+
+static int run_verify(struct cache *cache)
+{
+	uint64_t checked = 0, dropped = 0;
+	int r = cache_verify(cache, &checked, &dropped);
+
+	if (r < 0) {
+		fprintf(stderr, "regfs: cache: verify: %s\n", strerror(-r));
+		return CLI_FAILED;
+	}
+	printf("checked %" PRIu64 ", dropped %" PRIu64 " damaged\n", checked, dropped);
+	return dropped ? CLI_FAILED : CLI_OK;
+}
+
+static int run_prune(struct cache *cache, const struct cache_args *args)
+{
+	struct cache_info info;
+	int r = cache_prune(cache, args->has_max ? args->max_bytes : 0);
+
+	if (r < 0) {
+		fprintf(stderr, "regfs: cache: prune: %s\n", strerror(-r));
+		return CLI_FAILED;
+	}
+	cache_info(cache, &info);
+	printf("used %" PRIu64 "\n", info.used_bytes);
+	return CLI_OK;
+}
+
+int cli_cache(int argc, char **argv)
+{
+	struct cache_args args = {0};
+	AUTO_FREE char *default_dir = cli_default_cache_dir();
+	struct cache *cache;
+	int status;
+	int r;
+
+	if (parse_cache_args(argc, argv, &args) < 0)
+		return CLI_USAGE;
+	if (!args.dir)
+		args.dir = default_dir;
+	if (!args.dir)
+		return CLI_FAILED;
+	if (access(args.dir, F_OK) != 0) {
+		fprintf(stderr, "regfs: cache: %s: %m\n", args.dir);
+		return CLI_FAILED;
+	}
+	r = cache_open(args.dir, 0, &cache);
+	if (r < 0) {
+		fprintf(stderr, "regfs: cache: %s: %s\n", args.dir, strerror(-r));
+		return CLI_FAILED;
+	}
+	if (!strcmp(args.verb, "info"))
+		status = show_info(cache, args.dir);
+	else if (!strcmp(args.verb, "verify"))
+		status = run_verify(cache);
+	else if (!strcmp(args.verb, "prune"))
+		status = run_prune(cache, &args);
+	else
+		status = usage("not understood: ", args.verb) < 0 ? CLI_USAGE : CLI_OK;
+	cache_close(cache);
+	return status;
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs: the session: mounting, the INIT answer, serving, the end.
+ * Must not know HTTP, JSON or tar.
+ */
+#include <errno.h>
+#include <linux/fuse.h>
+#include <sys/uio.h>
+
+#include "regfs/log.h"
+
+#include "fs_priv.h"
+
+/*
+ * libfuse 3.14 wants FUSE_PARALLEL_DIROPS but never tells the kernel, which then keeps a
+ * whole directory locked during each look-up. So the answer to INIT is completed on its way out:
+ * the request is recognised by its opcode as it is read, its answer by the number.
+ */
+static ssize_t session_read(int fd, void *buf, size_t len, void *userdata)
+{
+	const struct fuse_in_header *head = buf;
+	struct fs *fs = userdata;
+	ssize_t n = read(fd, buf, len);
+
+	if (n >= (ssize_t)sizeof(*head) && head->opcode == FUSE_INIT)
+		fs->init_unique = head->unique;
+	return n;
+}
+
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	const struct fuse_out_header *head = iov[0].iov_base;
+	struct fs *fs = userdata;
+
+	if (fs->init_unique && head->unique == fs->init_unique) {
+		struct fuse_init_out *init = count == 2 ? iov[1].iov_base : NULL;
+
+		if (init && head->error == 0 && iov[1].iov_len >= FUSE_COMPAT_22_INIT_OUT_SIZE)
+			init->flags |= FUSE_PARALLEL_DIROPS;
+		fs->init_unique = 0;
+	}
+	return writev(fd, iov, count);
+}
+
+static int add_options(const struct fs_options *options, struct fuse_args *args)
+{
+	AUTO_FREE char *text = format("-osubtype=regfs,fsname=%s%s%s", options->source,
+				      *options->fuse_options ? "," : "", options->fuse_options);
+
+	if (!text || fuse_opt_add_arg(args, "regfs") < 0 || fuse_opt_add_arg(args, text) < 0 ||
+	    (options->debug && fuse_opt_add_arg(args, "-d") < 0))
+		return -ENOMEM;
+	return 0;
+}
+
+static int session_new(struct fs *fs)
+{
+	const struct fuse_custom_io io = {.writev = session_writev, .read = session_read};
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	int r = add_options(&fs->options, &args);
+
+	if (r == 0) {
+		fs->session = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
+		r = fs->session ? 0 : -EINVAL;
+	}
+	fuse_opt_free_args(&args);
+	if (r < 0)
+		return r;
+	if (fuse_session_mount(fs->session, fs->options.mountpoint) != 0)
+		return -EIO;
+	fs->mounted = true;
+	return fuse_session_custom_io(fs->session, &io, fuse_session_fd(fs->session));
+}
+
+int fs_mount(const struct fs_options *options, struct fs **ret)
+{
+	struct fs *fs = calloc(1, sizeof(*fs));
+	int r;
+
+	if (!fs)
+		return -ENOMEM;
+	fs->options = *options;
+	pthread_mutex_init(&fs->lock, NULL);
+	r = -pthread_key_create(&fs->buffer, free);
+	if (r == 0)
+		r = session_new(fs);
+	if (r < 0) {
+		fs_free(fs);
+		return r;
+	}
+	*ret = fs;
+	return 0;
+}
+
+int fs_daemonize(struct fs *fs)
+{
+	return fuse_daemonize(fs->options.foreground) == 0 ? 0 : -errno;
+}
+
+static int session_loop(struct fs *fs)
+{
+	struct fuse_loop_config *config;
+	int r;
+
+	if (fs->options.single_thread)
+		return fuse_session_loop(fs->session);
+	config = fuse_loop_cfg_create();
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_idle_threads(config, 4);
+	r = fuse_session_loop_mt(fs->session, config);
+	fuse_loop_cfg_destroy(config);
+	return r;
+}
+
+int fs_serve(struct fs *fs, struct node *root)
+{
+	int r;
+
+	fs->inodes = inodes_new(root);
+	fs->pool = pool_new("request", FS_MAX_PARKED_THREADS);
+	if (!fs->inodes || !fs->pool)
+		return -ENOMEM;
+	if (fuse_set_signal_handlers(fs->session) != 0)
+		return -EIO;
+	r = session_loop(fs);
+	fuse_remove_signal_handlers(fs->session);
+	/* Those who still wait get EINTR; then nobody uses a node any more. */
+	requests_cancel(fs);
+	pool_free(STEAL(fs->pool));
+	fuse_session_unmount(fs->session);
+	fs->mounted = false;
+	inodes_free(STEAL(fs->inodes));
+	return r < 0 ? r : 0;
+}
+
+void fs_free(struct fs *fs)
+{
+	if (!fs)
+		return;
+	pool_free(fs->pool);
+	inodes_free(fs->inodes);
+	if (fs->mounted)
+		fuse_session_unmount(fs->session);
+	if (fs->session)
+		fuse_session_destroy(fs->session);
+	pthread_mutex_destroy(&fs->lock);
+	free(fs);
+}
+
+void fs_forget_name(struct fs *fs, const struct node_ref *dir, const char *name)
+{
+	uint64_t id = fs->inodes ? inodes_id(fs->inodes, dir) : 0;
+
+	if (!id)
+		return;
+	fuse_lowlevel_notify_inval_entry(fs->session, id, name, strlen(name));
+	fuse_lowlevel_notify_inval_inode(fs->session, id, 0, 0);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs_priv: what the files of the fs room share: the session and the life of a request.
+ *
+ * A request lives on the session thread's stack while it is tried. If it has to wait, it is
+ * copied to the heap with all it names (names, data, nodes held) and parked. It is answered exactly
+ * once, by the thread that runs it: reply_*() or a negative errno returned by run().
+ */
+#ifndef REGFS_FS_PRIV_H
+#define REGFS_FS_PRIV_H
+
+#include <fuse_lowlevel.h>
+
+#include "regfs/fs.h"
+#include "regfs/inode.h"
+#include "regfs/pool.h"
+#include "regfs/stats.h"
+
+struct request;
+
+struct fs {
+	struct fs_options options;
+	struct fuse_session *session;
+	struct inodes *inodes;
+	struct pool *pool; /* runs parked requests */
+	bool no_open, no_opendir;
+	_Atomic uint64_t init_unique; /* of the INIT request until it is answered; the first thread's */
+	bool mounted;
+	pthread_key_t buffer; /* a read buffer for each session thread */
+	pthread_mutex_t lock;
+	struct request *parked; /* guarded by lock: to be cancelled at the end */
+	bool ending;		/* guarded by lock */
+};
+
+struct request {
+	struct pool_work work;
+	struct fs *fs;
+	fuse_req_t req;
+	/* 0: answered. -EWOULDBLOCK: has to wait. Else the errno to answer with. */
+	int (*run)(struct request *request);
+	struct wait wait;
+	struct call call;
+	bool parked;
+	struct request *next, **link; /* in fs->parked */
+	/* arguments, as the operation uses them */
+	struct node_ref ref, to_ref;
+	const char *name, *to_name;
+	const void *data;
+	size_t data_len;
+	size_t size;
+	uint64_t off;
+	int flags;
+	mode_t mode;
+	struct stat attr;
+};
+
+#define FS_BUFFER	      (1 * MIB) /* the largest read */
+#define FS_MAX_PARKED_THREADS 2048
+
+/* Fills in REQUEST, tries it, and parks it if it has to wait. */
+void request_start(struct request *request, fuse_req_t req, fuse_ino_t ino,
+		   int (*run)(struct request *request));
+/* At the end of the session: calls off every parked request. */
+void requests_cancel(struct fs *fs);
+/* A buffer of FS_BUFFER bytes for a read: the thread's own, or fresh for a parked request
+ * (*RET_OWNED, to be freed). NULL when memory is short. */
+void *request_buffer(struct request *request, void **ret_owned);
+
+/* Before any answer: no INTERRUPT comes in any more. */
+void request_settle(struct request *request);
+/* Answers; each returns 0. */
+int reply_ok(struct request *request);
+int reply_data(struct request *request, const void *data, size_t len);
+int reply_size(struct request *request, size_t size);
+int reply_attr(struct request *request, const struct node_attr *attr);
+int reply_readlink(struct request *request, const char *target);
+int reply_offset(struct request *request, int64_t off);
+int reply_written(struct request *request, size_t len);
+/* These take ENTRY's node reference, whatever happens. */
+int reply_entry(struct request *request, struct node_entry *entry);
+int reply_create(struct request *request, struct node_entry *entry);
+
+/* ENTRY as libfuse wants it, its look-up counted (undo with inodes_forget). */
+int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry_param *ret);
+/* What the kernel is told, with uid=, gid= and umask= applied. */
+void fs_stat(const struct fs *fs, const struct stat *in, struct stat *ret);
+
+extern const struct fuse_lowlevel_ops fs_ops; /* fs_ops.c */
+void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		   struct fuse_file_info *fi); /* fs_readdir.c */
+void fs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		       struct fuse_file_info *fi);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * imagedir_oci: image.tar and oci/, two views of one archive map that is made at first use.
+ * Making it costs the manifests of an index's children, never a layer.
+ */
+#include <errno.h>
+
+#include "imagedir_priv.h"
+
+enum oci_dir { OCI_DIR_BLOBS, OCI_DIR_SHA256, OCI_DIR_SHA512, OCI_DIRS };
+
+static const char *const oci_dir_paths[OCI_DIRS] = {"blobs/", "blobs/sha256/", "blobs/sha512/"};
+
+/* --- the map --- */
+
+/* The image and, of an index, all children that the repository has. */
+struct members {
+	struct image **images;
+	struct archive_manifest *manifests;
+	size_t n;
+};
+
+static void members_cleanup(struct members *members)
+{
+	for (size_t i = 0; i < members->n; i++)
+		image_unref(members->images[i]);
+	free(members->images);
+	free(members->manifests);
+}
+
+static void members_add(struct members *members, struct image *image)
+{
+	struct archive_manifest *manifest = &members->manifests[members->n];
+
+	members->images[members->n++] = image;
+	manifest->manifest = image_manifest(image);
+	manifest->digest = image_digest(image);
+	image_manifest_bytes(image, &manifest->bytes, &manifest->len);
+}
+
+static int members_collect(struct imagedir *dir, struct wait *wait, struct members *members)
+{
+	const struct oci_manifest *top = image_manifest(dir->image);
+	size_t most = 1 + (top->kind == OCI_KIND_INDEX ? top->nchildren : 0);
+
+	members->images = calloc(most, sizeof(struct image *));
+	members->manifests = calloc(most, sizeof(*members->manifests));
+	if (!members->images || !members->manifests)
+		return -ENOMEM;
+	members_add(members, image_ref(dir->image));
+	for (size_t i = 0; i + 1 < most; i++) {
+		struct image *child;
+		int r = image_child(dir->image, i, wait, &child);
+
+		/* copies of an index often leave platforms out */
+		if (r == -ENOENT)
+			continue;
+		if (r < 0)
+			return r;
+		members_add(members, child);
+	}
+	return 0;
+}
+
+int imagedir_map(struct imagedir *dir, struct wait *wait, const struct archive_map **ret)
+{
+	CLEANUP(members_cleanup) struct members members = {0};
+	struct archive_map *map;
+	int r;
+
+	pthread_mutex_lock(&dir->lock);
+	map = dir->map;
+	pthread_mutex_unlock(&dir->lock);
+	if (map) {
+		*ret = map;
+		return 0;
+	}
+	r = members_collect(dir, wait, &members);
+	if (r == 0)
+		r = archive_map_new(members.manifests, members.n, imagedir_main(dir), dir->ref_name,
+				    dir->repo_tag, &map);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&dir->lock);
+	if (!dir->map)
+		dir->map = STEAL(map);
+	*ret = dir->map;
+	pthread_mutex_unlock(&dir->lock);
+	archive_map_free(map);
+	return 0;
+}
+
+/* --- bytes --- */
+
+struct tar_read {
+	struct imagedir *dir;
+	struct wait *wait;
+};
+
+static ssize_t read_blob(void *arg, const struct archive_file *file, uint64_t off, void *buf,
+			 size_t len)
+{
+	const struct tar_read *read = arg;
+	const struct blob_id id = {
+		.digest = &file->digest,
+		.size = file->size,
+		.store = image_store(read->dir->image),
+		.repo = image_repo(read->dir->image),
+	};
+
+	return blob_read_raw(read->dir->context->blobs, &id, off, buf, len, read->wait);
+}
+
+ssize_t imagedir_oci_read(struct imagedir *dir, const struct archive_file *file, uint64_t off,
+			  void *buf, size_t len, struct wait *wait)
+{
+	struct tar_read read = {.dir = dir, .wait = wait};
+
+	if (file->bytes)
+		return context_copy(file->bytes, file->size, off, buf, len);
+	return read_blob(&read, file, off, buf, len);
+}
+
+ssize_t imagedir_tar_read(struct imagedir *dir, uint64_t off, void *buf, size_t len,
+			  struct wait *wait)
+{
+	struct tar_read read = {.dir = dir, .wait = wait};
+	const struct archive_map *map;
+	int r = imagedir_map(dir, wait, &map);
+
+	return r < 0 ? r : archive_read(map, off, buf, len, read_blob, &read);
+}
+
+/* --- oci/ as a directory --- */
+
+static const char *dir_path(uint64_t sub)
+{
+	return sub == SUB_OCI ? "" : oci_dir_paths[sub_number(sub)];
+}
+
+static uint64_t find_dir(const struct archive_map *map, const char *path)
+{
+	for (unsigned i = 0; i < OCI_DIRS; i++) {
+		size_t len = strlen(oci_dir_paths[i]) - 1;
+
+		if (strncmp(path, oci_dir_paths[i], len) != 0 || path[len])
+			continue;
+		for (size_t f = 0; f < map->nfiles; f++)
+			if (starts_with(map->files[f].path, oci_dir_paths[i]))
+				return SUB(CLASS_OCI_DIR, i);
+	}
+	return 0;
+}
+
+/* docker's manifest.json is for image.tar: a layout has none. */
+static bool is_shown(const struct archive_file *file)
+{
+	return strcmp(file->path, "manifest.json") != 0;
+}
+
+int imagedir_oci_lookup(struct imagedir *dir, uint64_t sub, const char *name, struct call *call,
+			struct node_entry *ret)
+{
+	AUTO_FREE char *path = format("%s%s", dir_path(sub), name);
+	const struct archive_map *map;
+	uint64_t found;
+	ssize_t file;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = imagedir_map(dir, call->wait, &map);
+	if (r < 0)
+		return r;
+	file = archive_map_find(map, path);
+	if (file >= 0 && is_shown(&map->files[file]))
+		return imagedir_entry(dir, SUB(CLASS_OCI_FILE, file), call, ret);
+	found = find_dir(map, path);
+	return found ? imagedir_entry(dir, found, call, ret) : -ENOENT;
+}
+
+int imagedir_oci_list(struct imagedir *dir, uint64_t sub, uint64_t pos, node_list_fn *fn, void *arg,
+		      struct call *call)
+{
+	const char *prefix = dir_path(sub);
+	size_t prefix_len = strlen(prefix);
+	const struct archive_map *map;
+	int r = imagedir_map(dir, call->wait, &map);
+
+	if (r < 0)
+		return r;
+	/* positions: the directories first, then the files by their number */
+	for (; pos < OCI_DIRS; pos++) {
+		AUTO_FREE char *path = strndup(oci_dir_paths[pos], strlen(oci_dir_paths[pos]) - 1);
+
+		if (!path)
+			return -ENOMEM;
+		if (!starts_with(path, prefix) || strchr(path + prefix_len, '/') ||
+		    !path[prefix_len] || !find_dir(map, path))
+			continue;
+		if (imagedir_list_name(dir, pos + 1, path + prefix_len, S_IFDIR, fn, arg))
+			return 0;
+	}
+	for (size_t i = pos - OCI_DIRS; i < map->nfiles; i++) {
+		const struct archive_file *file = &map->files[i];
+		const char *name = file->path + prefix_len;
+
+		if (!starts_with(file->path, prefix) || strchr(name, '/') || !is_shown(file))
+			continue;
+		if (imagedir_list_name(dir, OCI_DIRS + i + 1, name, S_IFREG, fn, arg))
+			return 0;
+	}
+	return 0;
+}

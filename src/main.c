@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main: wiring: makes each room with what it needs, in order, and lets go of them in reverse.
+ *
+ * What can be wrong with the command line, the cache directory or the mountpoint is said before the
+ * process goes to the background; no thread is started and nothing is sent before that.
+ */
+#include <errno.h>
+#include <signal.h>
+
+#include "regfs/cli.h"
+#include "regfs/fs.h"
+#include "regfs/layout.h"
+#include "regfs/names.h"
+#include "regfs/registry.h"
+
+struct app {
+	struct cli_options options;
+	struct cache *cache;
+	struct fs *fs;
+	struct pool *jobs;
+	struct http *http;
+	struct events *events;
+	struct blobs *blobs;
+	struct layers *layers;
+	struct images *images;
+	struct pushes *pushes;
+	struct nodes *nodes;
+	struct names *names;
+	struct context context;
+};
+
+static bool has_word(const struct cli_words *words, const char *word)
+{
+	for (size_t i = 0; i < words->n; i++)
+		if (!strcmp(words->words[i], word))
+			return true;
+	return false;
+}
+
+static int make_store(void *arg, const char *host, struct store **ret)
+{
+	const struct app *app = arg;
+	const struct source *source = &app->options.source;
+	bool is_source = source->kind == SOURCE_HOST && !strcmp(source->ref.host, host);
+	const struct registry_options options = {
+		.http = app->http,
+		.host = host,
+		.plain_http = (is_source && source->plain_http) ||
+			      has_word(&app->options.insecure, host),
+		.https_only = is_source && source->https,
+		.cacert = app->options.cacert,
+		.timeout_ms = app->options.timeout_s * 1000,
+		.name_timeout_ms = app->options.name_timeout_s * 1000,
+		.offline = app->options.offline,
+	};
+
+	if (!strcmp(host, "local"))
+		return layout_new(app->options.store_dir, host, ret);
+	return registry_new(&options, ret);
+}
+
+static void on_tag(void *arg, struct store *store, const char *repo, const char *tag)
+{
+	struct app *app = arg;
+
+	names_tag_changed(app->names, store, repo, tag);
+}
+
+static void on_forget(void *arg, const struct node_ref *dir, const char *name)
+{
+	struct app *app = arg;
+
+	fs_forget_name(app->fs, dir, name);
+}
+
+/* Before the process goes to the background. */
+static int app_mount(struct app *app)
+{
+	const struct cli_options *options = &app->options;
+	const struct fs_options fs_options = {
+		.mountpoint = options->mountpoint,
+		.source = options->source_text,
+		.fuse_options = options->fuse_options.data,
+		.foreground = options->foreground,
+		.debug = options->debug,
+		.single_thread = options->single_thread,
+		.set_uid = options->set_uid,
+		.set_gid = options->set_gid,
+		.set_umask = options->set_umask,
+		.uid = options->uid,
+		.gid = options->gid,
+		.umask = options->umask,
+		.statfs_path = options->cache_dir,
+	};
+	int r = cache_open(options->cache_dir, options->cache_size_bytes, &app->cache);
+
+	if (r < 0) {
+		fprintf(stderr, "regfs: cache directory %s: %s\n", options->cache_dir,
+			strerror(-r));
+		return r;
+	}
+	return fs_mount(&fs_options, &app->fs);
+}
+
+static int start_rooms(struct app *app)
+{
+	const struct http_options http = {
+		.timeout_ms = app->options.timeout_s * 1000,
+		.user_agent = "regfs/" REGFS_VERSION,
+	};
+
+	app->jobs = pool_new("job", 0);
+	app->http = http_new(&http);
+	app->events = events_new();
+	app->nodes = nodes_new();
+	if (!app->jobs || !app->http || !app->events || !app->nodes)
+		return -ENOMEM;
+	app->blobs = blobs_new(app->cache, app->jobs, app->options.timeout_s * 1000);
+	if (app->blobs)
+		app->layers = layers_new(app->blobs, app->cache, app->jobs);
+	return app->layers ? 0 : -ENOMEM;
+}
+
+static int start_images(struct app *app)
+{
+	const struct images_options images = {
+		.blobs = app->blobs,
+		.layers = app->layers,
+		.cache = app->cache,
+		.platform = &app->options.platform,
+		.offline = app->options.offline,
+	};
+	/* names publishes the changes itself: it waits until the kernel was told */
+	const struct pushes_options pushes = {
+		.spool_dir = app->options.cache_dir,
+		.jobs = app->jobs,
+		.compress = app->options.compress,
+		.on_tag = on_tag,
+		.arg = app,
+	};
+
+	app->images = images_new(&images);
+	app->pushes = pushes_new(&pushes);
+	if (!app->images || !app->pushes)
+		return -ENOMEM;
+	app->context = (struct context){
+		.nodes = app->nodes,
+		.images = app->images,
+		.blobs = app->blobs,
+		.cache = app->cache,
+		.pushes = app->pushes,
+		.events = app->events,
+		.uid = getuid(),
+		.gid = getgid(),
+		.allow_other = app->options.allow_other,
+		.offline = app->options.offline,
+		.tag_ttl_ms = app->options.tag_ttl_s * 1000,
+		.version = REGFS_VERSION,
+	};
+	clock_gettime(CLOCK_REALTIME, &app->context.started);
+	return 0;
+}
+
+static int start_names(struct app *app, struct node **ret_root)
+{
+	const struct cli_words *registries = &app->options.registries;
+	const char **hosts = calloc(registries->n + 3, sizeof(*hosts));
+	const struct names_options names = {
+		.context = &app->context,
+		.store = make_store,
+		.arg = app,
+		.hosts = hosts,
+		.forget = on_forget,
+		.forget_arg = app,
+	};
+
+	if (!hosts)
+		return -ENOMEM;
+	hosts[0] = "local";
+	hosts[1] = "docker.io";
+	for (size_t i = 0; i < registries->n; i++)
+		hosts[i + 2] = registries->words[i];
+	app->names = names_new(&names);
+	free(hosts);
+	return app->names ? names_root(app->names, &app->options.source, ret_root) : -ENOMEM;
+}
+
+static int app_serve(struct app *app)
+{
+	struct node *root = NULL;
+	int r = start_rooms(app);
+
+	if (r == 0)
+		r = start_images(app);
+	if (r == 0)
+		r = start_names(app, &root);
+	if (r == 0)
+		r = fs_serve(app->fs, root);
+	node_unref(root);
+	return r;
+}
+
+/* What publishes goes before what listens, what uses before what is used. */
+static void app_release(struct app *app)
+{
+	pushes_free(app->pushes);
+	events_free(app->events);
+	names_free(app->names);
+	images_free(app->images);
+	layers_free(app->layers);
+	blobs_free(app->blobs);
+	nodes_free(app->nodes);
+	pool_free(app->jobs);
+	http_free(app->http);
+	fs_free(app->fs);
+	cache_close(app->cache);
+	cli_options_release(&app->options);
+}
+
+int main(int argc, char **argv)
+{
+	struct app app = {0};
+	int status = cli_command(argc, argv);
+	int r;
+
+	if (status != -ENOENT)
+		return status;
+	if (cli_parse(argc, argv, &app.options, &status) < 0)
+		return status;
+	log_set_level(app.options.log);
+	signal(SIGPIPE, SIG_IGN);
+	r = app_mount(&app);
+	if (r == 0)
+		r = fs_daemonize(app.fs);
+	if (r == 0 && !app.options.foreground)
+		log_to_syslog();
+	if (r == 0)
+		r = app_serve(&app);
+	if (r < 0)
+		log_error("%s: %s", app.options.mountpoint, strerror(-r));
+	app_release(&app);
+	return r < 0 ? CLI_FAILED : CLI_OK;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * names_blobs: _blobs/ALGO/HEX: raw blobs of a repository by digest. They cannot be listed;
+ * entering one asks whether this repository holds it, whatever the cache has. Must not know what a
+ * blob holds.
+ */
+#include <errno.h>
+
+#include "names_priv.h"
+
+struct blobfile {
+	struct node node;
+	struct names *names;
+	struct host *host;
+	char *repo;
+	enum digest_algo algo; /* of a directory _blobs/ALGO; DIGEST_NONE for _blobs itself */
+	struct digest digest;  /* of a file */
+	uint64_t size;
+};
+
+static struct blobfile *blobfile_of(const struct node_ref *ref)
+{
+	return CONTAINER_OF(ref->node, struct blobfile, node);
+}
+
+static void blobfile_free(struct node *node)
+{
+	struct blobfile *file = CONTAINER_OF(node, struct blobfile, node);
+
+	free(file->repo);
+	free(file);
+}
+
+static int blobfile_new(const struct blobfile *values, const struct node_ops *ops,
+			struct node *parent, const char *name, struct node **ret)
+{
+	struct nodes *nodes = values->names->context->nodes;
+	struct node *found = node_find(nodes, parent, name, 0);
+	struct blobfile *file;
+	int r = -ENOMEM;
+
+	if (found) {
+		*ret = found;
+		return 0;
+	}
+	file = malloc(sizeof(*file));
+	if (!file)
+		return -ENOMEM;
+	*file = *values;
+	file->repo = strdup(values->repo);
+	if (file->repo)
+		r = node_init(&file->node, nodes, ops, parent, name);
+	if (r < 0) {
+		free(file->repo);
+		free(file);
+		return r;
+	}
+	*ret = node_intern(&file->node, 0);
+	return 0;
+}
+
+static int file_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
+{
+	const struct blobfile *file = blobfile_of(ref);
+
+	(void)call;
+	context_stat(file->names->context, ref->node->ino, S_IFREG | 0444, file->size, &ret->st);
+	ret->timeout = NODE_FOREVER;
+	return 0;
+}
+
+static ssize_t file_read(const struct node_ref *ref, uint64_t off, void *buf, size_t len,
+			 struct call *call)
+{
+	const struct blobfile *file = blobfile_of(ref);
+	const struct blob_id id = {
+		.digest = &file->digest,
+		.size = file->size,
+		.store = file->host->store,
+		.repo = file->repo,
+	};
+
+	return blob_read_raw(file->names->context->blobs, &id, off, buf, len, call->wait);
+}
+
+static ssize_t file_getxattr(const struct node_ref *ref, const char *name, void *buf, size_t cap,
+			     struct call *call)
+{
+	char text[DIGEST_STR_MAX];
+
+	(void)call;
+	if (strcmp(name, "user.regfs.digest") != 0)
+		return -ENODATA;
+	return context_xattr(digest_format(&blobfile_of(ref)->digest, text), buf, cap);
+}
+
+static const struct node_ops file_ops = {
+	.kind = "blob",
+	.free = blobfile_free,
+	.getattr = file_getattr,
+	.read = file_read,
+	.getxattr = file_getxattr,
+};
+
+/* --- the directories --- */
+
+static int blobs_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
+{
+	(void)call;
+	context_stat(blobfile_of(ref)->names->context, ref->node->ino, S_IFDIR | 0755, 0, &ret->st);
+	ret->timeout = NODE_FOREVER;
+	return 0;
+}
+
+static int hex_lookup(const struct node_ref *ref, const char *hex, struct call *call,
+		      struct node_entry *ret)
+{
+	const struct blobfile *dir = blobfile_of(ref);
+	struct blobfile values = *dir;
+	AUTO_FREE char *text = format("%s:%s", digest_algo_name(dir->algo), hex);
+	struct node *node;
+	int r;
+
+	if (!text)
+		return -ENOMEM;
+	if (digest_parse(text, &values.digest) < 0)
+		return -ENOENT;
+	r = dir->host->store->ops->has_blob(dir->host->store, dir->repo, &values.digest,
+					    &values.size, call->wait);
+	if (r == 0)
+		r = blobfile_new(&values, &file_ops, ref->node, hex, &node);
+	return r < 0 ? r : names_entry(node, names_ttl(dir->names, dir->host), call, ret);
+}
+
+/* Nothing is listed: a registry does not tell. */
+static int hex_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
+		    struct call *call)
+{
+	(void)ref, (void)pos, (void)fn, (void)arg, (void)call;
+	return 0;
+}
+
+static const struct node_ops hex_ops = {
+	.kind = "blobs of an algorithm",
+	.free = blobfile_free,
+	.getattr = blobs_getattr,
+	.lookup = hex_lookup,
+	.list = hex_list,
+};
+
+static int algo_lookup(const struct node_ref *ref, const char *name, struct call *call,
+		       struct node_entry *ret)
+{
+	struct blobfile values = *blobfile_of(ref);
+	struct node *node;
+	int r;
+
+	if (!strcmp(name, "sha256"))
+		values.algo = DIGEST_SHA256;
+	else if (!strcmp(name, "sha512"))
+		values.algo = DIGEST_SHA512;
+	else
+		return -ENOENT;
+	r = blobfile_new(&values, &hex_ops, ref->node, name, &node);
+	return r < 0 ? r : names_entry(node, NODE_FOREVER, call, ret);
+}
+
+static int algo_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
+		     struct call *call)
+{
+	struct node_listed listed = {
+		.pos = 1,
+		.name = "sha256",
+		.len = 6,
+		.type = S_IFDIR,
+		.ino = node_ino(ref->node, "sha256"),
+	};
+
+	(void)call;
+	if (pos == 0)
+		fn(arg, &listed);
+	return 0;
+}
+
+static const struct node_ops algo_ops = {
+	.kind = "blobs",
+	.free = blobfile_free,
+	.getattr = blobs_getattr,
+	.lookup = algo_lookup,
+	.list = algo_list,
+};
+
+int blobs_dir_new(struct names *names, struct host *host, struct node *parent, const char *repo,
+		  struct node **ret)
+{
+	const struct blobfile values = {.names = names, .host = host, .repo = (char *)repo};
+
+	return blobfile_new(&values, &algo_ops, parent, "_blobs", ret);
+}

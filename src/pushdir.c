@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pushdir: _push/. An entry is a push with a name and the attributes that cp -a and the like set;
+ * it outlives its node. A confirmed one stays for a minute, a failed or unfinished one leaves with
+ * its last close. Must not know archives or uploads.
+ */
+#include <errno.h>
+
+#include "regfs/log.h"
+#include "regfs/pushdir.h"
+#include "regfs/ref.h"
+
+#define CONFIRMED_MS 60000
+
+/* One file under some _push. */
+struct entry {
+	struct entry *next; /* guarded by pushdirs->lock */
+	unsigned refs;	    /* guarded by pushdirs->lock: the table's and the nodes' */
+	bool listed;	    /* in the table; guarded by pushdirs->lock */
+	struct store *store;
+	char *repo; /* "" for a registry's _push */
+	char *name;
+	struct push *push; /* held */
+	uint64_t number;   /* in the order of creation, from 1 */
+	uint64_t ino;
+	/* guarded by pushdirs->lock */
+	unsigned opens;	      /* descriptors that create() made: the others have no release */
+	int64_t confirmed_ms; /* 0: not */
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	struct timespec mtime;
+};
+
+struct pushdirs {
+	const struct context *context;
+	void (*changed)(void *arg, struct wait *wait);
+	void *arg;
+	pthread_mutex_t lock;
+	struct entry *entries; /* guarded by lock */
+	uint64_t made;	       /* numbers entries; guarded by lock */
+};
+
+struct pushdirs *pushdirs_new(const struct context *context,
+			      void (*changed)(void *arg, struct wait *wait), void *arg)
+{
+	struct pushdirs *dirs = calloc(1, sizeof(*dirs));
+
+	if (!dirs)
+		return NULL;
+	*dirs = (struct pushdirs){.context = context, .changed = changed, .arg = arg};
+	pthread_mutex_init(&dirs->lock, NULL);
+	return dirs;
+}
+
+static void entry_free(struct entry *entry)
+{
+	push_unref(entry->push);
+	free(entry->repo);
+	free(entry->name);
+	free(entry);
+}
+
+void pushdirs_free(struct pushdirs *dirs)
+{
+	if (!dirs)
+		return;
+	while (dirs->entries) {
+		struct entry *entry = dirs->entries;
+
+		dirs->entries = entry->next;
+		entry_free(entry);
+	}
+	pthread_mutex_destroy(&dirs->lock);
+	free(dirs);
+}
+
+static void entry_unref(struct pushdirs *dirs, struct entry *entry)
+{
+	bool last;
+
+	pthread_mutex_lock(&dirs->lock);
+	last = --entry->refs == 0;
+	pthread_mutex_unlock(&dirs->lock);
+	if (last)
+		entry_free(entry);
+}
+
+/* Takes ENTRY out of the table; what is open goes on until it is closed. */
+static void entry_unlist(struct pushdirs *dirs, struct entry *entry)
+{
+	bool was_listed;
+
+	pthread_mutex_lock(&dirs->lock);
+	was_listed = entry->listed;
+	for (struct entry **at = &dirs->entries; was_listed && *at; at = &(*at)->next) {
+		if (*at == entry) {
+			*at = entry->next;
+			break;
+		}
+	}
+	entry->listed = false;
+	pthread_mutex_unlock(&dirs->lock);
+	if (was_listed)
+		entry_unref(dirs, entry);
+}
+
+/* Drops what was confirmed long enough ago. */
+static void sweep(struct pushdirs *dirs)
+{
+	int64_t before = now_ms() - CONFIRMED_MS;
+	struct entry *old = NULL;
+
+	pthread_mutex_lock(&dirs->lock);
+	for (struct entry **at = &dirs->entries; *at;) {
+		struct entry *entry = *at;
+
+		if (!entry->confirmed_ms || entry->confirmed_ms > before || entry->opens) {
+			at = &entry->next;
+			continue;
+		}
+		*at = entry->next;
+		entry->listed = false;
+		if (--entry->refs == 0) {
+			entry->next = old;
+			old = entry;
+		}
+	}
+	pthread_mutex_unlock(&dirs->lock);
+	while (old) {
+		struct entry *entry = old;
+
+		old = entry->next;
+		entry_free(entry);
+	}
+}
+
+/* --- the directory --- */
+
+struct pushdir {
+	struct node node;
+	struct pushdirs *dirs;
+	struct store *store;
+	char *repo; /* "" for a registry's */
+};
+
+struct pushfile {
+	struct node node;
+	struct pushdirs *dirs;
+	struct entry *entry; /* held */
+};
+
+static struct pushdir *pushdir_of(const struct node_ref *ref)
+{
+	return CONTAINER_OF(ref->node, struct pushdir, node);
+}
+
+static struct pushfile *pushfile_of(const struct node_ref *ref)
+{
+	return CONTAINER_OF(ref->node, struct pushfile, node);
+}
+
+/* Lock held. */
+static bool entry_is_in(const struct entry *entry, const struct pushdir *dir)
+{
+	return entry->store == dir->store && !strcmp(entry->repo, dir->repo);
+}
+
+/* The entry NAME, held, or NULL. */
+static struct entry *entry_find(struct pushdir *dir, const char *name)
+{
+	struct entry *entry;
+
+	pthread_mutex_lock(&dir->dirs->lock);
+	entry = dir->dirs->entries;
+	while (entry && !(entry_is_in(entry, dir) && !strcmp(entry->name, name)))
+		entry = entry->next;
+	if (entry)
+		entry->refs++;
+	pthread_mutex_unlock(&dir->dirs->lock);
+	return entry;
+}
+
+static int pushfile_new(struct pushdir *dir, struct entry *entry, struct node **ret);
+
+static int file_entry(struct pushdir *dir, struct entry *entry, struct call *call,
+		      struct node_entry *ret)
+{
+	struct node_entry found = {0};
+	int r = pushfile_new(dir, entry, &found.ref.node);
+
+	if (r == 0)
+		r = node_getattr(&found.ref, call, &found.attr);
+	if (r < 0) {
+		node_unref(found.ref.node);
+		return r;
+	}
+	*ret = found;
+	return 0;
+}
+
+static int dir_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
+{
+	const struct context *context = pushdir_of(ref)->dirs->context;
+
+	(void)call;
+	context_stat(context, ref->node->ino, S_IFDIR | (context->allow_other ? 0700 : 0755), 0,
+		     &ret->st);
+	clock_gettime(CLOCK_REALTIME, &ret->st.st_mtim);
+	ret->timeout = 0;
+	return 0;
+}
+
+static int dir_lookup(const struct node_ref *ref, const char *name, struct call *call,
+		      struct node_entry *ret)
+{
+	struct pushdir *dir = pushdir_of(ref);
+	struct entry *entry;
+	int r;
+
+	sweep(dir->dirs);
+	entry = entry_find(dir, name);
+	if (!entry)
+		return -ENOENT;
+	r = file_entry(dir, entry, call, ret);
+	entry_unref(dir->dirs, entry);
+	return r;
+}
+
+/* A name to list, copied out from under the lock. POS counts entries by the number they got. */
+static bool next_name(struct pushdir *dir, uint64_t *pos, char out[static 256], uint64_t *ret_ino)
+{
+	const struct entry *best = NULL;
+
+	pthread_mutex_lock(&dir->dirs->lock);
+	for (const struct entry *entry = dir->dirs->entries; entry; entry = entry->next)
+		if (entry_is_in(entry, dir) && entry->number > *pos &&
+		    (!best || entry->number < best->number))
+			best = entry;
+	if (best) {
+		snprintf(out, 256, "%s", best->name);
+		*pos = best->number;
+		*ret_ino = best->ino;
+	}
+	pthread_mutex_unlock(&dir->dirs->lock);
+	return best != NULL;
+}
+
+static int dir_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
+		    struct call *call)
+{
+	struct pushdir *dir = pushdir_of(ref);
+	char name[256];
+	uint64_t ino;
+
+	(void)call;
+	sweep(dir->dirs);
+	while (next_name(dir, &pos, name, &ino)) {
+		struct node_listed listed = {
+			.pos = pos,
+			.name = name,
+			.len = strlen(name),
+			.type = S_IFREG,
+			.ino = ino,
+		};
+
+		if (fn(arg, &listed) != 0)
+			break;
+	}
+	return 0;
+}
+
+/* The tag that a file of this name is pushed to. -EINVAL if it is none. */
+static int tag_of_name(const char *name, char out[static REF_TAG_MAX])
+{
+	static const char *const suffixes[] = {".tar", ".tar.gz", ".tgz", ".tar.zst"};
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		if (ends_with(name, suffixes[i])) {
+			len -= strlen(suffixes[i]);
+			break;
+		}
+	}
+	if (len >= REF_TAG_MAX)
+		return -EINVAL;
+	memcpy(out, name, len);
+	out[len] = 0;
+	return ref_tag_valid(out) ? 0 : -EINVAL;
+}
+
+static int entry_make(struct pushdir *dir, const char *name, struct call *call, struct entry **ret)
+{
+	bool for_repo = *dir->repo;
+	char tag[REF_TAG_MAX];
+	AUTO_FREE char *label = NULL;
+	struct entry *entry;
+	int r = 0;
+
+	if (for_repo && tag_of_name(name, tag) < 0) {
+		log_warn("%s/%s/_push: %s: not a tag, with or without .tar, .tar.gz or .tar.zst",
+			 dir->store->name, dir->repo, name);
+		return -EINVAL;
+	}
+	label = for_repo ? format("%s/%s:%s", dir->store->name, dir->repo, tag)
+			 : format("%s/_push/%s", dir->store->name, name);
+	entry = calloc(1, sizeof(*entry));
+	if (!entry || !label) {
+		free(entry);
+		return -ENOMEM;
+	}
+	*entry = (struct entry){
+		.refs = 1,
+		.store = dir->store,
+		.repo = strdup(dir->repo),
+		.name = strdup(name),
+		.uid = call->uid,
+		.gid = call->gid,
+	};
+	if (!entry->repo || !entry->name)
+		r = -ENOMEM;
+	else
+		r = push_new(dir->dirs->context->pushes, dir->store, for_repo ? dir->repo : NULL,
+			     for_repo ? tag : NULL, label, &entry->push);
+	if (r < 0) {
+		entry_free(entry);
+		return r;
+	}
+	*ret = entry;
+	return 0;
+}
+
+static int dir_create(const struct node_ref *ref, const char *name, mode_t mode, struct call *call,
+		      struct node_entry *ret)
+{
+	struct pushdir *dir = pushdir_of(ref);
+	struct pushdirs *dirs = dir->dirs;
+	struct entry *entry;
+	int r;
+
+	sweep(dirs);
+	r = entry_make(dir, name, call, &entry);
+	if (r < 0)
+		return r;
+	entry->mode = S_IFREG | (mode & 07777);
+	clock_gettime(CLOCK_REALTIME, &entry->mtime);
+	pthread_mutex_lock(&dirs->lock);
+	entry->number = ++dirs->made;
+	entry->ino = hash64(entry->number, name, strlen(name));
+	entry->opens = 1;
+	entry->listed = true;
+	entry->refs++;
+	entry->next = dirs->entries;
+	dirs->entries = entry;
+	pthread_mutex_unlock(&dirs->lock);
+	r = file_entry(dir, entry, call, ret);
+	if (r < 0)
+		entry_unlist(dirs, entry);
+	entry_unref(dirs, entry);
+	return r;
+}
+
+static int dir_unlink(const struct node_ref *ref, const char *name, struct call *call)
+{
+	struct pushdir *dir = pushdir_of(ref);
+	struct entry *entry = entry_find(dir, name);
+
+	(void)call;
+	if (!entry)
+		return -ENOENT;
+	entry_unlist(dir->dirs, entry);
+	entry_unref(dir->dirs, entry);
+	return 0;
+}
+
+static void dir_free(struct node *node)
+{
+	struct pushdir *dir = CONTAINER_OF(node, struct pushdir, node);
+
+	free(dir->repo);
+	free(dir);
+}
+
+static const struct node_ops pushdir_ops = {
+	.kind = "push directory",
+	.free = dir_free,
+	.getattr = dir_getattr,
+	.lookup = dir_lookup,
+	.list = dir_list,
+	.create = dir_create,
+	.unlink = dir_unlink,
+};
+
+int pushdir_new(struct pushdirs *dirs, struct node *parent, struct store *store, const char *repo,
+		struct node **ret)
+{
+	struct node *found = node_find(dirs->context->nodes, parent, "_push", 0);
+	struct pushdir *dir;
+	int r = -ENOMEM;
+
+	if (found) {
+		*ret = found;
+		return 0;
+	}
+	dir = calloc(1, sizeof(*dir));
+	if (!dir)
+		return -ENOMEM;
+	dir->dirs = dirs;
+	dir->store = store;
+	dir->repo = strdup(repo ? repo : "");
+	if (dir->repo)
+		r = node_init(&dir->node, dirs->context->nodes, &pushdir_ops, parent, "_push");
+	if (r < 0) {
+		free(dir->repo);
+		free(dir);
+		return r;
+	}
+	*ret = node_intern(&dir->node, 0);
+	return 0;
+}
+
+/* --- a file --- */
+
+static int file_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
+{
+	struct pushfile *file = pushfile_of(ref);
+	struct entry *entry = file->entry;
+	uint64_t size = push_size(entry->push);
+
+	(void)call;
+	context_stat(file->dirs->context, entry->ino, 0, size, &ret->st);
+	pthread_mutex_lock(&file->dirs->lock);
+	ret->st.st_mode = entry->mode;
+	ret->st.st_uid = entry->uid;
+	ret->st.st_gid = entry->gid;
+	ret->st.st_mtim = ret->st.st_ctim = entry->mtime;
+	pthread_mutex_unlock(&file->dirs->lock);
+	ret->timeout = 0;
+	return 0;
+}
+
+static ssize_t file_read(const struct node_ref *ref, uint64_t off, void *buf, size_t len,
+			 struct call *call)
+{
+	(void)call;
+	return push_read(pushfile_of(ref)->entry->push, off, buf, len);
+}
+
+static ssize_t file_write(const struct node_ref *ref, uint64_t off, const void *buf, size_t len,
+			  struct call *call)
+{
+	struct pushfile *file = pushfile_of(ref);
+	ssize_t n = push_write(file->entry->push, off, buf, len);
+
+	(void)call;
+	if (n >= 0) {
+		pthread_mutex_lock(&file->dirs->lock);
+		file->entry->confirmed_ms = 0;
+		clock_gettime(CLOCK_REALTIME, &file->entry->mtime);
+		pthread_mutex_unlock(&file->dirs->lock);
+	}
+	return n;
+}
+
+static int file_setattr(const struct node_ref *ref, const struct node_change *change,
+			struct call *call)
+{
+	struct pushfile *file = pushfile_of(ref);
+	struct entry *entry = file->entry;
+	int r;
+
+	(void)call;
+	if (change->size) {
+		r = push_truncate(entry->push, *change->size);
+		if (r < 0)
+			return r;
+	}
+	pthread_mutex_lock(&file->dirs->lock);
+	if (change->size)
+		entry->confirmed_ms = 0;
+	if (change->mode)
+		entry->mode = S_IFREG | (*change->mode & 07777);
+	if (change->uid)
+		entry->uid = *change->uid;
+	if (change->gid)
+		entry->gid = *change->gid;
+	if (change->mtime)
+		entry->mtime = *change->mtime;
+	pthread_mutex_unlock(&file->dirs->lock);
+	return 0;
+}
+
+/* cp -a and install set attributes of their own; an image does not carry them. */
+static int file_setxattr(const struct node_ref *ref, const char *name, const void *value,
+			 size_t len, int flags, struct call *call)
+{
+	(void)ref, (void)name, (void)value, (void)len, (void)flags, (void)call;
+	return 0;
+}
+
+/* The verdict. What was confirmed stays for a while; what failed leaves with its last close. */
+static int file_flush(const struct node_ref *ref, struct call *call)
+{
+	struct pushfile *file = pushfile_of(ref);
+	struct pushdirs *dirs = file->dirs;
+	struct entry *entry = file->entry;
+	bool leaves, confirmed;
+	int r;
+
+	if (push_size(entry->push) && !wait_may_block(call->wait))
+		return -EWOULDBLOCK;
+	r = push_flush(entry->push, call->wait);
+	if (r == -EWOULDBLOCK)
+		return r;
+	confirmed = r == 0 && push_size(entry->push);
+	pthread_mutex_lock(&dirs->lock);
+	if (confirmed && !entry->confirmed_ms)
+		entry->confirmed_ms = now_ms();
+	leaves = r < 0 && !entry->opens;
+	pthread_mutex_unlock(&dirs->lock);
+	if (confirmed)
+		dirs->changed(dirs->arg, call->wait);
+	if (leaves)
+		entry_unlist(dirs, entry);
+	return r;
+}
+
+static void file_release(const struct node_ref *ref)
+{
+	struct pushfile *file = pushfile_of(ref);
+	bool leaves;
+
+	pthread_mutex_lock(&file->dirs->lock);
+	if (file->entry->opens)
+		file->entry->opens--;
+	leaves = !file->entry->opens && !file->entry->confirmed_ms;
+	pthread_mutex_unlock(&file->dirs->lock);
+	if (leaves)
+		entry_unlist(file->dirs, file->entry);
+}
+
+static void file_free(struct node *node)
+{
+	struct pushfile *file = CONTAINER_OF(node, struct pushfile, node);
+
+	entry_unref(file->dirs, file->entry);
+	free(file);
+}
+
+static const struct node_ops pushfile_ops = {
+	.kind = "push",
+	.free = file_free,
+	.getattr = file_getattr,
+	.read = file_read,
+	.write = file_write,
+	.setattr = file_setattr,
+	.setxattr = file_setxattr,
+	.flush = file_flush,
+	.fsync = file_flush,
+	.release = file_release,
+};
+
+static int pushfile_new(struct pushdir *dir, struct entry *entry, struct node **ret)
+{
+	struct nodes *nodes = dir->dirs->context->nodes;
+	struct node *found = node_find(nodes, &dir->node, entry->name, entry->number);
+	struct pushfile *file;
+	int r;
+
+	if (found) {
+		*ret = found;
+		return 0;
+	}
+	file = calloc(1, sizeof(*file));
+	if (!file)
+		return -ENOMEM;
+	file->dirs = dir->dirs;
+	file->entry = entry;
+	r = node_init(&file->node, nodes, &pushfile_ops, &dir->node, entry->name);
+	if (r < 0) {
+		free(file);
+		return r;
+	}
+	pthread_mutex_lock(&dir->dirs->lock);
+	entry->refs++;
+	pthread_mutex_unlock(&dir->dirs->lock);
+	*ret = node_intern(&file->node, entry->number);
+	return 0;
+}
