@@ -100,8 +100,6 @@ layering:
 
 install: $(BUILD)/regfs
 	install -Dm755 $(BUILD)/regfs $(DESTDIR)$(PREFIX)/bin/regfs
-	install -d $(DESTDIR)$(PREFIX)/sbin
-	ln -sfn ../bin/regfs $(DESTDIR)$(PREFIX)/sbin/mount.fuse.regfs
 	install -Dm644 contrib/regfs.1 $(DESTDIR)$(PREFIX)/share/man/man1/regfs.1
 
 clean:
