@@ -129,7 +129,8 @@ int cli_status(int argc, char **argv)
 		if (wanted && strcmp(wanted, mountpoint) != 0)
 			continue;
 		found = true;
-		status = MAX(status, print_mount(source, mountpoint));
+		if (print_mount(source, mountpoint) != CLI_OK)
+			status = CLI_FAILED;
 	}
 	if (found)
 		return status;

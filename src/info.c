@@ -93,7 +93,9 @@ struct info {
 	pthread_mutex_t lock;
 	struct {
 		struct buf text;
-		int64_t made_ms; /* 0: never */
+		bool made;
+		int64_t read_ms; /* of the last read */
+		uint64_t log;	 /* log_generation() then */
 		struct timespec mtime;
 	} made[ARRAY_SIZE(info_files)]; /* guarded by lock */
 };
@@ -107,13 +109,17 @@ static struct info *info_of(const struct node_ref *ref)
 static int info_refresh(struct info *info, size_t n)
 {
 	struct buf fresh = BUF_INIT(TEXT_MAX);
-	bool is_fresh;
+	uint64_t log = log_generation();
+	bool keep;
 	int r;
 
 	pthread_mutex_lock(&info->lock);
-	is_fresh = info->made[n].made_ms && now_ms() - info->made[n].made_ms < KEEP_MS;
+	keep = info->made[n].made && now_ms() - info->made[n].read_ms < KEEP_MS;
+	/* the log only grows: what was read of it stays right */
+	if (info_files[n].text == log_text)
+		keep = info->made[n].made && info->made[n].log == log;
 	pthread_mutex_unlock(&info->lock);
-	if (is_fresh)
+	if (keep)
 		return 0;
 	r = info_files[n].text(info->context, &fresh);
 	if (r < 0) {
@@ -121,7 +127,7 @@ static int info_refresh(struct info *info, size_t n)
 		return r;
 	}
 	pthread_mutex_lock(&info->lock);
-	if (fresh.len != info->made[n].text.len || !info->made[n].made_ms ||
+	if (fresh.len != info->made[n].text.len || !info->made[n].made ||
 	    (fresh.len && memcmp(fresh.data, info->made[n].text.data, fresh.len) != 0)) {
 		struct buf old = info->made[n].text;
 
@@ -129,7 +135,8 @@ static int info_refresh(struct info *info, size_t n)
 		fresh = old;
 		clock_gettime(CLOCK_REALTIME, &info->made[n].mtime);
 	}
-	info->made[n].made_ms = now_ms();
+	info->made[n].made = true;
+	info->made[n].log = log;
 	pthread_mutex_unlock(&info->lock);
 	buf_release(&fresh);
 	return 0;
@@ -212,6 +219,7 @@ static ssize_t info_read(const struct node_ref *ref, uint64_t off, void *buf, si
 	if (ref->sub == 0)
 		return -EISDIR;
 	pthread_mutex_lock(&info->lock);
+	info->made[ref->sub - 1].read_ms = now_ms();
 	copied = context_copy(info->made[ref->sub - 1].text.data, info->made[ref->sub - 1].text.len,
 			      off, buf, len);
 	pthread_mutex_unlock(&info->lock);
