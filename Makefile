@@ -105,4 +105,4 @@ install: $(BUILD)/regfs
 clean:
 	rm -rf build build-*
 
--include $(shell find build* -name '*.d' 2>/dev/null)
+-include $(wildcard $(BUILD)/src/*.d $(BUILD)/tests/*/*.d)

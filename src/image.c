@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image: the table of images, and from a digest to an image.
+ * Must not know FUSE, nor names in the tree.
+ */
+#include <errno.h>
+
+#include "regfs/log.h"
+
+#include "image_priv.h"
+
+#define MAX_IDLE    32
+#define MAX_NESTING 4 /* of indexes in indexes */
+
+struct images *images_new(const struct images_options *options)
+{
+	struct images *images = calloc(1, sizeof(*images));
+
+	if (!images)
+		return NULL;
+	images->options = *options;
+	pthread_mutex_init(&images->lock, NULL);
+	return images;
+}
+
+static void image_free(struct image *image)
+{
+	image_content_release(image);
+	oci_manifest_release(&image->manifest);
+	buf_release(&image->bytes);
+	pthread_mutex_destroy(&image->lock);
+	free(image->repo);
+	free(image);
+}
+
+void images_free(struct images *images)
+{
+	if (!images)
+		return;
+	while (images->images) {
+		struct image *image = images->images;
+
+		images->images = image->next;
+		image_free(image);
+	}
+	pthread_mutex_destroy(&images->lock);
+	free(images);
+}
+
+/* --- the table --- */
+
+/* Lock held. The image, held and moved to the front, or NULL. */
+static struct image *table_find(struct images *images, const struct store *store, const char *repo,
+				const struct digest *digest)
+{
+	struct image **at = &images->images;
+	struct image *image;
+
+	while (*at && !((*at)->store == store && digest_equal(&(*at)->digest, digest) &&
+			!strcmp((*at)->repo, repo)))
+		at = &(*at)->next;
+	image = *at;
+	if (!image)
+		return NULL;
+	*at = image->next;
+	image->next = images->images;
+	images->images = image;
+	image->refs++;
+	return image;
+}
+
+/* Lock held. Takes the idle images beyond MAX_IDLE out of the table. */
+static struct image *table_trim(struct images *images)
+{
+	struct image *gone = NULL;
+	unsigned idle = 0;
+
+	for (struct image **at = &images->images; *at;) {
+		struct image *image = *at;
+
+		if (image->refs || ++idle <= MAX_IDLE) {
+			at = &image->next;
+			continue;
+		}
+		*at = image->next;
+		image->next = gone;
+		gone = image;
+	}
+	return gone;
+}
+
+static struct image *table_get(struct images *images, const struct store *store, const char *repo,
+			       const struct digest *digest)
+{
+	struct image *image;
+
+	pthread_mutex_lock(&images->lock);
+	image = table_find(images, store, repo, digest);
+	pthread_mutex_unlock(&images->lock);
+	return image;
+}
+
+struct image *image_ref(struct image *image)
+{
+	pthread_mutex_lock(&image->images->lock);
+	image->refs++;
+	pthread_mutex_unlock(&image->images->lock);
+	return image;
+}
+
+void image_unref(struct image *image)
+{
+	struct image *gone = NULL;
+	struct images *images;
+
+	if (!image)
+		return;
+	images = image->images;
+	pthread_mutex_lock(&images->lock);
+	if (--image->refs == 0)
+		gone = table_trim(images);
+	pthread_mutex_unlock(&images->lock);
+	while (gone) {
+		struct image *next = gone->next;
+
+		image_free(gone);
+		gone = next;
+	}
+}
+
+/* --- opening --- */
+
+static int parse_manifest(struct store *store, const char *repo,
+			  const struct store_manifest *manifest, struct oci_manifest *ret)
+{
+	char digest[DIGEST_STR_MAX];
+	const char *why = "";
+	int r = oci_manifest_parse(manifest->bytes.data, manifest->bytes.len, manifest->media_type,
+				   ret, &why);
+
+	if (r == 0 || r == -ENOMEM)
+		return r;
+	log_error("%s/%s: manifest %s: %s", store->name, repo,
+		  digest_format(&manifest->digest, digest), why);
+	return r == -EOPNOTSUPP ? r : -EIO;
+}
+
+/* An image of MANIFEST (whose bytes it takes), with one reference; not in the table yet. */
+static int image_make(struct images *images, struct store *store, const char *repo,
+		      struct store_manifest *manifest, struct image **ret)
+{
+	struct image *image = calloc(1, sizeof(*image));
+	int r = -ENOMEM;
+
+	if (!image)
+		return -ENOMEM;
+	image->repo = strdup(repo);
+	if (image->repo)
+		r = parse_manifest(store, repo, manifest, &image->manifest);
+	if (r == 0 && image->manifest.nlayers) {
+		image->trees = calloc(image->manifest.nlayers, sizeof(*image->trees));
+		r = image->trees ? 0 : -ENOMEM;
+	}
+	if (r < 0) {
+		oci_manifest_release(&image->manifest);
+		free(image->repo);
+		free(image);
+		return r;
+	}
+	image->images = images;
+	image->store = store;
+	image->digest = manifest->digest;
+	image->bytes = manifest->bytes;
+	manifest->bytes = (struct buf)BUF_INIT(OCI_MANIFEST_MAX);
+	image->refs = 1;
+	pthread_mutex_init(&image->lock, NULL);
+	for (unsigned n = 0; n < image->manifest.nlayers; n++)
+		image->trees[n] = (struct image_tree){.image = image, .layer = n};
+	*ret = image;
+	return 0;
+}
+
+static int image_install(struct images *images, struct store *store, const char *repo,
+			 struct store_manifest *manifest, struct image **ret)
+{
+	struct image *fresh, *first;
+	int r = image_make(images, store, repo, manifest, &fresh);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&images->lock);
+	first = table_find(images, store, repo, &fresh->digest);
+	if (!first) {
+		fresh->next = images->images;
+		images->images = fresh;
+	}
+	pthread_mutex_unlock(&images->lock);
+	if (first)
+		image_free(fresh);
+	*ret = first ? first : fresh;
+	return 0;
+}
+
+/* Asks the store. One caller at a time for one image. */
+static int image_fetch(struct images *images, struct store *store, const char *repo,
+		       const struct digest *digest, struct wait *wait, struct image **ret)
+{
+	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
+	char reference[DIGEST_STR_MAX];
+	int r;
+
+	r = store->ops->get_manifest(store, repo, digest_format(digest, reference), &manifest,
+				     wait);
+	if (r < 0)
+		return r;
+	record_manifest(images, store, repo, &manifest);
+	return image_install(images, store, repo, &manifest, ret);
+}
+
+int image_open(struct images *images, struct store *store, const char *repo,
+	       const struct digest *digest, struct wait *wait, struct image **ret)
+{
+	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
+	char text[DIGEST_STR_MAX];
+	AUTO_FREE char *key = format("open %s/%s@%s", store->name, repo,
+				     digest_format(digest, text));
+	struct flight flight;
+	int r;
+
+	if (!key)
+		return -ENOMEM;
+	for (;;) {
+		struct image *image = table_get(images, store, repo, digest);
+
+		if (image) {
+			*ret = image;
+			return 0;
+		}
+		if (recall_manifest(images, store, repo, digest, &manifest) == 0)
+			return image_install(images, store, repo, &manifest, ret);
+		r = flight_begin(images, &flight, key, wait);
+		if (r < 0)
+			return r;
+		if (r == 0)
+			continue;
+		r = image_fetch(images, store, repo, digest, wait, ret);
+		flight_end(images, &flight);
+		return r;
+	}
+}
+
+/* --- what it is --- */
+
+const struct digest *image_digest(const struct image *image)
+{
+	return &image->digest;
+}
+
+const struct oci_manifest *image_manifest(const struct image *image)
+{
+	return &image->manifest;
+}
+
+void image_manifest_bytes(const struct image *image, const char **ret, size_t *ret_len)
+{
+	*ret = image->bytes.data;
+	*ret_len = image->bytes.len;
+}
+
+struct store *image_store(const struct image *image)
+{
+	return image->store;
+}
+
+const char *image_repo(const struct image *image)
+{
+	return image->repo;
+}
+
+void image_blob_id(const struct image *image, const struct oci_descriptor *descriptor,
+		   struct blob_id *ret)
+{
+	*ret = (struct blob_id){
+		.digest = &descriptor->digest,
+		.size = descriptor->size,
+		.store = image->store,
+		.repo = image->repo,
+	};
+}
+
+/* --- indexes --- */
+
+int image_child(struct image *image, size_t n, struct wait *wait, struct image **ret)
+{
+	if (image->manifest.kind != OCI_KIND_INDEX || n >= image->manifest.nchildren)
+		return -EINVAL;
+	return image_open(image->images, image->store, image->repo,
+			  &image->manifest.children[n].digest, wait, ret);
+}
+
+int image_platform(struct image *image, struct wait *wait, struct image **ret)
+{
+	struct image *at = image_ref(image);
+
+	for (int depth = 0; at->manifest.kind == OCI_KIND_INDEX; depth++) {
+		ssize_t n = oci_platform_choose(&at->manifest, at->images->options.platform);
+		struct image *child;
+		int r = -ENOENT;
+
+		if (n >= 0 && depth < MAX_NESTING)
+			r = image_child(at, n, wait, &child);
+		image_unref(at);
+		if (r < 0)
+			return r;
+		at = child;
+	}
+	*ret = at;
+	return 0;
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * image_content: config, layers and trees of an image.
+ * Must not know where manifests come from.
+ */
+#include <errno.h>
+
+#include "regfs/log.h"
+
+#include "image_priv.h"
+
+void image_content_release(struct image *image)
+{
+	rootfs_free(image->rootfs);
+	for (size_t n = 0; image->trees && n < image->manifest.nlayers; n++)
+		rootfs_free(image->trees[n].rootfs);
+	free(image->trees);
+	oci_config_release(&image->config);
+	buf_release(&image->config_bytes);
+}
+
+static void complain(const struct image *image, const char *what, const char *why)
+{
+	char digest[DIGEST_STR_MAX];
+
+	log_error("%s/%s: %s of %s: %s", image->store->name, image->repo, what,
+		  digest_format(&image->digest, digest), why);
+}
+
+/* --- config --- */
+
+/* The config's bytes: inline in the descriptor where its digest is right, else the blob. */
+static int config_fetch(struct image *image, struct buf *ret, struct wait *wait)
+{
+	const struct oci_descriptor *descriptor = &image->manifest.config;
+	struct digest digest;
+	struct blob_id id;
+
+	if (descriptor->data) {
+		digest_of(descriptor->digest.algo, descriptor->data, descriptor->data_len, &digest);
+		if (digest_equal(&digest, &descriptor->digest))
+			return buf_add(ret, descriptor->data, descriptor->data_len);
+	}
+	image_blob_id(image, descriptor, &id);
+	return blob_get(image->images->options.blobs, &id, ret->max, ret, wait);
+}
+
+static int config_check(const struct image *image, const struct oci_config *config)
+{
+	if (!oci_is_image(&image->manifest) || config->ndiff_ids == image->manifest.nlayers)
+		return 0;
+	complain(image, "config", "it does not have as many diff IDs as the manifest has layers");
+	return -EIO;
+}
+
+static int config_load(struct image *image, struct wait *wait)
+{
+	AUTO_BUF struct buf bytes = BUF_INIT(OCI_CONFIG_MAX);
+	struct oci_config config = {0};
+	const char *why;
+	int r;
+
+	if (image->manifest.kind != OCI_KIND_MANIFEST)
+		return -EINVAL;
+	pthread_mutex_lock(&image->lock);
+	r = image->has_config;
+	pthread_mutex_unlock(&image->lock);
+	if (r)
+		return 0;
+	r = config_fetch(image, &bytes, wait);
+	if (r == -EFBIG) {
+		complain(image, "config", "larger than 8 MiB");
+		return -EIO;
+	}
+	if (r < 0)
+		return r;
+	r = oci_config_parse(bytes.data ? bytes.data : "", bytes.len, &config, &why);
+	if (r < 0 && r != -ENOMEM) {
+		complain(image, "config", why);
+		r = -EIO;
+	}
+	if (r == 0)
+		r = config_check(image, &config);
+	if (r < 0) {
+		oci_config_release(&config);
+		return r;
+	}
+	pthread_mutex_lock(&image->lock);
+	if (!image->has_config) {
+		image->config = config;
+		image->config_bytes = bytes;
+		image->has_config = true;
+		config = (struct oci_config){0};
+		bytes = (struct buf)BUF_INIT(OCI_CONFIG_MAX);
+	}
+	pthread_mutex_unlock(&image->lock);
+	oci_config_release(&config);
+	return 0;
+}
+
+int image_config(struct image *image, struct wait *wait, const struct oci_config **ret)
+{
+	int r = config_load(image, wait);
+
+	if (r == 0)
+		*ret = &image->config;
+	return r;
+}
+
+int image_config_bytes(struct image *image, struct wait *wait, const char **ret, size_t *ret_len)
+{
+	int r = config_load(image, wait);
+
+	if (r < 0)
+		return r;
+	*ret = image->config_bytes.data;
+	*ret_len = image->config_bytes.len;
+	return 0;
+}
+
+int image_created_by(struct image *image, unsigned n, struct wait *wait, const char **ret)
+{
+	const struct oci_config *config;
+	unsigned layer = 0;
+	int r = image_config(image, wait, &config);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < config->nhistory; i++) {
+		if (config->history[i].empty_layer || layer++ != n)
+			continue;
+		*ret = config->history[i].created_by ? config->history[i].created_by : "";
+		return 0;
+	}
+	*ret = "";
+	return 0;
+}
+
+/* --- layers and trees --- */
+
+int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer **ret)
+{
+	const struct oci_config *config;
+	struct blob_id id;
+	int r = image_config(image, wait, &config);
+
+	if (r < 0)
+		return r;
+	if (n >= image->manifest.nlayers)
+		return -EINVAL;
+	image_blob_id(image, &image->manifest.layers[n], &id);
+	return layer_open(image->images->options.layers, &id,
+			  n < config->ndiff_ids ? &config->diff_ids[n] : NULL, wait, ret);
+}
+
+static int open_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)
+{
+	return image_layer(arg, n, wait, ret);
+}
+
+static void prepare_layer(void *arg, unsigned n)
+{
+	struct image *image = arg;
+	struct blob_id id;
+
+	if (n >= image->manifest.nlayers)
+		return;
+	image_blob_id(image, &image->manifest.layers[n], &id);
+	layer_prepare(image->images->options.layers, &id);
+}
+
+static int open_tree_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)
+{
+	const struct image_tree *tree = arg;
+
+	(void)n;
+	return image_layer(tree->image, tree->layer, wait, ret);
+}
+
+/* Makes a tree and sets it at AT, unless somebody was first. */
+static int make_rootfs(struct image *image, struct rootfs_options *options, struct rootfs **at,
+		       struct wait *wait)
+{
+	const struct oci_config *config;
+	struct rootfs *rootfs;
+	int r = image_config(image, wait, &config);
+
+	if (r < 0)
+		return r;
+	/* a time that is none is none: 1970 */
+	if (config->created)
+		(void)oci_time_parse(config->created, &options->created_sec,
+				     &options->created_nsec);
+	r = rootfs_new(options, &rootfs);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&image->lock);
+	if (!*at)
+		*at = STEAL(rootfs);
+	pthread_mutex_unlock(&image->lock);
+	rootfs_free(rootfs);
+	return 0;
+}
+
+static int get_rootfs(struct image *image, struct rootfs_options *options, struct rootfs **at,
+		      struct wait *wait, struct rootfs **ret)
+{
+	int r = 0;
+
+	if (!oci_is_image(&image->manifest))
+		return image->manifest.kind == OCI_KIND_INDEX ? -EINVAL : -EOPNOTSUPP;
+	pthread_mutex_lock(&image->lock);
+	bool made = *at != NULL;
+	pthread_mutex_unlock(&image->lock);
+	if (!made)
+		r = make_rootfs(image, options, at, wait);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&image->lock);
+	*ret = *at;
+	pthread_mutex_unlock(&image->lock);
+	return 0;
+}
+
+int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret)
+{
+	uint8_t identity[DIGEST_KEY_LEN];
+	struct rootfs_options options = {
+		.nlayers = image->manifest.nlayers,
+		.identity = identity,
+		.layer = open_layer,
+		.prepare = prepare_layer,
+		.arg = image,
+	};
+
+	if (image->manifest.nlayers > ROOTFS_MAX_LAYERS) {
+		complain(image, "manifest", "too many layers");
+		return -EIO;
+	}
+	digest_key(&image->digest, identity);
+	return get_rootfs(image, &options, &image->rootfs, wait, ret);
+}
+
+int image_layer_tree(struct image *image, unsigned n, struct wait *wait, struct rootfs **ret)
+{
+	uint8_t identity[DIGEST_KEY_LEN];
+	struct rootfs_options options = {
+		.nlayers = 1,
+		.raw = true,
+		.identity = identity,
+		.layer = open_tree_layer,
+	};
+
+	if (n >= image->manifest.nlayers)
+		return -EINVAL;
+	options.arg = &image->trees[n];
+	digest_key(&image->manifest.layers[n].digest, identity);
+	return get_rootfs(image, &options, &image->trees[n].rootfs, wait, ret);
+}
