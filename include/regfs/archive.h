@@ -16,7 +16,7 @@
 /* A file of an OCI layout: bytes at hand, or a blob by digest. */
 struct archive_file {
 	char *path;  /* "oci-layout", "blobs/sha256/<hex>" */
-	char *bytes; /* NULL: the blob of .digest */
+	char *bytes; /* with a NUL behind them; NULL: the blob of .digest */
 	struct digest digest;
 	uint64_t size;
 	uint64_t header_off; /* of its header in image.tar */
@@ -25,7 +25,9 @@ struct archive_file {
 
 /* An image laid out; immutable once made. */
 struct archive_map {
-	struct archive_file *files; /* in the order of image.tar; paths are unique */
+	/* In the order of image.tar: oci-layout, index.json, manifest.json (if there is a docker
+	 * manifest), then the blobs by path. Paths are unique. */
+	struct archive_file *files;
 	size_t nfiles;
 	uint64_t size; /* of image.tar */
 };
@@ -53,7 +55,8 @@ ssize_t archive_map_find(const struct archive_map *map, const char *path);
 /* Reads a blob's bytes for archive_read. */
 typedef ssize_t archive_blob_fn(void *arg, const struct archive_file *file, uint64_t off, void *buf,
 				size_t len);
-/* Bytes of image.tar at OFF. Count, short only at the end, or FN's error (0 bytes before it). */
+/* Bytes of image.tar at OFF. Count, short only at the end. FN may give fewer bytes than asked for;
+ * its error is returned whatever was read before it, and its 0 is -EIO. */
 ssize_t archive_read(const struct archive_map *map, uint64_t off, void *buf, size_t len,
 		     archive_blob_fn *fn, void *arg);
 
@@ -109,6 +112,7 @@ struct archive {
  */
 int archive_parse(const struct archive_input *input, struct archive **ret, char *ret_why,
 		  size_t why_len);
-void archive_free(struct archive *archive);
+/* Not archive_free, which libarchive has, and calls. */
+void archive_parsed_free(struct archive *archive);
 
 #endif
