@@ -58,14 +58,15 @@ static int config_load(struct image *image, struct wait *wait)
 	AUTO_BUF struct buf bytes = BUF_INIT(OCI_CONFIG_MAX);
 	struct oci_config config = {0};
 	const char *why;
+	bool loaded;
 	int r;
 
 	if (image->manifest.kind != OCI_KIND_MANIFEST)
 		return -EINVAL;
 	pthread_mutex_lock(&image->lock);
-	r = image->has_config;
+	loaded = image->has_config;
 	pthread_mutex_unlock(&image->lock);
-	if (r)
+	if (loaded)
 		return 0;
 	r = config_fetch(image, &bytes, wait);
 	if (r == -EFBIG) {
@@ -102,9 +103,10 @@ int image_config(struct image *image, struct wait *wait, const struct oci_config
 {
 	int r = config_load(image, wait);
 
-	if (r == 0)
-		*ret = &image->config;
-	return r;
+	if (r < 0)
+		return r;
+	*ret = &image->config;
+	return 0;
 }
 
 int image_config_bytes(struct image *image, struct wait *wait, const char **ret, size_t *ret_len)
