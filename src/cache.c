@@ -178,6 +178,12 @@ static int look_up(struct cache_view *view, const struct cache_id *id, uint32_t 
 	return entry ? 0 : -ENOENT;
 }
 
+/* The table lies on the same disk as the content. */
+static bool is_sealed(const struct cache_entry *entry)
+{
+	return entry->seal == cache_entry_seal(entry);
+}
+
 /* Other errors (no descriptors, no memory) say nothing about the bytes. */
 static bool is_damage(int err)
 {
@@ -200,7 +206,8 @@ static int judge(struct cache_view *view, const struct cache_hit *hit, int err)
 
 int cache_read_hit(struct cache_view *view, const struct cache_hit *hit, void *buf)
 {
-	return judge(view, hit, cache_disk_read(view, hit, buf));
+	int err = is_sealed(&hit->entry) ? cache_disk_read(view, hit, buf) : -EBADMSG;
+	return judge(view, hit, err);
 }
 
 /* --- blocks: read --- */
@@ -458,6 +465,8 @@ static int map_hit(struct cache_view *view, const struct cache_hit *hit, struct 
 {
 	struct cache_map map;
 	struct stat st;
+	if (!is_sealed(&hit->entry))
+		return -EBADMSG;
 	AUTO_CLOSE int fd = cache_disk_open(view, hit);
 	if (fd < 0)
 		return fd;

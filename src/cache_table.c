@@ -278,12 +278,23 @@ static void begin(struct cache_table *table, uint32_t index, const struct cache_
 	*ret = (struct cache_hit){.index = index, .entry = *entry};
 }
 
+/* The least recently used; NULL if there is none. */
+static struct cache_entry *oldest(struct cache_table *table)
+{
+	struct cache_entry *entry = cache_table_at(table, table->head->lru_list.last);
+	if (entry && entry->state != CACHE_LIVE) {
+		suspect(table);
+		return NULL;
+	}
+	return entry;
+}
+
 /* The full cache's usual case: one block goes, one of the same size comes, into its slot. */
 static bool take_over(struct cache_table *table, const struct cache_entry *want,
 		      const struct cache_owner *owner, struct cache_hit *ret)
 {
 	uint32_t index = table->head->lru_list.last;
-	struct cache_entry *victim = cache_table_at(table, index);
+	struct cache_entry *victim = oldest(table);
 	if (!victim || !cache_kind_is_block(victim->kind) || !cache_kind_is_block(want->kind) ||
 	    victim->pages != want->pages || table->head->used_pages > table->head->capacity_pages)
 		return false;
@@ -298,7 +309,7 @@ void cache_table_shrink(struct cache_table *table, uint64_t pages, const struct 
 	struct cache_head *head = table->head;
 	uint64_t used = head->used_pages;
 	while (used > pages && batch->len < CACHE_BATCH) {
-		struct cache_entry *victim = cache_table_at(table, head->lru_list.last);
+		struct cache_entry *victim = oldest(table);
 		if (!victim)
 			break;
 		used -= MIN(used, victim->pages);
@@ -322,7 +333,7 @@ int cache_table_reserve(struct cache_table *table, const struct cache_entry *wan
 	}
 	if (take_over(table, want, owner, ret))
 		return 0;
-	if (fits && head->lru_list.last) /* the entries ran out, not the bytes */
+	if (fits && oldest(table)) /* the entries ran out, not the bytes */
 		cache_table_doom(table, head->lru_list.last, owner, batch);
 	else
 		cache_table_shrink(table, head->capacity_pages - want->pages, owner, batch);

@@ -20,7 +20,7 @@
  * directory that was deleted or replaced under a running mount is noticed and made again.
  *
  * TENTATIVE blocks were written before their blob's digest was known to be right. Only the
- * process that wrote them may ask for them (CACHE_TENTATIVE with the same PASS number); they
+ * process that wrote them may ask for them (with the same PASS number); they
  * become ordinary by cache_commit(), and are dropped by cache_drop() or eviction.
  *
  * All functions: any thread. None waits for anything but the disk; no lock is held across I/O
@@ -87,7 +87,7 @@ void cache_drop(struct cache *cache, const struct cache_id *id, uint32_t nblocks
 int cache_put(struct cache *cache, const struct cache_id *id, const void *data, size_t len);
 /* Appends the whole, CRC checked, to RET (its max is the cap). 0, -ENOENT, -EFBIG, -ENOMEM. */
 int cache_get(struct cache *cache, const struct cache_id *id, struct buf *ret);
-/* Maps it read-only, CRC checked once here. 0, -ENOENT. Stays valid after eviction. A file cut
+/* Maps it read-only, CRC checked once here. 0 or -ENOENT. Stays valid after eviction. A file cut
  * short under the map reads as zeros and sets *broken (a SIGBUS guard), it never ends the process.
  */
 struct cache_map {
