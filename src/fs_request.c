@@ -242,9 +242,8 @@ int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry
 	return inodes_add(fs->inodes, &entry->ref, &ret->ino, &ret->generation);
 }
 
-static int reply_found(struct request *request, struct node_entry *entry, bool created)
+static int reply_found(struct request *request, const struct node_entry *entry, bool created)
 {
-	AUTO_NODE struct node *node = entry->ref.node;
 	struct fuse_file_info fi = {.direct_io = 1};
 	struct fuse_entry_param param;
 	int r = entry_param(request->fs, entry, &param);
@@ -265,10 +264,16 @@ static int reply_found(struct request *request, struct node_entry *entry, bool c
 
 int reply_entry(struct request *request, struct node_entry *entry)
 {
-	return reply_found(request, entry, false);
+	int r = reply_found(request, entry, false);
+
+	node_unref(entry->ref.node);
+	return r;
 }
 
 int reply_create(struct request *request, struct node_entry *entry)
 {
-	return reply_found(request, entry, true);
+	int r = reply_found(request, entry, true);
+
+	node_unref(entry->ref.node);
+	return r;
 }
