@@ -4,14 +4,19 @@
  * Knows HTTP and TLS; the only user of libcurl. Must not know registries: it follows no
  * redirect, adds no credentials and judges no status by itself.
  *
- * One thread drives all transfers (curl's multi interface: one connection cache, HTTP/2
- * multiplexing, a limit of connections per host). A body is handed over through a queue
- * of bounded size; when it is full the transfer pauses. Any thread may use an http; a
- * transfer belongs to one thread at a time.
+ * Two threads drive all transfers, each with its own connections: one those with small
+ * answers (names; HTTP/2 multiplexing where TLS offers it, no limit of connections), one the
+ * bulk (HTTP/1.1, few connections per host). So neither many stalled readers nor a slow one can
+ * keep a lookup from its answer. A body is handed over through a queue of bounded size; when
+ * it is full the transfer pauses. Any thread may use an http; a transfer belongs to one
+ * thread at a time.
  *
  * "No progress": the deadline is the longest time without a byte in either direction.
  *
- * Errors: a failure below HTTP is turned into an errno here, and logged here once:
+ * Proxies come from the environment as curl reads it, but never for loopback.
+ *
+ * Errors: a failure below HTTP is turned into an errno here, and logged here once (unless the
+ * request asks for the words):
  * -ECONNREFUSED, -EHOSTUNREACH (also DNS), -ETIMEDOUT, -ECONNRESET (broke off, ended short),
  * -EPROTO (TLS or HTTP nonsense), -EACCES (certificate not trusted, with the sentence that
  * says what to do), -EINTR, -EWOULDBLOCK, -ENOMEM.
@@ -26,7 +31,7 @@ struct http;
 
 struct http_options {
 	int64_t timeout_ms;	/* without progress; 0: 60,000 */
-	unsigned max_per_host;	/* connections; 0: 8 */
+	unsigned max_per_host;	/* bulk transfers that move at a time; 0: 8 */
 	const char *user_agent; /* borrowed for the call */
 };
 
@@ -58,8 +63,15 @@ struct http_request {
 	void *body_arg;
 	const struct http_tls *tls; /* NULL: the system's CAs */
 	int64_t timeout_ms;	    /* 0: the http's */
-	int64_t deadline_ms;	    /* of the whole up to the headers, in now_ms() time; 0: none */
+	int64_t deadline_ms;	    /* of the whole, with its body, in now_ms() time; 0: none */
+	/* The body, either way, may be larger than HTTP_SMALL: it goes with the bulk. */
+	bool bulk;
+	/* HTTP_WHY_MAX bytes for the words of a failure of http_start(), which is then not
+	 * logged: for a caller that tries again. Later failures: http_why(). NULL: logged. */
+	char *why;
 };
+#define HTTP_SMALL   (256 * KIB)
+#define HTTP_WHY_MAX 384
 
 struct http_transfer;
 
@@ -80,6 +92,15 @@ int64_t http_content_length(const struct http_transfer *transfer);
 ssize_t http_read(struct http_transfer *transfer, void *buf, size_t cap, struct wait *wait);
 /* Reads up to MAX bytes of body into RET; more is -EFBIG. */
 int http_read_all(struct http_transfer *transfer, size_t max, struct buf *ret, struct wait *wait);
+/* Why http_read() failed, where request.why was given; "" before. Borrowed. */
+const char *http_why(const struct http_transfer *transfer);
+/* The URL that was asked; borrowed. */
+const char *http_url(const struct http_transfer *transfer);
+/* Retry-After (RFC 9110, section 10.2.3: seconds or a date) in milliseconds from now, or -1. */
+int64_t http_retry_after_ms(const struct http_transfer *transfer);
+/* How long to wait before the ATTEMPT-th (from 1) repetition: Retry-After where TRANSFER (may
+ * be NULL) has one, else exponential, from 0.2 s on; with jitter. */
+int64_t http_backoff_ms(const struct http_transfer *transfer, unsigned attempt);
 /* Ends the transfer wherever it is. NULL is fine. The connection is reused if the body was
  * read to its end. */
 void http_close(struct http_transfer *transfer);
@@ -89,11 +110,17 @@ struct http_url {
 	char *scheme, *host, *path,
 		*query; /* host with its port where one is given; query NULL if none */
 };
+/* Only http and https, without user and password. */
 int http_url_parse(const char *url, struct http_url *ret);
 void http_url_release(struct http_url *url);
 /* REF (absolute or relative, RFC 3986 section 5) against BASE. The caller frees *RET. */
 int http_url_resolve(const char *base, const char *ref, char **ret);
 /* Percent-encodes all but unreserved characters. The caller frees. */
 char *http_url_escape(const char *str);
+/* Whether HOST ("127.0.0.1:5000", "localhost", "[::1]:80") is this machine by its spelling. */
+bool http_host_is_loopback(const char *host);
+/* Whether HOST is an IP address that only means something nearby: loopback, link-local (cloud
+ * metadata services), unspecified. Names are not looked up. */
+bool http_host_is_local(const char *host);
 
 #endif

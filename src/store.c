@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store: the helpers that every body of the store interface shares.
+ * Knows the structures of store.h. Must not know any body.
+ */
+#include <errno.h>
+
+#include "regfs/store.h"
+
+void store_manifest_release(struct store_manifest *manifest)
+{
+	free(manifest->media_type);
+	manifest->media_type = NULL;
+	buf_release(&manifest->bytes);
+}
+
+ssize_t store_bytes_read(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	const struct store_bytes *bytes = arg;
+	if (off >= bytes->len)
+		return 0;
+	size_t len = MIN(cap, bytes->len - (size_t)off);
+	memcpy(buf, (const char *)bytes->data + off, len);
+	return (ssize_t)len;
+}
+
+ssize_t store_file_read(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	const struct store_file *file = arg;
+	if (off >= file->len)
+		return 0;
+	size_t len = (size_t)MIN((uint64_t)cap, file->len - off);
+	ssize_t n = pread_full(file->fd, buf, len, (off_t)(file->off + off));
+	/* Somebody cut the file short: that is not the end of the blob. */
+	return n == 0 ? -EIO : n;
+}
