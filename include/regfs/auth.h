@@ -26,23 +26,34 @@ typedef int auth_lookup_fn(void *arg, const char *host, const char *repo,
 
 struct auth_options {
 	struct http *http;
-	const char *host; /* copied */
-	const struct http_tls *tls;
-	auth_lookup_fn *lookup; /* NULL: anonymous */
+	const char *host;	    /* the key for LOOKUP; copied */
+	const struct http_tls *tls; /* borrowed for the auth's life; may be NULL */
+	auth_lookup_fn *lookup;	    /* NULL: anonymous */
 	void *lookup_arg;
-	int64_t timeout_ms;
+	int64_t timeout_ms; /* of a token request, whole */
 };
+/* NULL when memory is short. */
 struct auth *auth_new(const struct auth_options *options);
 void auth_free(struct auth *auth);
 
-/* The Authorization header ("Authorization: …", the caller frees) to send with a request of
- * SCOPE ("repository:team/app:pull", may be NULL) as far as it is known without a challenge;
- * *RET is NULL if none. May refresh a token that is about to expire. */
-int auth_header(struct auth *auth, const char *scope, struct wait *wait, char **ret);
-/* After a 401: takes in the challenges of TRANSFER and gets what they ask for. 0: try again
- * with auth_header(); -EACCES: nothing more to try. USED is the header that was refused (NULL:
- * none). */
-int auth_challenge(struct auth *auth, const struct http_transfer *transfer, const char *scope,
-		   const char *used, struct wait *wait);
+/* What is asked for: SCOPE as token services write it ("repository:team/app:pull"; several are
+ * separated by spaces; NULL for none), REPO for the lookup (may be NULL), and until when, in
+ * now_ms() time (0: timeout_ms from now). */
+struct auth_ask {
+	const char *scope;
+	const char *repo;
+	int64_t deadline_ms;
+};
+
+/* The Authorization header ("Authorization: …", the caller frees) to send with a request, as far
+ * as it is known without a challenge; *RET is NULL if none. Fetches a token where there is none, or
+ * one that is about to expire. 0; -EACCES (the token service refuses; logged), -EIO, the errors of
+ * http_start(). */
+int auth_header(struct auth *auth, const struct auth_ask *ask, struct wait *wait, char **ret);
+/* After a 401: takes in the challenges of TRANSFER. Does not wait. 0: try again with auth_header();
+ * -EACCES: nothing more to try (not logged). USED is the header that was refused (NULL: none): it
+ * is not used again. */
+int auth_challenge(struct auth *auth, const struct auth_ask *ask,
+		   const struct http_transfer *transfer, const char *used);
 
 #endif

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * registry_error: what a registry says no with, as an errno and a line in the log.
+ * Knows status codes and error codes (distribution-spec, "Error Codes"), and the ways of some
+ * registries. Must not know what is to be done about it.
+ */
+#include <errno.h>
+#include <strings.h>
+
+#include "registry_priv.h"
+#include "regfs/log.h"
+#include "regfs/oci.h"
+
+#define ERROR_BODY_MAX (64 * KIB)
+
+static const char *const method_names[] = {
+	[HTTP_GET] = "GET",   [HTTP_HEAD] = "HEAD",   [HTTP_PUT] = "PUT",
+	[HTTP_POST] = "POST", [HTTP_PATCH] = "PATCH", [HTTP_DELETE] = "DELETE",
+};
+
+int registry_errno(int err)
+{
+	return err == -EPROTO || err == -ECONNRESET || err == -EFBIG ? -EIO : err;
+}
+
+/* One line: "HOST/REPO: GET manifests/1.5: words". */
+static void log_call(const struct registry *registry, const struct registry_call *call, int err,
+		     const char *words)
+{
+	/* Of an absolute URL the query is a secret, and log.h takes it out. */
+	const char *what = call->url;
+	AUTO_FREE char *prefix = call->repo ? format("/v2/%s/", call->repo) : NULL;
+	if (prefix && starts_with(what, prefix))
+		what += strlen(prefix);
+	const char *slash = call->repo ? "/" : "";
+	const char *repo = call->repo ? call->repo : "";
+	bool expected = err == -ENOENT ||
+			(call->may_refuse && (err == -EOPNOTSUPP || err == -EACCES));
+	if (expected)
+		log_debug("%s%s%s: %s %s: %s", registry->store.name, slash, repo,
+			  method_names[call->method], what, words);
+	else
+		log_warn("%s%s%s: %s %s: %s", registry->store.name, slash, repo,
+			 method_names[call->method], what, words);
+}
+
+int registry_failed(const struct registry *registry, const struct registry_call *call, int err,
+		    const char *why)
+{
+	if (err != -EINTR && err != -EWOULDBLOCK)
+		log_call(registry, call, err, why);
+	return registry_errno(err);
+}
+
+struct code_errno {
+	const char *code;
+	int err;
+};
+
+static const struct code_errno codes[] = {
+	{"NAME_UNKNOWN", -ENOENT},
+	{"MANIFEST_UNKNOWN", -ENOENT},
+	{"BLOB_UNKNOWN", -ENOENT},
+	{"BLOB_UPLOAD_UNKNOWN", -ENOENT},
+	{"UNAUTHORIZED", -EACCES},
+	{"DENIED", -EACCES},
+	{"UNSUPPORTED", -EOPNOTSUPP},
+	{"TOOMANYREQUESTS", -EBUSY},
+	{"NAME_INVALID", -EINVAL},
+	{"TAG_INVALID", -EINVAL},
+	{"MANIFEST_INVALID", -EINVAL},
+	{"DIGEST_INVALID", -EINVAL},
+	{"SIZE_INVALID", -EINVAL},
+	/* A manifest was put before its blobs: our fault or the registry's. */
+	{"MANIFEST_BLOB_UNKNOWN", -EIO},
+};
+
+static bool mentions(const char *words, const char *what)
+{
+	return words && strcasestr(words, what);
+}
+
+/* What the words say better than the code. 0: nothing. */
+static int words_errno(const char *words, int status)
+{
+	/* ECR: TAG_INVALID, "… the repository is immutable"; Harbor: 412, "configured as
+	 * immutable"; Artifact Registry: "… immutable tag …". */
+	if (mentions(words, "immutable"))
+		return -EEXIST;
+	/* Harbor: DENIED, "… will exceed the configured upper limit of …". */
+	if (mentions(words, "quota") || mentions(words, "upper limit") ||
+	    mentions(words, "storage limit"))
+		return -EDQUOT;
+	/* Red Hat, Harbor 2.10: UNKNOWN, "… not found". */
+	if (mentions(words, "UNKNOWN: ") && mentions(words, "not found") && status < 500)
+		return -ENOENT;
+	return 0;
+}
+
+static int status_errno(const struct http_transfer *transfer)
+{
+	int status = http_status(transfer);
+	switch (status) {
+	case 401:
+	case 403:
+		return -EACCES;
+	case 404:
+		return -ENOENT;
+	case 405:
+	case 501:
+		return -EOPNOTSUPP;
+	case 413:
+	case 507:
+		return -EDQUOT;
+	case 429:
+		return -EBUSY;
+	case 503:
+		return http_header(transfer, "Retry-After") ? -EBUSY : -EIO;
+	default:
+		return -EIO;
+	}
+}
+
+static int judge(const struct http_transfer *transfer, const char *code, const char *words)
+{
+	int status = http_status(transfer);
+	int err = words_errno(words, status);
+	if (err)
+		return err;
+	/* A server's failure is one whatever code it borrows; and 413 and 507 say it all. */
+	if (status >= 400 && status < 500 && status != 413 && status != 429) {
+		for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+			if (!strcmp(codes[i].code, code))
+				return codes[i].err;
+		}
+	}
+	return status_errno(transfer);
+}
+
+int registry_refused(const struct registry *registry, const struct registry_call *call,
+		     struct http_transfer *transfer, struct wait *wait)
+{
+	AUTO_BUF struct buf body = {0};
+	int err = http_read_all(transfer, ERROR_BODY_MAX, &body, wait);
+	if (err == -EINTR || err == -EWOULDBLOCK)
+		return err;
+	char code[64] = "";
+	AUTO_FREE char *said = body.len ? oci_error_message(body.data, body.len, code) : NULL;
+	err = judge(transfer, code, said);
+	AUTO_FREE char *words = format("status %d%s%s", http_status(transfer), said ? ": " : "",
+				       said ? said : "");
+	log_call(registry, call, err, words ? words : "refused");
+	return err;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the registry room share; nobody else includes it.
+ *
+ * registry.c          the store: options, ping, which scheme the host speaks
+ * registry_request.c  one call: credentials, redirects, repetitions
+ * registry_error.c    a refusal to an errno and a line in the log
+ * registry_list.c     catalogues and tag lists, page by page
+ * registry_read.c     heads, manifests, whether a blob is there
+ * registry_stream.c   a blob's bytes, resumed where they broke off
+ * registry_write.c    manifests: put, tag, delete
+ * registry_upload.c   blobs: put
+ */
+#ifndef REGFS_REGISTRY_PRIV_H
+#define REGFS_REGISTRY_PRIV_H
+
+#include "regfs/auth.h"
+#include "regfs/registry.h"
+
+enum registry_scheme { SCHEME_UNKNOWN, SCHEME_HTTP, SCHEME_HTTPS };
+
+struct registry {
+	struct store store; /* .name is the host as the user knows it */
+	struct http *http;
+	struct auth *auth;
+	char *endpoint; /* the host that is asked */
+	char *cacert;
+	struct http_tls tls;
+	int64_t timeout_ms, name_timeout_ms;
+	bool offline;
+	bool may_probe; /* the scheme is found out, and again after a failure */
+
+	pthread_mutex_t lock;
+	enum registry_scheme scheme; /* guarded by lock */
+};
+
+static inline struct registry *registry_of(struct store *store)
+{
+	return CONTAINER_OF(store, struct registry, store);
+}
+
+static inline void http_close_cleanup(struct http_transfer **transfer)
+{
+	http_close(*transfer);
+}
+#define AUTO_TRANSFER CLEANUP(http_close_cleanup)
+
+/* One call to the registry, with all that it takes until its answer. Everything is borrowed. */
+struct registry_call {
+	enum http_method method;
+	const char *url;   /* "/v2/…", or absolute (an upload's Location) */
+	const char *repo;  /* for credentials and the log; may be NULL */
+	const char *scope; /* auth.h; may be NULL */
+	const char *const *headers;
+	const void *body;
+	uint64_t body_len;
+	http_read_fn *body_read;
+	void *body_arg;
+	bool bulk;
+	bool anonymous;	  /* no credentials; a 401 is an answer */
+	bool no_redirect; /* a redirect is an answer */
+	/* Not repeated where it may have been carried out already. */
+	bool once;
+	bool *lost; /* set where it may have been, and the answer was lost; may be NULL */
+	/* -ENOENT and -EOPNOTSUPP and -EACCES go to the log as information: a question that
+	 * may well be answered with no. */
+	bool may_refuse;
+	int64_t deadline_ms; /* 0: only progress counts */
+	int64_t timeout_ms;  /* without progress; 0: the registry's */
+};
+
+/*
+ * Gives the final answer, of any status that is not worth a repetition. 0, or a negative errno
+ * of store.h, logged.
+ */
+int registry_send(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		  struct http_transfer **ret);
+/* The same for an answer of 2xx; any other is refused as below. */
+int registry_ask(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		 struct http_transfer **ret);
+/* TRANSFER's status and words as an errno, logged. Never 0. */
+int registry_refused(const struct registry *registry, const struct registry_call *call,
+		     struct http_transfer *transfer, struct wait *wait);
+/* Logs that CALL failed for WHY and returns ERR as store.h knows it. */
+int registry_failed(const struct registry *registry, const struct registry_call *call, int err,
+		    const char *why);
+/* An errno of http.h in those of store.h. */
+int registry_errno(int err);
+
+/* "http://HOST" or "https://HOST"; asks the host if it is not known. The caller frees. */
+int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *wait, char **ret);
+/* A call below HTTP failed: a scheme that was found out may have changed. */
+void registry_doubt_scheme(struct registry *registry);
+
+/* When a request about a name has to be over. */
+int64_t registry_name_deadline(const struct registry *registry);
+/* "repository:REPO:ACTIONS"; the caller frees; NULL when memory is short. */
+char *registry_scope(const char *repo, const char *actions);
+/* Whether the answer is a web page and no registry's. */
+bool registry_is_html(const struct http_transfer *transfer);
+
+/* The operations of store.h, each in its file. */
+int registry_ping(struct store *store, struct wait *wait);
+int registry_list_repos(struct store *store, store_name_fn *fn, void *arg, struct wait *wait);
+int registry_list_tags(struct store *store, const char *repo, store_name_fn *fn, void *arg,
+		       struct wait *wait);
+int registry_head(struct store *store, const char *repo, const char *tag_or_digest,
+		  struct digest *ret, struct wait *wait);
+int registry_get_manifest(struct store *store, const char *repo, const char *tag_or_digest,
+			  struct store_manifest *ret, struct wait *wait);
+int registry_has_blob(struct store *store, const char *repo, const struct digest *digest,
+		      uint64_t *ret_size, struct wait *wait);
+int registry_open_blob(struct store *store, const char *repo, const struct digest *digest,
+		       uint64_t off, uint64_t len, struct store_stream **ret, struct wait *wait);
+int registry_put_blob(struct store *store, const char *repo, const struct store_put *put,
+		      struct wait *wait);
+int registry_put_manifest(struct store *store, const char *repo, const char *tag,
+			  const char *media_type, const void *bytes, size_t len, struct wait *wait);
+int registry_untag(struct store *store, const char *repo, const char *tag, struct wait *wait);
+int registry_delete_manifest(struct store *store, const char *repo, const struct digest *digest,
+			     struct wait *wait);
+
+#endif

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * registry_request: one call to a registry until its final answer.
+ * Knows credentials, redirects, and what is worth a repetition. Must not know what is asked for.
+ *
+ * Authorization goes to the registry's own scheme, host and port and nowhere else, however often
+ * the call is redirected.
+ */
+#include <errno.h>
+#include <strings.h>
+
+#include "registry_priv.h"
+#include "regfs/stats.h"
+
+#define REDIRECTS_MAX 5
+/* A challenge, and another one where an expired token is answered in an odd way (auth.c). */
+#define CHALLENGES_MAX 2
+#define RETRIES_MAX    3
+#define HEADERS_MAX    8
+
+/* What one call has gone through. */
+struct exchange {
+	struct registry *registry;
+	const struct registry_call *call;
+	struct wait *wait;
+	char *base, *start, *url; /* the registry; where the call began; where it is now */
+	char *used;		  /* the Authorization header sent last, or NULL */
+	int64_t patience_ms;	  /* nothing is repeated after this, in now_ms() time */
+	unsigned redirects, challenges, retries;
+	bool restarted; /* a redirect was asked for again */
+	char why[HTTP_WHY_MAX];
+};
+
+static void exchange_release(struct exchange *x)
+{
+	free(x->base);
+	free(x->start);
+	free(x->url);
+	free(x->used);
+}
+
+/* ---- whether a URL is the registry's own ---- */
+
+/* HOST without the port that SCHEME implies. */
+static size_t host_len(const struct http_url *url)
+{
+	const char *port = strcmp(url->scheme, "https") ? ":80" : ":443";
+	size_t len = strlen(url->host);
+	return ends_with(url->host, port) ? len - strlen(port) : len;
+}
+
+static bool same_origin(const struct http_url *a, const struct http_url *b)
+{
+	return !strcmp(a->scheme, b->scheme) && host_len(a) == host_len(b) &&
+	       !strncasecmp(a->host, b->host, host_len(a));
+}
+
+static bool is_home(const struct exchange *x)
+{
+	CLEANUP(http_url_release) struct http_url home = {0};
+	CLEANUP(http_url_release) struct http_url here = {0};
+	if (http_url_parse(x->base, &home) || http_url_parse(x->url, &here))
+		return false;
+	return same_origin(&home, &here);
+}
+
+/* Why we do not go from FROM to TO; NULL: we do. */
+static const char *detour_refusal(const char *from, const char *to)
+{
+	CLEANUP(http_url_release) struct http_url here = {0};
+	CLEANUP(http_url_release) struct http_url there = {0};
+	if (http_url_parse(from, &here) || http_url_parse(to, &there))
+		return "sends us to something that is no http or https URL";
+	if (!strcmp(here.scheme, "https") && strcmp(there.scheme, "https"))
+		return "sends us from https to http";
+	if (!http_host_is_local(here.host) && http_host_is_local(there.host))
+		return "sends us to this machine";
+	return NULL;
+}
+
+/* ---- one request ---- */
+
+static int fill_headers(const struct exchange *x, const char *headers[static HEADERS_MAX])
+{
+	size_t n = 0;
+	if (x->used)
+		headers[n++] = x->used;
+	for (const char *const *from = x->call->headers; from && *from; from++) {
+		if (n == HEADERS_MAX - 1)
+			return -EINVAL;
+		headers[n++] = *from;
+	}
+	headers[n] = NULL;
+	return 0;
+}
+
+/* The header to send here: none away from home. */
+static int take_credentials(struct exchange *x)
+{
+	const struct registry_call *call = x->call;
+	char *header = NULL;
+	if (!call->anonymous && is_home(x)) {
+		const struct auth_ask ask = {
+			.scope = call->scope, .repo = call->repo, .deadline_ms = call->deadline_ms};
+		int err = auth_header(x->registry->auth, &ask, x->wait, &header);
+		if (err)
+			return err;
+	}
+	free(x->used);
+	x->used = header;
+	return 0;
+}
+
+static int send_once(struct exchange *x, struct http_transfer **ret)
+{
+	const struct registry_call *call = x->call;
+	const char *headers[HEADERS_MAX];
+	int err = fill_headers(x, headers);
+	if (err)
+		return err;
+	const struct http_request request = {
+		.method = call->method,
+		.url = x->url,
+		.headers = headers,
+		.body = call->body,
+		.body_len = call->body_len,
+		.body_read = call->body_read,
+		.body_arg = call->body_arg,
+		.tls = &x->registry->tls,
+		.timeout_ms = call->timeout_ms ? call->timeout_ms : x->registry->timeout_ms,
+		.deadline_ms = call->deadline_ms,
+		.bulk = call->bulk,
+		.why = x->why,
+	};
+	return http_start(x->registry->http, &request, x->wait, ret);
+}
+
+/* ---- what follows from an answer ---- */
+
+/* AGAIN: send anew. */
+enum verdict { VERDICT_FINAL, VERDICT_AGAIN };
+
+static int failed(struct exchange *x, int err, const char *why)
+{
+	return registry_failed(x->registry, x->call, err, why);
+}
+
+/* Sleeps before a repetition. 1: go on; 0: no patience left; or a negative errno. */
+static int back_off(struct exchange *x, const struct http_transfer *transfer)
+{
+	if (x->retries == RETRIES_MAX)
+		return 0;
+	int64_t until_ms = now_ms() + http_backoff_ms(transfer, ++x->retries);
+	if (until_ms >= x->patience_ms)
+		return 0;
+	int err = wait_until(x->wait, until_ms);
+	if (err)
+		return err;
+	stats_add(STAT_HTTP_RETRIES, 1);
+	return 1;
+}
+
+static int challenged(struct exchange *x, const struct http_transfer *transfer, enum verdict *ret)
+{
+	const struct auth_ask ask = {.scope = x->call->scope, .repo = x->call->repo};
+	*ret = VERDICT_FINAL;
+	if (!is_home(x))
+		return 0;
+	int err = auth_challenge(x->registry->auth, &ask, transfer, x->used);
+	if (err == -EACCES || x->call->anonymous || x->challenges++ == CHALLENGES_MAX)
+		return 0;
+	if (err)
+		return err;
+	AUTO_FREE char *refused = STEAL(x->used);
+	err = take_credentials(x);
+	if (err)
+		return err;
+	/* The same again will not do better. */
+	bool changed = !refused != !x->used || (refused && strcmp(refused, x->used));
+	*ret = changed ? VERDICT_AGAIN : VERDICT_FINAL;
+	return 0;
+}
+
+static int redirected(struct exchange *x, const char *location)
+{
+	if (x->redirects++ == REDIRECTS_MAX)
+		return failed(x, -EIO, "redirected too often");
+	AUTO_FREE char *to = NULL;
+	int err = http_url_resolve(x->url, location, &to);
+	if (err == -ENOMEM)
+		return err;
+	const char *why = err ? "redirected to nonsense" : detour_refusal(x->url, to);
+	if (why)
+		return failed(x, -EIO, why);
+	free(x->url);
+	x->url = STEAL(to);
+	return take_credentials(x);
+}
+
+/* A signed URL that expired (S3 says 400, others 401, 403) is asked for again, once. */
+static int restart(struct exchange *x)
+{
+	x->restarted = true;
+	x->redirects = 0;
+	char *start = strdup(x->start);
+	if (!start)
+		return -ENOMEM;
+	free(x->url);
+	x->url = start;
+	return take_credentials(x);
+}
+
+/* What is sent with a body is only sent again where the status says so. */
+static bool is_redirect(int status, enum http_method method)
+{
+	if (status == 307 || status == 308)
+		return true;
+	return (status == 301 || status == 302 || status == 303) &&
+	       (method == HTTP_GET || method == HTTP_HEAD);
+}
+
+static int busy(struct exchange *x, const struct http_transfer *transfer, enum verdict *ret)
+{
+	int status = http_status(transfer);
+	bool untouched = status == 429 || (status == 503 && http_header(transfer, "Retry-After"));
+	*ret = VERDICT_FINAL;
+	/* 501 and 507 will not pass. */
+	bool passing = status == 500 || status == 502 || status == 503 || status == 504;
+	if (!untouched && (!passing || x->call->once))
+		return 0;
+	int go = back_off(x, transfer);
+	if (go > 0)
+		*ret = VERDICT_AGAIN;
+	return MIN(go, 0);
+}
+
+static int look_at(struct exchange *x, const struct http_transfer *transfer, enum verdict *ret)
+{
+	int status = http_status(transfer);
+	const char *location = http_header(transfer, "Location");
+	if (x->call->no_redirect)
+		location = NULL;
+	bool away = x->redirects > 0 && !x->restarted;
+	*ret = VERDICT_AGAIN;
+	if (is_redirect(status, x->call->method) && location)
+		return redirected(x, location);
+	if (away && (status == 400 || status == 401 || status == 403))
+		return restart(x);
+	if (status == 401)
+		return challenged(x, transfer, ret);
+	return busy(x, transfer, ret);
+}
+
+/* After a failure below HTTP: 0 to try again. */
+static int lost(struct exchange *x, int err)
+{
+	registry_doubt_scheme(x->registry);
+	if (x->call->lost && (err == -ECONNRESET || err == -ETIMEDOUT || err == -EPROTO))
+		*x->call->lost = true;
+	if (err != -ECONNRESET || x->call->once)
+		return failed(x, err, x->why);
+	int go = back_off(x, NULL);
+	if (go > 0)
+		return 0;
+	return go < 0 ? go : failed(x, err, x->why);
+}
+
+static int begin(struct exchange *x)
+{
+	const struct registry_call *call = x->call;
+	int64_t patience_ms = now_ms() + x->registry->timeout_ms;
+	x->patience_ms = call->deadline_ms ? call->deadline_ms : patience_ms;
+	int err = registry_base(x->registry, call->deadline_ms, x->wait, &x->base);
+	if (err)
+		return err;
+	x->start = *call->url == '/' ? format("%s%s", x->base, call->url) : strdup(call->url);
+	x->url = x->start ? strdup(x->start) : NULL;
+	return x->url ? take_credentials(x) : -ENOMEM;
+}
+
+int registry_send(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		  struct http_transfer **ret)
+{
+	if (registry->offline)
+		return -EHOSTUNREACH;
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	CLEANUP(exchange_release)
+	struct exchange x = {.registry = registry, .call = call, .wait = wait};
+	int err = begin(&x);
+	while (!err) {
+		AUTO_TRANSFER struct http_transfer *transfer = NULL;
+		err = send_once(&x, &transfer);
+		if (err) {
+			err = lost(&x, err);
+			continue;
+		}
+		enum verdict verdict;
+		err = look_at(&x, transfer, &verdict);
+		if (!err && verdict == VERDICT_FINAL) {
+			*ret = STEAL(transfer);
+			return 0;
+		}
+	}
+	return registry_errno(err);
+}
+
+int registry_ask(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		 struct http_transfer **ret)
+{
+	AUTO_TRANSFER struct http_transfer *transfer = NULL;
+	int err = registry_send(registry, call, wait, &transfer);
+	if (err)
+		return err;
+	int status = http_status(transfer);
+	if (status < 200 || status > 299)
+		return registry_refused(registry, call, transfer, wait);
+	*ret = STEAL(transfer);
+	return 0;
+}

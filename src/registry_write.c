@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * registry_write: manifests are put, untagged and deleted (distribution-spec, "Push" and
+ * "Content Management").
+ * Knows what a lost answer means. Must not know blobs (registry_upload.c).
+ */
+#include <errno.h>
+
+#include "registry_priv.h"
+#include "regfs/log.h"
+
+/* ---- put ---- */
+
+struct manifest_put {
+	struct registry *registry;
+	struct registry_call call;
+	const char *ref; /* the tag, or the digest as text */
+	struct digest digest;
+};
+
+static int unsettled(const struct manifest_put *put, const char *words)
+{
+	log_error("%s/%s: PUT manifests/%s: %s", put->registry->store.name, put->call.repo,
+		  put->ref, words);
+	return -EIO;
+}
+
+/* The registry took the request, and we do not know what became of it: ask what the tag names
+ * now. WHY says how the answer was lost. */
+static int settle(const struct manifest_put *put, const char *why, struct wait *wait)
+{
+	struct digest now;
+	int err = registry_head(&put->registry->store, put->call.repo, put->ref, &now, wait);
+	if (!err && digest_equal(&now, &put->digest)) {
+		log_info("%s/%s: PUT manifests/%s: %s, but the registry has it",
+			 put->registry->store.name, put->call.repo, put->ref, why);
+		return 0;
+	}
+	AUTO_FREE char *words = NULL;
+	if (!err || err == -ENOENT)
+		words = format("%s, and the registry has not taken it", why);
+	else
+		words = format("outcome unknown: %s, and the registry cannot be asked", why);
+	return unsettled(put, words ? words : "outcome unknown");
+}
+
+/* 2xx. A registry that says it stored something else than what was sent is not believed. */
+static int confirm(const struct manifest_put *put, const struct http_transfer *answer,
+		   struct wait *wait)
+{
+	struct digest stored;
+	const char *value = http_header(answer, "Docker-Content-Digest");
+	if (!value || digest_parse(value, &stored) || stored.algo != put->digest.algo ||
+	    digest_equal(&stored, &put->digest))
+		return 0;
+	return settle(put, "the answer names another digest", wait);
+}
+
+static int send_manifest(struct manifest_put *put, struct wait *wait)
+{
+	AUTO_TRANSFER struct http_transfer *answer = NULL;
+	bool lost = false;
+	put->call.lost = &lost;
+	int err = registry_send(put->registry, &put->call, wait, &answer);
+	if (err)
+		return lost ? settle(put, "the answer was lost", wait) : err;
+	int status = http_status(answer);
+	if (status >= 200 && status < 300)
+		return confirm(put, answer, wait);
+	err = registry_refused(put->registry, &put->call, answer, wait);
+	/* A gateway may have lost what stands behind it. */
+	if (status == 500 || status == 502 || status == 504)
+		return settle(put, "the registry failed on it", wait);
+	return err;
+}
+
+int registry_put_manifest(struct store *store, const char *repo, const char *tag,
+			  const char *media_type, const void *bytes, size_t len, struct wait *wait)
+{
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	if (wait_cancelled(wait))
+		return -EINTR;
+	char text[DIGEST_STR_MAX];
+	struct manifest_put put = {.registry = registry_of(store)};
+	digest_of(DIGEST_SHA256, bytes, len, &put.digest);
+	put.ref = tag ? tag : digest_format(&put.digest, text);
+	AUTO_FREE char *scope = registry_scope(repo, "pull,push");
+	AUTO_FREE char *url = format("/v2/%s/manifests/%s", repo, put.ref);
+	AUTO_FREE char *type = format("Content-Type: %s", media_type);
+	if (!scope || !url || !type)
+		return -ENOMEM;
+	put.call = (struct registry_call){
+		.method = HTTP_PUT,
+		.url = url,
+		.repo = repo,
+		.scope = scope,
+		.headers = (const char *const[]){type, NULL},
+		.body = bytes,
+		.body_len = len,
+		.once = true,
+	};
+	/* From here on nobody can call it off: the caller has to learn how it ended. It ends
+	 * by the timeouts. */
+	struct wait alone;
+	wait_init(&alone, true);
+	int err = send_manifest(&put, &alone);
+	wait_release(&alone);
+	return err;
+}
+
+/* ---- delete ---- */
+
+static int send_delete(struct registry *registry, const char *repo, const char *ref, bool is_tag,
+		       struct wait *wait)
+{
+	AUTO_FREE char *scope = registry_scope(repo, "delete");
+	AUTO_FREE char *url = format("/v2/%s/manifests/%s", repo, ref);
+	if (!scope || !url)
+		return -ENOMEM;
+	const struct registry_call call = {
+		.method = HTTP_DELETE,
+		.url = url,
+		.repo = repo,
+		.scope = scope,
+		.once = true,
+		.deadline_ms = registry_name_deadline(registry),
+	};
+	AUTO_TRANSFER struct http_transfer *answer = NULL;
+	int err = registry_send(registry, &call, wait, &answer);
+	if (err)
+		return err;
+	int status = http_status(answer);
+	if (status >= 200 && status < 300)
+		return 0;
+	err = registry_refused(registry, &call, answer, wait);
+	/* docker-registry takes the tag for a bad digest. */
+	bool cannot = status == 400 && is_tag && (err == -EINVAL || err == -EIO);
+	return cannot ? -EOPNOTSUPP : err;
+}
+
+int registry_untag(struct store *store, const char *repo, const char *tag, struct wait *wait)
+{
+	return send_delete(registry_of(store), repo, tag, true, wait);
+}
+
+int registry_delete_manifest(struct store *store, const char *repo, const struct digest *digest,
+			     struct wait *wait)
+{
+	char text[DIGEST_STR_MAX];
+	return send_delete(registry_of(store), repo, digest_format(digest, text), false, wait);
+}
