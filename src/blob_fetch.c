@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Ranges of a blob whose block sums are known: single flight, coalesced, each block checked before
+ * anybody sees it.
+ * Knows sums and read-ahead. Must not know passes.
+ *
+ * A fetch is a job of its own with its own wait, so that a reader that is called off neither stops
+ * nor delays the others that want the same blocks. Blocks are published in order as they are
+ * verified: a reader of the first one does not wait for the rest.
+ */
+#include <errno.h>
+
+#include "blob_priv.h"
+#include "regfs/log.h"
+#include "regfs/stats.h"
+
+struct fetch {
+	struct pool_work work;
+	struct blob *blob; /* held by the job; for those in blobs->recent only compared */
+	struct wait wait;
+	struct feed feed;
+	uint32_t first, count;
+	uint8_t *data; /* blocks below ready are constant */
+	/* guarded by blobs->lock */
+	unsigned refs; /* readers', the job's, blobs->recent's */
+	uint32_t ready;
+	bool ended;
+	int result;
+	struct fetch *next;
+};
+
+static void fetch_free(struct fetch *fetch)
+{
+	if (!fetch)
+		return;
+	feed_release(&fetch->feed);
+	wait_release(&fetch->wait);
+	free(fetch->data);
+	free(fetch);
+}
+
+/* Lock held; gives what is to be freed without it. */
+static struct fetch *fetch_unref_locked(struct fetch *fetch)
+{
+	return fetch && --fetch->refs == 0 ? fetch : NULL;
+}
+
+static void fetch_unref(struct blobs *blobs, struct fetch *fetch)
+{
+	pthread_mutex_lock(&blobs->lock);
+	fetch = fetch_unref_locked(fetch);
+	pthread_mutex_unlock(&blobs->lock);
+	fetch_free(fetch);
+}
+
+static struct fetch *fetch_new(struct blob *blob, const struct blob_id *id, uint32_t first,
+			       uint32_t count)
+{
+	struct fetch *fetch = calloc(1, sizeof(*fetch));
+
+	if (!fetch)
+		return NULL;
+	wait_init(&fetch->wait, true);
+	fetch->blob = blob;
+	fetch->feed.blob = blob;
+	fetch->first = first;
+	fetch->count = count;
+	fetch->data = malloc((size_t)count * CACHE_BLOCK);
+	if (!fetch->data || feed_source(&fetch->feed, id) < 0) {
+		fetch_free(fetch);
+		return NULL;
+	}
+	return fetch;
+}
+
+void fetch_cancel_all(struct blob *blob)
+{
+	for (struct fetch *fetch = blob->fetches; fetch; fetch = fetch->next)
+		wait_cancel(&fetch->wait);
+}
+
+/* --- the ranges kept in memory where the cache keeps none --- */
+
+static void recent_add(struct blobs *blobs, struct fetch *fetch)
+{
+	pthread_mutex_lock(&blobs->lock);
+	struct fetch *old = fetch_unref_locked(blobs->recent[blobs->next_recent]);
+	blobs->recent[blobs->next_recent] = fetch;
+	fetch->refs++;
+	blobs->next_recent = (blobs->next_recent + 1) % RECENT;
+	pthread_mutex_unlock(&blobs->lock);
+	fetch_free(old);
+}
+
+void fetch_forget(struct blobs *blobs, const struct blob *blob)
+{
+	for (size_t i = 0; i < RECENT; i++)
+		if (blobs->recent[i] && (!blob || blobs->recent[i]->blob == blob))
+			fetch_free(fetch_unref_locked(STEAL(blobs->recent[i])));
+}
+
+/* --- the job --- */
+
+static void fetch_publish(struct fetch *fetch)
+{
+	struct blobs *blobs = fetch->blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	fetch->ready++;
+	wait_wake(&fetch->blob->fetched);
+	pthread_mutex_unlock(&blobs->lock);
+}
+
+static void fetch_log_wrong(const struct fetch *fetch, uint32_t nr, const void *data)
+{
+	struct blob *blob = fetch->blob;
+	struct digest expected = {.algo = DIGEST_SHA256}, got;
+	char name[DIGEST_STR_MAX], want_hex[DIGEST_STR_MAX], got_hex[DIGEST_STR_MAX];
+
+	digest_of(DIGEST_SHA256, data, block_len(blob, nr), &got);
+	memcpy(expected.bytes, blob->sums->sum[nr], SUM_LEN);
+	log_error("%s/%s: blob %s: its block %u should have the digest %s and has %s",
+		  fetch->feed.store->name, fetch->feed.repo, digest_format(&blob->digest, name), nr,
+		  digest_format(&expected, want_hex), digest_format(&got, got_hex));
+}
+
+/* One block, verified. A wrong one is asked for once more: the sums are the trusted side, and what
+ * was wrong may have been the way. */
+static int fetch_block(struct fetch *fetch, uint32_t nr, bool *cached)
+{
+	struct blob *blob = fetch->blob;
+	uint8_t *data = fetch->data + (size_t)(nr - fetch->first) * CACHE_BLOCK;
+
+	for (int tries = 0; tries < 2; tries++) {
+		int r = feed_block(&fetch->feed, nr, data, &fetch->wait, cached);
+		if (r == 0 && (*cached || sums_match(blob->sums, nr, data, block_len(blob, nr))))
+			return 0;
+		feed_stop(&fetch->feed);
+		if (r == -ENODATA) {
+			memset(data, 0, CACHE_BLOCK);
+			continue;
+		}
+		if (r < 0)
+			return r;
+	}
+	stats_add(STAT_DIGEST_MISMATCHES, 1);
+	fetch_log_wrong(fetch, nr, data);
+	return -EIO;
+}
+
+static int fetch_blocks(struct fetch *fetch, bool *unkept)
+{
+	struct blob *blob = fetch->blob;
+
+	for (uint32_t i = 0; i < fetch->count; i++) {
+		uint32_t nr = fetch->first + i;
+		bool cached = false;
+
+		int r = fetch_block(fetch, nr, &cached);
+		if (r < 0)
+			return r;
+		if (!cached &&
+		    cache_write(blob->blobs->cache, &blob->id, nr,
+				fetch->data + (size_t)i * CACHE_BLOCK, block_len(blob, nr), 0) < 0)
+			*unkept = true;
+		fetch_publish(fetch);
+	}
+	return 0;
+}
+
+static void fetch_finish(struct fetch *fetch, int result, bool unkept)
+{
+	struct blob *blob = fetch->blob;
+	struct blobs *blobs = blob->blobs;
+
+	feed_stop(&fetch->feed);
+	if (unkept)
+		recent_add(blobs, fetch);
+	pthread_mutex_lock(&blobs->lock);
+	struct fetch **link = &blob->fetches;
+	while (*link != fetch)
+		link = &(*link)->next;
+	*link = fetch->next;
+	fetch->ended = true;
+	fetch->result = result;
+	wait_wake(&blob->fetched);
+	pthread_mutex_unlock(&blobs->lock);
+	fetch_unref(blobs, fetch);
+	job_end(blob);
+}
+
+static void fetch_run(struct pool_work *work)
+{
+	struct fetch *fetch = CONTAINER_OF(work, struct fetch, work);
+	bool unkept = false;
+
+	int r = fetch_blocks(fetch, &unkept);
+	stats_add(STAT_RANGE_BYTES, fetch->feed.received);
+	fetch_finish(fetch, r, unkept);
+}
+
+/* --- which blocks --- */
+
+/* How far to read beyond what is wanted: nothing, unless a reader continues where its last range
+ * ended; then ever more. Lock held. */
+static uint32_t read_ahead(const struct blob *blob, const struct want *want)
+{
+	uint32_t count = want->last - want->block + 1;
+
+	for (size_t i = 0; i < RUNS; i++)
+		if (blob->runs[i].next == want->block && want->block > 0)
+			return MIN(MAX(2 * blob->runs[i].ahead, 2 * count), FETCH_MAX);
+	return 0;
+}
+
+/* Lock held. */
+static void note_run(struct blob *blob, const struct fetch *fetch, uint32_t ahead)
+{
+	struct run *run = NULL;
+
+	for (size_t i = 0; i < RUNS; i++)
+		if (blob->runs[i].next == fetch->first && fetch->first > 0)
+			run = &blob->runs[i];
+	if (!run) {
+		run = &blob->runs[blob->next_run];
+		blob->next_run = (blob->next_run + 1) % RUNS;
+	}
+	run->next = fetch->first + fetch->count;
+	run->ahead = ahead;
+}
+
+/* The blocks from WANT's on that are missing: those of the request and AHEAD more. */
+static uint32_t missing_run(const struct blob *blob, const struct want *want, uint32_t ahead)
+{
+	uint32_t limit = MIN(want->last - want->block + 1 + ahead, FETCH_MAX);
+	uint32_t count = 1;
+
+	limit = MIN(limit, blob->nblocks - want->block);
+	while (count < limit && !cache_has(blob->blobs->cache, &blob->id, want->block + count))
+		count++;
+	return count;
+}
+
+static bool fetch_covers(const struct fetch *fetch, uint32_t nr)
+{
+	return nr >= fetch->first && nr - fetch->first < fetch->count;
+}
+
+/* A fetch in flight or kept that has or will have block NR, held. Lock held. */
+static struct fetch *fetch_find(struct blob *blob, uint32_t nr)
+{
+	struct fetch *found = NULL;
+
+	for (struct fetch *fetch = blob->fetches; fetch && !found; fetch = fetch->next)
+		if (fetch_covers(fetch, nr))
+			found = fetch;
+	for (size_t i = 0; i < RECENT && !found; i++) {
+		struct fetch *fetch = blob->blobs->recent[i];
+		if (fetch && fetch->blob == blob && fetch_covers(fetch, nr) &&
+		    nr - fetch->first < fetch->ready)
+			found = fetch;
+	}
+	if (found)
+		found->refs++;
+	return found;
+}
+
+/* Makes FRESH the fetch of its first block, without the blocks that are in flight already, and
+ * takes it; or finds that somebody was faster. Lock held. */
+static struct fetch *fetch_install(struct blob *blob, struct fetch **fresh, uint32_t ahead)
+{
+	struct fetch *fetch = fetch_find(blob, (*fresh)->first);
+
+	if (fetch)
+		return fetch;
+	fetch = STEAL(*fresh);
+	for (struct fetch *other = blob->fetches; other; other = other->next)
+		if (other->first > fetch->first)
+			fetch->count = MIN(fetch->count, other->first - fetch->first);
+	fetch->feed.end = MIN((uint64_t)(fetch->first + fetch->count) * CACHE_BLOCK, blob->size);
+	fetch->work.run = fetch_run;
+	fetch->refs = 2; /* the reader's and the job's */
+	fetch->next = blob->fetches;
+	blob->fetches = fetch;
+	note_run(blob, fetch, ahead);
+	job_begin(blob);
+	return fetch;
+}
+
+static struct fetch *fetch_start(struct blob *blob, const struct blob_id *id,
+				 const struct want *want)
+{
+	struct blobs *blobs = blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	uint32_t ahead = read_ahead(blob, want);
+	pthread_mutex_unlock(&blobs->lock);
+
+	struct fetch *fresh = fetch_new(blob, id, want->block, missing_run(blob, want, ahead));
+	if (!fresh)
+		return NULL;
+	pthread_mutex_lock(&blobs->lock);
+	struct fetch *fetch = fetch_install(blob, &fresh, ahead);
+	pthread_mutex_unlock(&blobs->lock);
+	if (!fresh && pool_submit(blobs->jobs, &fetch->work) < 0)
+		fetch_finish(fetch, -ENOMEM, false);
+	fetch_free(fresh);
+	return fetch;
+}
+
+/* --- reading --- */
+
+static ssize_t fetch_take(struct fetch *fetch, const struct want *want, struct wait *wait)
+{
+	struct blob *blob = fetch->blob;
+	uint32_t nr = want->block - fetch->first;
+	int r = 0;
+
+	pthread_mutex_lock(&blob->blobs->lock);
+	while (r == 0 && fetch->ready <= nr) {
+		r = fetch->ended ? fetch->result
+				 : wait_on(wait, &blob->fetched, &blob->blobs->lock, WAIT_FOREVER);
+	}
+	pthread_mutex_unlock(&blob->blobs->lock);
+	if (r < 0)
+		return r;
+	memcpy(want->buf, fetch->data + (size_t)nr * CACHE_BLOCK + want->off, want->len);
+	return want->len;
+}
+
+ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct want *want,
+		   struct wait *wait)
+{
+	struct blobs *blobs = blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	struct fetch *fetch = fetch_find(blob, want->block);
+	bool closing = blobs->closing;
+	pthread_mutex_unlock(&blobs->lock);
+	if (!fetch && !wait_may_block(wait))
+		return -EWOULDBLOCK;
+	if (!fetch && closing)
+		return -EINTR;
+	if (!fetch)
+		fetch = fetch_start(blob, id, want);
+	if (!fetch)
+		return -ENOMEM;
+	ssize_t n = fetch_take(fetch, want, wait);
+	fetch_unref(blobs, fetch);
+	return n;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the room `blob` share: blob.c (the table, the read paths), blob_pass.c (whole
+ * streams), blob_fetch.c (verified ranges), blob_sums.c (block sums).
+ *
+ * One lock, blobs->lock, guards the table and every field marked so below. It is held for
+ * bookkeeping only, never across the cache, a store, the log or a copy of a block.
+ *
+ * References: whoever works on a struct blob holds one reference (callers in the slow path,
+ * streams, running jobs). A blob nobody holds stays in the list for its sums, its half-done pass
+ * and its memory of failure, until BLOBS_IDLE_MAX others came after it.
+ *
+ *   a block is wanted:     in the cache as verified?   -> copy (no lock of ours)
+ *                          sums known?                 -> fetch: a range, checked by the sums
+ *                          else                        -> pass: wait for it, start or resume it
+ */
+#ifndef REGFS_BLOB_PRIV_H
+#define REGFS_BLOB_PRIV_H
+
+#include <stdatomic.h>
+
+#include "regfs/blob.h"
+
+#define SUM_LEN	       32
+#define BLOBS_IDLE_MAX 32
+#define BLOB_MAX_SIZE  ((uint64_t)1 << 40) /* 8 million blocks, 256 MiB of sums */
+#define PASS_WINDOW    32		   /* blocks that a pass keeps in memory: 4 MiB */
+#define PASS_IDLE_MS   5000		   /* a pass nobody wants is paused after that */
+#define RETRY_MS       1000		   /* a failure is repeated, not tried again, for so long */
+#define FETCH_MAX      32		   /* blocks of one range request: 4 MiB */
+#define RUNS	       4		   /* sequential readers told apart, in one blob */
+#define RECENT	       8		   /* ranges kept in memory where the cache keeps nothing */
+
+/* The SHA-256 of each block of a blob. Immutable once a blob points to it. */
+struct sums {
+	uint64_t size; /* of the blob */
+	uint32_t nblocks, cap;
+	uint8_t (*sum)[SUM_LEN];
+};
+
+struct sums *sums_new(uint64_t blob_size);
+void sums_free(struct sums *sums);
+/* Room for one more. 0 or -ENOMEM. */
+int sums_reserve(struct sums *sums);
+/* Room must have been reserved. */
+void sums_add(struct sums *sums, const void *block, size_t len);
+bool sums_match(const struct sums *sums, uint32_t nr, const void *block, size_t len);
+/* Keeps SUMS in the cache as the sums of the blob KEY; a failure only means it is not kept. */
+void sums_save(struct cache *cache, const uint8_t key[static DIGEST_KEY_LEN],
+	       const struct sums *sums);
+/* -ENOENT: none, or a damaged file (removed). -EIO: the sums of a blob of another size. */
+int sums_load(struct cache *cache, const uint8_t key[static DIGEST_KEY_LEN], uint64_t blob_size,
+	      struct sums **ret);
+
+struct blobs {
+	struct cache *cache;
+	struct pool *jobs;
+	int64_t timeout_ms; /* how long a stream that is not read holds up a pass */
+	int64_t idle_ms;    /* PASS_IDLE_MS; tests shorten it */
+	int64_t retry_ms;   /* RETRY_MS; tests shorten it */
+
+	pthread_mutex_t lock;
+	pthread_cond_t drained; /* running became 0 */
+	/* guarded by lock */
+	struct blob *first, *last; /* most recently used first */
+	unsigned idle;		   /* blobs nobody holds */
+	unsigned running;	   /* jobs */
+	bool closing;
+	struct fetch *recent[RECENT];
+	unsigned next_recent;
+};
+
+/* A sequential reader seen in a blob: where it should ask next, how far to read ahead. */
+struct run {
+	uint32_t next, ahead;
+};
+
+struct blob {
+	struct blobs *blobs;
+	struct digest digest;
+	struct cache_id id; /* CACHE_BLOB */
+	uint64_t size;
+	uint32_t nblocks;
+	/* guarded by blobs->lock */
+	struct blob *prev, *next;
+	unsigned refs;
+	struct sums *sums;     /* NULL until known; then constant */
+	struct pass *pass;     /* running or paused; owned */
+	struct fetch *fetches; /* in flight */
+	struct wait_queue fetched;
+	struct run runs[RUNS];
+	unsigned next_run;
+	int error; /* of the last pass, repeated until ... */
+	int64_t retry_ms;
+};
+
+/* The part of a block that somebody wants, and the last block of the whole request. */
+struct want {
+	uint32_t block, last;
+	size_t off, len;
+	uint8_t *buf;
+};
+
+/* A block in memory, shared by a pass's window and those who read it. */
+struct piece {
+	atomic_uint refs;
+	uint32_t block;
+	size_t len;
+	uint8_t data[CACHE_BLOCK];
+};
+
+struct piece *piece_new(void);
+void piece_unref(struct piece *piece);
+
+/* The blob's bytes in order from some block on: the verified ones that the cache holds, then
+ * one stream from the store. Belongs to one job. */
+struct feed {
+	struct blob *blob; /* borrowed */
+	struct store *store;
+	char *repo;   /* owned */
+	uint64_t end; /* the offset where it stops */
+	struct store_stream *stream;
+	uint64_t received; /* bytes from the store since the last look */
+};
+
+/* Names the source. 0 or -ENOMEM; the old one stays then. */
+int feed_source(struct feed *feed, const struct blob_id *id);
+void feed_stop(struct feed *feed); /* closes the stream; the next block opens another */
+void feed_release(struct feed *feed);
+/* Fills DATA (CACHE_BLOCK bytes) with block NR; the blocks must be asked for in order, until a
+ * feed_stop(). *RET_CACHED: it came from the cache. 0; -ENODATA: the store has fewer bytes
+ * than it should; the store's errors, -EINTR. */
+int feed_block(struct feed *feed, uint32_t nr, void *data, struct wait *wait, bool *ret_cached);
+
+static inline size_t block_len(const struct blob *blob, uint32_t nr)
+{
+	uint64_t rest = blob->size - (uint64_t)nr * CACHE_BLOCK;
+
+	return rest < CACHE_BLOCK ? rest : CACHE_BLOCK;
+}
+
+/* --- blob.c --- */
+
+/* The blob of ID, held. -EWOULDBLOCK where it is not in the list and CREATE is false. */
+int blob_hold(struct blobs *blobs, const struct blob_id *id, bool create, struct blob **ret);
+void blob_put(struct blob *blob);
+/* Counts a job of BLOB in (holding the blob for it), and out again. Lock held for the first. */
+void job_begin(struct blob *blob);
+void job_end(struct blob *blob);
+/* 1 if the sums are known (looks for their file where that makes sense), 0 if not; -EIO, logged:
+ * they are those of another size; -ENOMEM. */
+int blob_know_sums(struct blob *blob, struct wait *wait);
+/* WANT of BLOB, verified, or as it arrives if RAW. The count is all of WANT, or an error. */
+ssize_t blob_read_block(struct blob *blob, const struct blob_id *id, const struct want *want,
+			bool raw, struct wait *wait);
+
+/* --- blob_pass.c --- */
+
+/* Takes WANT from the pass over BLOB, starting or resuming it: the count; 0 when there is no need
+ * (sums are known): it can be fetched by itself; or an error. */
+ssize_t pass_read(struct blob *blob, const struct blob_id *id, const struct want *want, bool raw,
+		  struct wait *wait);
+/* A pass nobody runs or holds. */
+void pass_free(struct pass *pass);
+void pass_cancel(struct pass *pass);
+int stream_open(struct blobs *blobs, const struct blob_id *id, bool keep, struct wait *wait,
+		struct blob_stream **ret);
+
+/* --- blob_fetch.c --- */
+
+/* WANT by verified range; blob->sums is known. The count or an error. */
+ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct want *want,
+		   struct wait *wait);
+void fetch_cancel_all(struct blob *blob); /* lock held */
+/* Forgets what is kept in memory of BLOB (NULL: of all). Lock held. */
+void fetch_forget(struct blobs *blobs, const struct blob *blob);
+
+#endif
