@@ -6,13 +6,16 @@
  *
  * A path is decided from the top layer down and only layers that are needed are opened.
  *  - ".wh.NAME" hides NAME of lower layers, ".wh..wh..opq" all of the directory's lower
- *    content; both act on lower layers only, wherever they stand in the tar; names beginning with
- *    ".wh." are not shown.
+ *    content (the directory stays what lower layers say it is, unless this one names it); both act
+ * on lower layers only, wherever they stand in the tar; names beginning with ".wh." are not shown.
  *  - a non-directory hides what is below it; a directory over a non-directory hides that and
  *    everything below it.
  *  - a directory's attributes are those of the topmost layer that names it; implicit
  *    directories do not count; if no layer does: 0755 0:0 with the image's created time.
- *  - a hard link whose target is in a lower layer is that file (same node, counted).
+ *  - a hard link whose target is in a lower layer is that file (same node, counted): the target
+ *    is looked up in the merge of the layers below, through their symlinks; where there is no such
+ *    file, the name is not shown, and hides what it stands over.
+ *  - a file's link count is the number of its names in the merge.
  *
  * A node is (layer, inode): that of the topmost name for directories, that of the file itself for
  * others, so that hard links are one node. Layer numbers count from 0 at the bottom; the root is
@@ -54,26 +57,32 @@ struct rootfs_options {
 	void *arg;		    /* must outlive the rootfs */
 };
 
+/* 0, -ENOMEM, -EINVAL (too many layers; raw with other than one). */
 int rootfs_new(const struct rootfs_options *options, struct rootfs **ret);
+/* NULL is fine. */
 void rootfs_free(struct rootfs *rootfs);
 
-/* All: 0 or a count, or -ENOENT, -ENOTDIR, -EIO, -EWOULDBLOCK, -EINTR, a layer's errors. */
+/* All: 0 or a count, or -ENOENT, -ENOTDIR, -EIO, -EWOULDBLOCK, -EINTR, -ENOMEM, a layer's errors.
+ * A name over 255 bytes is -ENAMETOOLONG. */
 int rootfs_lookup(struct rootfs *rootfs, struct rootfs_node dir, const char *name, size_t len,
 		  struct wait *wait, struct rootfs_node *ret);
 /* All but st_dev. A directory's st_nlink is 2 + its subdirectories when all layers that could
  * tell are at hand, else 1 ("not known", *RET_EXACT false: ask again later). */
 int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, struct stat *ret,
 		bool *ret_exact);
-/* The caller frees *RET (NUL-terminated). */
+/* The caller frees *RET (NUL-terminated). -EINVAL for what is no symlink. */
 int rootfs_readlink(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, char **ret);
+/* Both: -EISDIR for directories, -EINVAL for other things without bytes. */
 ssize_t rootfs_read(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, void *buf,
 		    size_t len, struct wait *wait);
 int64_t rootfs_seek(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, int whence,
 		    struct wait *wait);
 
 /* Lists DIR from position POS (0 first; positions are dense, in bytewise order of names, and the
- * same over remounts), without "." and "..". FN's non-zero stops the walk and is not an error. All
- * layers that can contribute are opened in parallel first. */
+ * same over remounts), without "." and "..". FN gets each name's own position, with no lock held,
+ * and may call the rootfs; NAME is not NUL-terminated, and lives as long as the rootfs. FN's
+ * non-zero stops the walk and is not an error. All layers that can contribute are opened in
+ * parallel first. */
 typedef int rootfs_list_fn(void *arg, uint64_t pos, const char *name, size_t len,
 			   struct rootfs_node node);
 int rootfs_list(struct rootfs *rootfs, struct rootfs_node dir, uint64_t pos, rootfs_list_fn *fn,

@@ -13,8 +13,9 @@
 #include <isa-l/crc64.h>
 
 #include "../fuzz/index_exercise.h"
+#include "script.h"
 
-/* --- layers in a line --- */
+/* --- building --- */
 
 struct built {
 	struct index_builder *builder;
@@ -42,57 +43,6 @@ static int built_finish(struct built *built)
 
 	if (!err)
 		err = index_open(built->file.data, built->file.len, &built->index);
-	return err;
-}
-
-static uint32_t type_mode(char type)
-{
-	switch (type) {
-	case 'd':
-		return S_IFDIR | 0750;
-	case 'l':
-		return S_IFLNK | 0777;
-	case 'c':
-		return S_IFCHR | 0600;
-	case 'p':
-		return S_IFIFO | 0600;
-	default:
-		return S_IFREG | 0644;
-	}
-}
-
-/* Adds "TYPE PATH [ARG]" of one line: d directory, f file (its data_off is ARG), l symlink, h hard
- * link, c device, p fifo. */
-static int add_line(struct index_builder *builder, const char *line)
-{
-	char type, path[600] = "", arg[600] = "";
-	struct tar_member member = {.path = path};
-
-	assert_true(sscanf(line, " %c %599s %599s", &type, path, arg) >= 2);
-	member.mode = type_mode(type);
-	if (type == 'l')
-		member.symlink = arg;
-	if (type == 'h')
-		member.hard_link = arg;
-	if (type == 'f')
-		member.data_off = strtoull(arg, NULL, 10);
-	if (type == 'c')
-		member.rdev_major = 5;
-	return index_builder_member(builder, &member);
-}
-
-/* Members separated by ";". */
-static int add_script(struct index_builder *builder, const char *script)
-{
-	AUTO_FREE char *copy = strdup(script);
-	char *save, *line;
-	int err = 0;
-
-	assert_non_null(copy);
-	for (line = strtok_r(copy, ";", &save); line && !err; line = strtok_r(NULL, ";", &save)) {
-		if (line[strspn(line, " ")])
-			err = add_line(builder, line);
-	}
 	return err;
 }
 
@@ -170,7 +120,7 @@ static void assert_layer(const char *script, const char *expected)
 	AUTO_BUILT struct built built;
 
 	built_init(&built);
-	assert_int_equal(add_script(built.builder, script), 0);
+	assert_int_equal(script_add(built.builder, script), 0);
 	assert_int_equal(built_finish(&built), 0);
 	buf_puts(&text, "");
 	dump_dir(&built.index, INDEX_ROOT, &text);
@@ -870,7 +820,7 @@ static void test_random(void **state)
 				arg[0] = '\0';
 			snprintf(line, sizeof(line), "%c %s %s", type, path, arg);
 			buf_printf(&script, "%s; ", line);
-			assert_int_equal(add_line(built.builder, line), 0);
+			assert_int_equal(script_add(built.builder, line), 0);
 			model_add(&model, type, path, arg);
 		}
 		assert_int_equal(built_finish(&built), 0);

@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * rootfs: nodes of the merge, looked up, described and read.
+ * Knows layers as they are opened. How names are merged is known to its other files; must not know
+ * FUSE, or where layers come from.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <sys/sysmacros.h>
+
+#include "rootfs_priv.h"
+
+#define DIR_SIZE   4096 /* what directories say, as they do on common file systems */
+#define BLOCK_SIZE 4096
+
+/* --- the object --- */
+
+int rootfs_new(const struct rootfs_options *options, struct rootfs **ret)
+{
+	struct rootfs *rootfs;
+
+	if (options->nlayers > ROOTFS_MAX_LAYERS || (options->raw && options->nlayers != 1))
+		return -EINVAL;
+	rootfs = calloc(1, sizeof(*rootfs) + options->nlayers * sizeof(rootfs->layers[0]));
+	if (!rootfs)
+		return -ENOMEM;
+	rootfs->options = *options;
+	rootfs->options.identity = NULL; /* the caller's, and only needed here */
+	rootfs->ino_seed = hash64(0, options->identity, DIGEST_KEY_LEN);
+	rootfs->cache = rootfs_cache_new(options->nlayers);
+	if (!rootfs->cache) {
+		free(rootfs);
+		return -ENOMEM;
+	}
+	*ret = rootfs;
+	return 0;
+}
+
+void rootfs_free(struct rootfs *rootfs)
+{
+	if (!rootfs)
+		return;
+	rootfs_cache_free(rootfs->cache);
+	for (unsigned i = 0; i < rootfs->options.nlayers; i++)
+		layer_unref(atomic_load(&rootfs->layers[i]));
+	free(rootfs);
+}
+
+/* --- layers --- */
+
+int rootfs_layer(struct rootfs *rootfs, unsigned n, struct wait *wait, struct layer **ret)
+{
+	struct layer *layer, *none = NULL;
+	int err;
+
+	if (n >= rootfs->options.nlayers)
+		return -EIO;
+	layer = atomic_load(&rootfs->layers[n]);
+	if (!layer) {
+		if (!wait)
+			return -EWOULDBLOCK;
+		err = rootfs->options.layer(rootfs->options.arg, n, wait, &layer);
+		if (err)
+			return err;
+		if (!atomic_compare_exchange_strong(&rootfs->layers[n], &none, layer)) {
+			/* somebody else was first */
+			layer_unref(layer);
+			layer = none;
+		}
+	}
+	*ret = layer;
+	return 0;
+}
+
+int rootfs_index(struct rootfs *rootfs, unsigned n, struct wait *wait, const struct index **ret)
+{
+	struct layer *layer;
+	int err = rootfs_layer(rootfs, n, wait, &layer);
+
+	if (!err)
+		*ret = layer_index(layer);
+	return err;
+}
+
+/* RESULT, or -EIO if an index that it may come from was damaged meanwhile. */
+static int64_t settle(struct rootfs *rootfs, int64_t result)
+{
+	struct layer *layer;
+
+	for (unsigned i = 0; i < rootfs->options.nlayers; i++) {
+		layer = atomic_load(&rootfs->layers[i]);
+		if (layer && layer_broken(layer))
+			return -EIO;
+	}
+	return result;
+}
+
+static int node_inode(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
+		      struct index_inode *ret)
+{
+	const struct index *index;
+	int err = rootfs_index(rootfs, node.layer, wait, &index);
+
+	return err ? err : index_inode(index, node.ino, ret);
+}
+
+/* --- look-up --- */
+
+/* The topmost answer to NAME in DIR that is not silence: 0; 1 for a link to a lower layer;
+ * -ENOENT. */
+static int ask_parts(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
+		     const char *name, size_t len, struct wait *wait, struct rootfs_node *ret)
+{
+	const struct index *index;
+	struct layer_answer answer;
+	int err;
+
+	for (unsigned i = 0;; i++) {
+		if (i == set->n) {
+			err = rootfs_dirset_grow(rootfs, dir, set, wait);
+			if (err || i == set->n)
+				return err ? err : -ENOENT;
+		}
+		err = rootfs_index(rootfs, set->parts[i].layer, wait, &index);
+		if (!err)
+			err = rootfs_ask_name(index, set->parts[i].ino, name, len, &answer);
+		if (err)
+			return err;
+		if (answer.says != SAYS_NOTHING) {
+			*ret = (struct rootfs_node){.layer = set->parts[i].layer,
+						    .ino = answer.ino};
+			return answer.link_out;
+		}
+		if (answer.cut)
+			return -ENOENT;
+	}
+}
+
+static int look_up(struct rootfs *rootfs, struct rootfs_node dir, const char *name, size_t len,
+		   struct wait *wait, struct rootfs_node *ret)
+{
+	bool raw = rootfs->options.raw;
+	struct rootfs_node node;
+	struct dirset set;
+	int r, next;
+
+	if (len > NAME_MAX)
+		return -ENAMETOOLONG;
+	r = rootfs_dirset(rootfs, dir, wait, &set);
+	if (r)
+		return r;
+	if (!raw && rootfs_hidden_name(name, len))
+		return -ENOENT;
+	next = set.next;
+	r = ask_parts(rootfs, dir, &set, name, len, wait, &node);
+	if (set.next != next)
+		rootfs_cache_put_dir(rootfs->cache, dir, &set);
+	if (r > 0 && !raw)
+		return rootfs_follow_link(rootfs, node, wait, ret);
+	if (r < 0)
+		return r;
+	*ret = node;
+	return 0;
+}
+
+int rootfs_lookup(struct rootfs *rootfs, struct rootfs_node dir, const char *name, size_t len,
+		  struct wait *wait, struct rootfs_node *ret)
+{
+	struct rootfs_node node;
+	int err = (int)settle(rootfs, look_up(rootfs, dir, name, len, wait, &node));
+
+	if (!err)
+		*ret = node;
+	return err;
+}
+
+int rootfs_list(struct rootfs *rootfs, struct rootfs_node dir, uint64_t pos, rootfs_list_fn *fn,
+		void *arg, struct wait *wait)
+{
+	struct list_call call = {.pos = pos, .fn = fn, .arg = arg, .wait = wait};
+
+	return (int)settle(rootfs, rootfs_list_call(rootfs, dir, &call));
+}
+
+/* --- attributes --- */
+
+/* The topmost directory of a layer that an entry named, which gives the merged one its
+ * attributes: 0; 1 if there is none. An opaque one hides names, not what the directory is. */
+static int dir_source(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
+		      struct wait *wait, struct rootfs_node *ret)
+{
+	struct index_inode inode;
+	int err;
+
+	for (unsigned i = 0;; i++) {
+		if (i == set->n) {
+			err = rootfs_dirset_grow(rootfs, dir, set, wait);
+			if (err)
+				return err;
+		}
+		if (i == set->n)
+			return rootfs_buried(rootfs, dir, set->below, wait, ret);
+		err = node_inode(rootfs, set->parts[i], wait, &inode);
+		if (err)
+			return err;
+		if (!(inode.flags & INDEX_IMPLICIT)) {
+			*ret = set->parts[i];
+			return 0;
+		}
+	}
+}
+
+/* The inode whose attributes NODE shows: 0; 1 if that is none (a directory nobody named). */
+static int source(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
+		  struct rootfs_node *ret)
+{
+	struct dirset set;
+	int next, r = rootfs_dirset(rootfs, node, wait, &set);
+
+	if (r == -ENOTDIR) {
+		*ret = node;
+		return 0;
+	}
+	if (r)
+		return r;
+	next = set.next;
+	r = dir_source(rootfs, node, &set, wait, ret);
+	if (set.next != next)
+		rootfs_cache_put_dir(rootfs->cache, node, &set);
+	return r;
+}
+
+static uint64_t node_ino(const struct rootfs *rootfs, struct rootfs_node node)
+{
+	uint8_t key[] = {
+		(uint8_t)node.layer,	  (uint8_t)(node.layer >> 8), (uint8_t)node.ino,
+		(uint8_t)(node.ino >> 8), (uint8_t)(node.ino >> 16),  (uint8_t)(node.ino >> 24),
+	};
+	uint64_t ino = hash64(rootfs->ino_seed, key, sizeof(key));
+
+	return ino > 1 ? ino : ino + 2; /* 0 and 1 mean something to others */
+}
+
+static void fill_stat(const struct rootfs *rootfs, struct rootfs_node node,
+		      const struct index_inode *inode, struct stat *st)
+{
+	*st = (struct stat){
+		.st_ino = node_ino(rootfs, node),
+		.st_mode = inode->mode,
+		.st_uid = inode->uid,
+		.st_gid = inode->gid,
+		.st_blksize = BLOCK_SIZE,
+		.st_mtim = {.tv_sec = inode->mtime_sec, .tv_nsec = inode->mtime_nsec},
+	};
+	st->st_atim = st->st_ctim = st->st_mtim;
+	if (S_ISDIR(inode->mode)) {
+		st->st_size = DIR_SIZE;
+		st->st_blocks = DIR_SIZE / 512;
+	} else if (S_ISREG(inode->mode) || S_ISLNK(inode->mode)) {
+		st->st_size = (off_t)inode->size;
+	} else if (S_ISCHR(inode->mode) || S_ISBLK(inode->mode)) {
+		st->st_rdev = makedev(inode->rdev_major, inode->rdev_minor);
+	}
+}
+
+static uint64_t data_bytes(const struct index *index, const struct index_inode *inode)
+{
+	struct tar_extent extent;
+	uint64_t bytes = 0;
+
+	if (!(inode->flags & INDEX_SPARSE))
+		return inode->size;
+	for (uint32_t n = 0; index_extent(index, inode, n, &extent) == 0; n++)
+		bytes += extent.len;
+	return MIN(bytes, inode->size);
+}
+
+static int stat_file(struct rootfs *rootfs, struct rootfs_node node,
+		     const struct index_inode *inode, struct wait *wait, struct stat *ret)
+{
+	const struct index *index;
+	uint32_t nlink = inode->nlink;
+	int err = rootfs_index(rootfs, node.layer, wait, &index);
+
+	if (!err && !rootfs->options.raw)
+		err = rootfs_count_links(rootfs, node, inode, wait, &nlink);
+	if (err)
+		return err;
+	fill_stat(rootfs, node, inode, ret);
+	ret->st_nlink = nlink;
+	if (S_ISREG(inode->mode))
+		ret->st_blocks = (blkcnt_t)(data_bytes(index, inode) / 512 +
+					    (data_bytes(index, inode) % 512 != 0));
+	return 0;
+}
+
+/* 2 + the subdirectories, as far as open layers tell: 1 if they do not. */
+static int dir_nlink(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
+		     uint32_t *ret)
+{
+	int err = 0;
+
+	while (!err && set->next >= 0)
+		err = rootfs_dirset_grow(rootfs, dir, set, NULL);
+	if (err == -EWOULDBLOCK) {
+		*ret = 1;
+		return 0;
+	}
+	if (!err && set->subdirs == INDEX_NONE)
+		err = rootfs_count_subdirs(rootfs, set, &set->subdirs);
+	if (!err)
+		*ret = 2 + set->subdirs;
+	return err;
+}
+
+static int stat_dir(struct rootfs *rootfs, struct rootfs_node dir, struct wait *wait,
+		    struct stat *ret, bool *ret_exact)
+{
+	struct index_inode inode = {
+		.mode = S_IFDIR | 0755,
+		.mtime_sec = rootfs->options.created_sec,
+		.mtime_nsec = rootfs->options.created_nsec,
+	};
+	struct rootfs_node from;
+	struct dirset set;
+	uint32_t nlink, subdirs;
+	int next, r = rootfs_dirset(rootfs, dir, wait, &set);
+
+	if (r)
+		return r;
+	next = set.next;
+	subdirs = set.subdirs;
+	r = dir_source(rootfs, dir, &set, wait, &from);
+	if (!r)
+		r = node_inode(rootfs, from, wait, &inode);
+	if (r >= 0)
+		r = dir_nlink(rootfs, dir, &set, &nlink);
+	if (set.next != next || set.subdirs != subdirs)
+		rootfs_cache_put_dir(rootfs->cache, dir, &set);
+	if (r)
+		return r;
+	fill_stat(rootfs, dir, &inode, ret);
+	ret->st_nlink = nlink;
+	*ret_exact = nlink > 1;
+	return 0;
+}
+
+int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, struct stat *ret,
+		bool *ret_exact)
+{
+	struct index_inode inode = {.mode = S_IFDIR};
+	struct stat st;
+	bool exact = true;
+	int err = 0;
+
+	if (node.layer != ROOTFS_ROOT_LAYER)
+		err = node_inode(rootfs, node, wait, &inode);
+	if (!err && S_ISDIR(inode.mode))
+		err = stat_dir(rootfs, node, wait, &st, &exact);
+	else if (!err)
+		err = stat_file(rootfs, node, &inode, wait, &st);
+	err = (int)settle(rootfs, err);
+	if (err)
+		return err;
+	*ret = st;
+	*ret_exact = exact;
+	return 0;
+}
+
+int rootfs_origin(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
+		  unsigned *ret_layer)
+{
+	struct rootfs_node from = {};
+	int r = source(rootfs, node, wait, &from);
+
+	r = (int)settle(rootfs, r < 0 ? r : 0);
+	if (!r)
+		*ret_layer = from.layer;
+	return r;
+}
+
+/* --- contents --- */
+
+int rootfs_readlink(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, char **ret)
+{
+	AUTO_FREE char *copy = NULL;
+	const struct index *index;
+	struct index_inode inode;
+	const char *target;
+	size_t len;
+	int err;
+
+	if (node.layer == ROOTFS_ROOT_LAYER)
+		return -EINVAL;
+	err = rootfs_index(rootfs, node.layer, wait, &index);
+	if (!err)
+		err = index_inode(index, node.ino, &inode);
+	if (!err && !S_ISLNK(inode.mode))
+		err = -EINVAL;
+	if (!err)
+		err = index_target(index, node.ino, &target, &len);
+	if (!err) {
+		copy = malloc(len + 1);
+		if (!copy)
+			return -ENOMEM;
+		memcpy(copy, target, len);
+		copy[len] = '\0';
+	}
+	err = (int)settle(rootfs, err);
+	if (!err)
+		*ret = STEAL(copy);
+	return err;
+}
+
+/* NODE's layer, if NODE is a regular file with bytes: 1; 0 if it is an empty one. */
+static int file_layer(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
+		      struct layer **ret)
+{
+	struct index_inode inode;
+	int err;
+
+	if (node.layer == ROOTFS_ROOT_LAYER)
+		return -EISDIR;
+	err = rootfs_layer(rootfs, node.layer, wait, ret);
+	if (!err)
+		err = index_inode(layer_index(*ret), node.ino, &inode);
+	if (err)
+		return err;
+	if (!S_ISREG(inode.mode))
+		return S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
+	return inode.size > 0;
+}
+
+ssize_t rootfs_read(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, void *buf,
+		    size_t len, struct wait *wait)
+{
+	struct layer *layer;
+	ssize_t r = file_layer(rootfs, node, wait, &layer);
+
+	if (r > 0)
+		r = layer_read(layer, node.ino, off, buf, len, wait);
+	return settle(rootfs, r);
+}
+
+int64_t rootfs_seek(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, int whence,
+		    struct wait *wait)
+{
+	struct layer *layer;
+	int64_t r = file_layer(rootfs, node, wait, &layer);
+
+	if (r >= 0)
+		r = r ? layer_seek(layer, node.ino, off, whence) : -ENXIO;
+	return settle(rootfs, r);
+}
+
+/* --- extended attributes --- */
+
+static ssize_t get_xattr(struct rootfs *rootfs, struct rootfs_node node, const char *name,
+			 void *buf, size_t cap, struct wait *wait)
+{
+	const struct index *index;
+	struct rootfs_node from;
+	struct tar_xattr xattr;
+	int r = source(rootfs, node, wait, &from);
+
+	if (r)
+		return r < 0 ? r : -ENODATA;
+	r = rootfs_index(rootfs, from.layer, wait, &index);
+	for (uint32_t n = 0; !r; n++) {
+		r = index_xattr(index, from.ino, n, &xattr);
+		if (!r && strcmp(xattr.name, name) == 0)
+			break;
+	}
+	if (r || !cap)
+		return r ? r : (ssize_t)xattr.len;
+	if (xattr.len > cap)
+		return -ERANGE;
+	memcpy(buf, xattr.value, xattr.len);
+	return (ssize_t)xattr.len;
+}
+
+ssize_t rootfs_getxattr(struct rootfs *rootfs, struct rootfs_node node, const char *name, void *buf,
+			size_t cap, struct wait *wait)
+{
+	return settle(rootfs, get_xattr(rootfs, node, name, buf, cap, wait));
+}
+
+static ssize_t list_xattrs(struct rootfs *rootfs, struct rootfs_node node, char *buf, size_t cap,
+			   struct wait *wait)
+{
+	const struct index *index;
+	struct rootfs_node from;
+	struct tar_xattr xattr;
+	size_t used = 0;
+	int r = source(rootfs, node, wait, &from);
+
+	if (r)
+		return r < 0 ? r : 0;
+	r = rootfs_index(rootfs, from.layer, wait, &index);
+	for (uint32_t n = 0; !r; n++) {
+		size_t len;
+
+		r = index_xattr(index, from.ino, n, &xattr);
+		if (r)
+			break;
+		len = strlen(xattr.name) + 1;
+		if (cap && len > cap - used)
+			return -ERANGE;
+		if (cap)
+			memcpy(buf + used, xattr.name, len);
+		used += len;
+	}
+	return r == -ENODATA ? (ssize_t)used : r;
+}
+
+ssize_t rootfs_listxattr(struct rootfs *rootfs, struct rootfs_node node, char *buf, size_t cap,
+			 struct wait *wait)
+{
+	return settle(rootfs, list_xattrs(rootfs, node, buf, cap, wait));
+}
