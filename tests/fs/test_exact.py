@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rootfs is exact: what is seen through the mount is what the layers say.
+
+Hand-made layers against the tree that the specification asks for, and against umoci and podman where
+they can tell (layers.py says where not, and why); real images against both.
+"""
+import json
+
+import images
+import layers
+import lib
+import tree
+
+
+def umoci_tree(t, layout):
+    t.run("umoci", "unpack", "--image", f"{layout}:latest", t.dir / "bundle")
+    found = tree.read(t.dir / "bundle/rootfs")
+    t.run("rm", "-rf", t.dir / "bundle")
+    return found
+
+
+def podman_tree(t, layout):
+    """What podman's storage makes of it, by overlay; None where this machine cannot mount one."""
+    if not lib.shutil.which("podman") or lib.os.geteuid() != 0:
+        return None
+    place = t.dir / "podman"
+    podman = ["podman", "--root", place / "root", "--runroot", place / "run", "--tmpdir", place / "tmp",
+              "--storage-driver", "overlay", "--events-backend", "none"]
+    policy = t.dir / "policy.json"
+    policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+    if t.run(*podman, "info", status=None).returncode != 0:
+        return None
+    image = t.output(*podman, "pull", "-q", "--signature-policy", policy, f"oci:{layout}:latest").strip()
+    point = t.output(*podman, "image", "mount", image).strip()
+    try:
+        return tree.read(point)
+    finally:
+        t.run(*podman, "image", "umount", image)
+        # The storage keeps its own directory mounted on itself.
+        for point in lib.mounts_under(place):
+            t.run("umount", point)
+        t.run("rm", "-rf", place)
+
+
+def compare(got, other, differs):
+    """With another program's tree. The root has no attributes to compare unless DIFFERS has them."""
+    if other is None or isinstance(differs, str):
+        return
+    expected = tree.expect(other, differs)
+    expected[b""] = differs.get(b"", {})
+    tree.assert_equal(got, expected)
+
+
+def check_case(t, name):
+    case = layers.CASES[name]()
+    layout = t.dir / "layout"
+    case.image.write_layout(layout)
+    registry = t.registry()
+    case.image.push(registry, "hand/made", "1")
+    mount = t.mount(registry.host)
+    got = tree.read(mount.path("hand/made:1/rootfs"))
+    tree.assert_equal(got, {b"": {}} | case.tree)
+    if not isinstance(case.umoci, str):
+        lib.need("umoci")
+        lib.need_root()
+        compare(got, umoci_tree(t, layout), case.umoci)
+    if not isinstance(case.podman, str):
+        compare(got, podman_tree(t, layout), case.podman)
+
+
+def cases():
+    for name in layers.CASES:
+        yield f"hand_{name}", lambda t, name=name: check_case(t, name)
+
+
+def check_debian(t, kind):
+    debian = images.debian()
+    registry = t.registry(debian.storage)
+    mount = t.mount(registry.host)
+    got = tree.read(mount.path(f"debian:{kind}/rootfs"))
+    compare(got, debian.tree(), {})
+    return debian, mount, got
+
+
+@lib.slow
+def test_debian_gzip(t):
+    debian, mount, got = check_debian(t, "gzip")
+    compare(got, podman_tree(t, debian.layout("gzip")), {})
+    assert len(got) > 10000, len(got)
+    # The same from the saved indexes, and in another order.
+    mount.restart()
+    again = tree.read(mount.path("debian:gzip/rootfs"))
+    tree.assert_equal(again, got)
+
+
+@lib.slow
+def test_debian_zstd(t):
+    check_debian(t, "zstd")
+
+
+@lib.slow
+def test_debian_plain(t):
+    check_debian(t, "plain")
