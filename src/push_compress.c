@@ -361,7 +361,7 @@ int push_layer_send(struct push_run *run, struct push_layer *layer, const char *
 		.source = &source,
 		.share = layer->at.len,
 	};
-	err = push_send(run, &blob, wait, NULL);
+	err = push_send(run, &blob, wait);
 	if (!err)
 		layer->repo = repo;
 	return err;

@@ -174,7 +174,7 @@ static int send_config(struct push_run *run, const char *repo, const struct buf 
 	const struct push_blob blob = {
 		.repo = repo, .digest = digest, .source = &source, .share = bytes->len};
 
-	return push_send(run, &blob, run->wait, NULL);
+	return push_send(run, &blob, run->wait);
 }
 
 int push_docker(struct push_run *run, struct push_delivery *delivery)

@@ -42,10 +42,10 @@ static void meter_progress(void *arg, uint64_t bytes)
 					    (double)meter->size));
 }
 
-int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait, bool *ret_sent)
+/* Without a reason: for who may find a better one. */
+static int offer(struct push_run *run, const struct push_blob *blob, struct wait *wait)
 {
 	struct store *store = run->push->store;
-	char digest[DIGEST_STR_MAX], what[DIGEST_STR_MAX + REF_REPO_MAX + 32];
 	struct meter meter = {.push = run->push, .size = blob->source->size, .share = blob->share};
 	const struct store_put put = {
 		.digest = blob->digest,
@@ -57,18 +57,29 @@ int push_send(struct push_run *run, const struct push_blob *blob, struct wait *w
 	uint64_t size;
 
 	int err = store->ops->has_blob(store, blob->repo, blob->digest, &size, wait);
-	bool send = err == -ENOENT;
-	if (send)
+	if (err == -ENOENT)
 		err = store->ops->put_blob(store, blob->repo, &put, wait);
-	if (ret_sent)
-		*ret_sent = send;
-	if (err) {
-		snprintf(what, sizeof(what), "sending %s to %s",
-			 digest_format(blob->digest, digest), blob->repo);
-		return err == -EINTR ? err : push_fail_errno(run->push, err, what);
-	}
-	meter_set(&meter, blob->share);
-	return 0;
+	if (!err)
+		meter_set(&meter, blob->share);
+	return err;
+}
+
+static int fail_sending(struct push_run *run, const struct push_blob *blob, int err)
+{
+	char digest[DIGEST_STR_MAX], what[DIGEST_STR_MAX + REF_REPO_MAX + 32];
+
+	if (err == -EINTR)
+		return err;
+	snprintf(what, sizeof(what), "sending %s to %s", digest_format(blob->digest, digest),
+		 blob->repo);
+	return push_fail_errno(run->push, err, what);
+}
+
+int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait)
+{
+	int err = offer(run, blob, wait);
+
+	return err ? fail_sending(run, blob, err) : 0;
 }
 
 /* --- OCI: blobs as they are --- */
@@ -120,12 +131,8 @@ static int checked_finish(struct checked *checked, const struct digest *wanted, 
 	hasher_final(checked->hasher, &found);
 	if (digest_equal(&found, wanted))
 		return 0;
-	/* The store's own words about it may be first: these are better. */
-	digest_format(wanted, wanted_str);
-	log_warn("push %s: the archive's blob %s has the digest %s", checked->run->push->label,
-		 wanted_str, digest_format(&found, found_str));
-	return push_fail(checked->run->push, -EINVAL, "the archive's blob %s has another digest",
-			 wanted_str);
+	return push_fail(checked->run->push, -EINVAL, "the archive's blob %s has the digest %s",
+			 digest_format(wanted, wanted_str), digest_format(&found, found_str));
 }
 
 struct blob_task {
@@ -153,12 +160,14 @@ static int blob_run(struct push_task *task, struct wait *wait)
 
 	if (!hasher)
 		return -ENOMEM;
-	int err = push_send(blob->run, &what, wait, NULL);
+	int err = offer(blob->run, &what, wait);
 	/* A store refuses a wrong digest in its own way; whose fault it was is seen here. */
-	if (err && err != -EIO && err != -EINVAL)
-		return err;
-	int wrong = checked_finish(&checked, &part->digest, wait);
-	return wrong ? wrong : err;
+	if (!err || err == -EIO || err == -EINVAL) {
+		int wrong = checked_finish(&checked, &part->digest, wait);
+		if (wrong)
+			return wrong;
+	}
+	return err ? fail_sending(blob->run, &what, err) : 0;
 }
 
 static bool has_part(const struct archive_image *image, const struct digest *digest)

@@ -150,9 +150,8 @@ struct push_blob {
 	const struct store_source *source;
 	uint64_t share; /* of the push's total bytes */
 };
-/* Sends the blob unless the store has it. *RET_SENT (may be NULL): whether bytes were offered. */
-int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait,
-	      bool *ret_sent);
+/* Sends the blob unless the store has it. */
+int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait);
 
 /* --- push_docker.c --- */
 
