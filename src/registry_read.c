@@ -81,7 +81,8 @@ static int fetch_manifest(struct registry *registry, const struct registry_call 
 	struct store_manifest manifest = {.media_type = media_type(transfer)};
 	if (!manifest.media_type)
 		return -ENOMEM;
-	if (starts_with(manifest.media_type, DOCKER_TYPE_SCHEMA1))
+	if (!strcmp(manifest.media_type, DOCKER_TYPE_SCHEMA1) ||
+	    !strcmp(manifest.media_type, DOCKER_TYPE_SCHEMA1_SIGNED))
 		return registry_failed(registry, call, -EOPNOTSUPP,
 				       "schema 1 manifests are not supported");
 	err = http_read_all(transfer, OCI_MANIFEST_MAX, &manifest.bytes, wait);
@@ -235,6 +236,7 @@ static int probe_blob(struct registry *registry, const struct registry_call *hea
 {
 	struct registry_call call = *head;
 	call.method = HTTP_GET;
+	call.no_redirect = false;
 	call.headers = (const char *const[]){"Range: bytes=0-1", NULL};
 	call.bulk = true; /* it may come whole */
 	call.deadline_ms = registry_name_deadline(registry);
