@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "regfs/imagedir.h"
+#include "regfs/log.h"
 
 #include "names_priv.h"
 
@@ -87,9 +88,16 @@ static int imageroot_lookup(const struct node_ref *ref, const char *name, struct
 static int imageroot_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
 			  struct call *call)
 {
+	const struct imageroot *root = imageroot_of(ref);
+	char reference[REF_STR_MAX];
 	struct node_ref dir;
 	int r = imageroot_dir(imageroot_of(ref), call->wait, &dir);
 
+	/* readdir(3) takes ENOENT for the end of the directory, which would show an empty image */
+	if (r == -ENOENT) {
+		log_error("%s: no such image", ref_format(&root->ref, reference));
+		return -ENXIO;
+	}
 	return r < 0 ? r : node_list(&dir, pos, fn, arg, call);
 }
 
