@@ -297,17 +297,13 @@ static int next_entry(struct scan *scan, struct archive_entry **ret)
 {
 	int rc;
 
+	scan->header_off = (uint64_t)archive_filter_bytes(scan->archive, 0);
+	if (scan->next_off && scan->next_off != scan->header_off)
+		return damaged(scan, "the size of the member before is not that of its data");
 	scan->in_headers = true;
 	scan->header_bytes = 0;
 	rc = archive_read_next_header(scan->archive, ret);
 	scan->in_headers = false;
-	if (rc == ARCHIVE_OK || rc == ARCHIVE_WARN || rc == ARCHIVE_EOF) {
-		uint64_t header_off = (uint64_t)archive_read_header_position(scan->archive);
-
-		if (scan->next_off && scan->next_off != header_off)
-			return damaged(scan, "a size that is not that of the data");
-		scan->header_off = header_off;
-	}
 	if (rc == ARCHIVE_EOF)
 		return 0;
 	/* A name that was not converted; see the top. Other warnings tell of lost information. */

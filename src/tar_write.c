@@ -268,9 +268,11 @@ static int fill_header(struct ustar *header, const struct tar_member *member, st
 	memcpy(header->version, "00", sizeof(header->version));
 	path_fits = put_path(header, member->path);
 	link_fits = !link || put_string(header->linkname, sizeof(header->linkname), link);
-	/* Readers that know no PAX get the beginning. */
+	/* Readers that know no PAX get the beginning; libarchive needs some link for a link. */
 	if (!path_fits)
 		memcpy(header->name, member->path, sizeof(header->name));
+	if (!link_fits)
+		memcpy(header->linkname, link, sizeof(header->linkname));
 	rc = add_names(records, path_fits ? NULL : member->path, link_fits ? NULL : link);
 	if (rc == 0)
 		rc = put_device(header, member);
