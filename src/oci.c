@@ -1,238 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * oci: manifests, indexes and configs out of JSON, and what kind of thing they are. Knows the
- * OCI image-spec and Docker's schema 2. Must not know how the bytes came.
+ * oci: manifests and indexes out of JSON, and what kind of thing they are. Knows the OCI
+ * image-spec and Docker's schema 2. Must not know how the bytes came.
  */
 #include <errno.h>
 
 #include "oci_priv.h"
-
-/* --- releasing --- */
-
-static void annotations_free(struct oci_annotation *annotations, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		free(annotations[i].key);
-		free(annotations[i].value);
-	}
-	free(annotations);
-}
-
-void oci_descriptor_release(struct oci_descriptor *descriptor)
-{
-	free(descriptor->media_type);
-	free(descriptor->artifact_type);
-	oci_platform_release(&descriptor->platform);
-	annotations_free(descriptor->annotations, descriptor->nannotations);
-	json_strings_free(descriptor->urls, descriptor->nurls);
-	free(descriptor->data);
-	*descriptor = (struct oci_descriptor){0};
-}
-
-static void descriptors_free(struct oci_descriptor *descriptors, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		oci_descriptor_release(&descriptors[i]);
-	free(descriptors);
-}
 
 void oci_manifest_release(struct oci_manifest *manifest)
 {
 	free(manifest->media_type);
 	free(manifest->artifact_type);
 	oci_descriptor_release(&manifest->config);
-	descriptors_free(manifest->layers, manifest->nlayers);
-	descriptors_free(manifest->children, manifest->nchildren);
+	oci_descriptors_free(manifest->layers, manifest->nlayers);
+	oci_descriptors_free(manifest->children, manifest->nchildren);
 	if (manifest->subject)
-		descriptors_free(manifest->subject, 1);
-	annotations_free(manifest->annotations, manifest->nannotations);
+		oci_descriptors_free(manifest->subject, 1);
+	oci_annotations_free(manifest->annotations, manifest->nannotations);
 	*manifest = (struct oci_manifest){0};
 }
-
-void oci_config_release(struct oci_config *config)
-{
-	oci_platform_release(&config->platform);
-	free(config->created);
-	free(config->diff_ids);
-	for (size_t i = 0; i < config->nhistory; i++) {
-		free(config->history[i].created);
-		free(config->history[i].created_by);
-		free(config->history[i].author);
-		free(config->history[i].comment);
-	}
-	free(config->history);
-	*config = (struct oci_config){0};
-}
-
-/* --- descriptors --- */
-
-static int base64_value(char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* RFC 4648 section 4, with its padding. OUT has room for 3 bytes for each 4 of STR. False if it is
- * not that. */
-static bool base64_decode(const char *str, uint8_t *out, size_t *ret_len)
-{
-	size_t len = strlen(str), pad = 0, n = 0;
-
-	while (pad < 2 && pad < len && str[len - 1 - pad] == '=')
-		pad++;
-	if (len % 4)
-		return false;
-	for (size_t i = 0; i < len; i += 4) {
-		uint32_t bits = 0;
-
-		for (size_t j = i; j < i + 4; j++) {
-			int value = j >= len - pad ? 0 : base64_value(str[j]);
-
-			if (value < 0)
-				return false;
-			bits = bits << 6 | (uint32_t)value;
-		}
-		out[n++] = bits >> 16;
-		out[n++] = bits >> 8;
-		out[n++] = bits;
-	}
-	*ret_len = n - pad;
-	return true;
-}
-
-/* Inline content that is not what the descriptor names is left out: the blob itself will do. */
-static void parse_data(struct json_reader *reader, const cJSON *json, struct oci_descriptor *ret)
-{
-	AUTO_FREE char *encoded = JSON_STRING(reader, json, "data");
-	AUTO_FREE uint8_t *data = NULL;
-	struct digest digest;
-	size_t len;
-
-	if (!encoded)
-		return;
-	data = malloc(strlen(encoded) / 4 * 3 + 1);
-	if (!data) {
-		json_fail(reader, -ENOMEM, "out of memory");
-		return;
-	}
-	if (!base64_decode(encoded, data, &len)) {
-		json_fail(reader, -EINVAL, "\"data\" is not base64");
-		return;
-	}
-	if (len != (uint64_t)ret->size || ret->digest.algo == DIGEST_NONE)
-		return;
-	digest_of(ret->digest.algo, data, len, &digest);
-	if (!digest_equal(&digest, &ret->digest))
-		return;
-	ret->data = STEAL(data);
-	ret->data_len = len;
-}
-
-static struct oci_annotation *parse_annotations(struct json_reader *reader, const cJSON *json,
-						size_t *ret_n)
-{
-	const cJSON *map = JSON_OBJECT(reader, json, "annotations"), *child;
-	struct oci_annotation *annotations = json_elements(reader, map, sizeof(*annotations),
-							   OCI_ITEMS_MAX, ret_n);
-	size_t i = 0;
-
-	if (!annotations)
-		return NULL;
-	cJSON_ArrayForEach(child, map)
-	{
-		struct oci_annotation *annotation = &annotations[i++];
-
-		if (!cJSON_IsString(child) && !cJSON_IsNull(child)) {
-			json_fail(reader, -EINVAL, "an annotation is not a string");
-			break;
-		}
-		annotation->key = strdup(child->string);
-		annotation->value = strdup(cJSON_IsNull(child) ? "" : child->valuestring);
-		if (!annotation->key || !annotation->value) {
-			json_fail(reader, -ENOMEM, "out of memory");
-			break;
-		}
-	}
-	return annotations;
-}
-
-/* The fields of JSON that make a platform; they stand in a descriptor's platform and in a config
- * alike. */
-static void parse_platform(struct json_reader *reader, const cJSON *json, struct oci_platform *ret)
-{
-	ret->os = JSON_STRING(reader, json, "os");
-	ret->architecture = JSON_STRING(reader, json, "architecture");
-	ret->variant = JSON_STRING(reader, json, "variant");
-	ret->os_version = JSON_STRING(reader, json, "os.version");
-}
-
-static void parse_digest(struct json_reader *reader, const char *str, struct digest *ret)
-{
-	if (!str || digest_parse(str, ret))
-		json_fail(reader, -EINVAL, "a digest is missing or not valid");
-}
-
-/* image-spec, descriptor.md. RET is zeroed; what was read stays in it on errors too. */
-static void parse_descriptor(struct json_reader *reader, const cJSON *json,
-			     struct oci_descriptor *ret)
-{
-	AUTO_FREE char *digest = NULL;
-
-	if (!cJSON_IsObject(json)) {
-		json_fail(reader, -EINVAL, "a descriptor is not an object");
-		return;
-	}
-	ret->media_type = JSON_STRING(reader, json, "mediaType");
-	if (!ret->media_type)
-		ret->media_type = strdup("");
-	if (!ret->media_type)
-		json_fail(reader, -ENOMEM, "out of memory");
-	ret->artifact_type = JSON_STRING(reader, json, "artifactType");
-	digest = JSON_STRING(reader, json, "digest");
-	parse_digest(reader, digest, &ret->digest);
-	ret->size = JSON_NUMBER(reader, json, "size", -1);
-	if (ret->size < 0)
-		json_fail(reader, -EINVAL, "a size is missing or negative");
-	parse_platform(reader, JSON_OBJECT(reader, json, "platform"), &ret->platform);
-	ret->annotations = parse_annotations(reader, json, &ret->nannotations);
-	ret->urls = json_strings(reader, JSON_LIST(reader, json, "urls"), &ret->nurls,
-				 "an element of \"urls\" is not a string");
-	parse_data(reader, json, ret);
-}
-
-static struct oci_descriptor *parse_descriptors(struct json_reader *reader, const cJSON *list,
-						size_t *ret_n)
-{
-	struct oci_descriptor *descriptors = json_elements(reader, list, sizeof(*descriptors),
-							   OCI_ITEMS_MAX, ret_n);
-	const cJSON *item = list ? list->child : NULL;
-
-	for (size_t i = 0; i < *ret_n && !reader->err; i++, item = item->next)
-		parse_descriptor(reader, item, &descriptors[i]);
-	return descriptors;
-}
-
-static struct oci_descriptor *parse_subject(struct json_reader *reader, const cJSON *root)
-{
-	const cJSON *json = JSON_OBJECT(reader, root, "subject");
-	struct oci_descriptor *subject;
-
-	if (!json)
-		return NULL;
-	subject = calloc(1, sizeof(*subject));
-	if (subject)
-		parse_descriptor(reader, json, subject);
-	else
-		json_fail(reader, -ENOMEM, "out of memory");
-	return subject;
-}
-
-/* --- manifests and indexes --- */
 
 static bool is_one_of(const char *str, const char *const *table, size_t n)
 {
@@ -330,22 +116,37 @@ static char *choose_type(enum oci_kind kind, const char *body_type, const char *
 	return strdup(kind == OCI_KIND_INDEX ? OCI_TYPE_INDEX : OCI_TYPE_MANIFEST);
 }
 
+static struct oci_descriptor *parse_subject(struct json_reader *reader, const cJSON *root)
+{
+	const cJSON *json = JSON_OBJECT(reader, root, "subject");
+	struct oci_descriptor *subject;
+
+	if (!json)
+		return NULL;
+	subject = calloc(1, sizeof(*subject));
+	if (subject)
+		json_descriptor(reader, json, subject);
+	else
+		json_fail(reader, -ENOMEM, "out of memory");
+	return subject;
+}
+
 static void parse_body(struct json_reader *reader, const cJSON *root, struct oci_manifest *ret)
 {
 	ret->artifact_type = JSON_STRING(reader, root, "artifactType");
-	ret->annotations = parse_annotations(reader, root, &ret->nannotations);
+	ret->annotations = json_annotations(reader, root, &ret->nannotations);
 	ret->subject = parse_subject(reader, root);
 	if (ret->kind == OCI_KIND_INDEX) {
-		ret->children = parse_descriptors(reader, JSON_LIST(reader, root, "manifests"),
-						  &ret->nchildren);
+		ret->children = json_descriptors(reader, JSON_LIST(reader, root, "manifests"),
+						 &ret->nchildren);
 		return;
 	}
-	ret->layers = parse_descriptors(reader, JSON_LIST(reader, root, "layers"), &ret->nlayers);
+	ret->layers = json_descriptors(reader, JSON_LIST(reader, root, "layers"), &ret->nlayers);
 	if (!reader->err) {
 		const cJSON *config = JSON_OBJECT(reader, root, "config");
 
 		if (config)
-			parse_descriptor(reader, config, &ret->config);
+			json_descriptor(reader, config, &ret->config);
 		else
 			json_fail(reader, -EINVAL, "its config is missing");
 	}
@@ -385,6 +186,8 @@ int oci_manifest_parse(const char *json, size_t len, const char *served_type,
 	manifest = (struct oci_manifest){0};
 	return 0;
 }
+
+/* --- what it is --- */
 
 const char *oci_annotation(const struct oci_annotation *annotations, size_t n, const char *key)
 {
@@ -441,73 +244,15 @@ bool oci_is_image(const struct oci_manifest *manifest)
 						  "application/json"};
 	const char *config_type = manifest->config.media_type;
 
-	if (manifest->kind != OCI_KIND_MANIFEST || manifest->artifact_type)
+	if (manifest->kind != OCI_KIND_MANIFEST)
 		return false;
 	/* Signatures and attestations have an image's config, but other layers. */
 	for (size_t i = 0; i < manifest->nlayers; i++)
 		if (!oci_is_layer_type(manifest->layers[i].media_type))
 			return false;
-	return is_one_of(config_type, config_types, ARRAY_SIZE(config_types)) ||
-	       (manifest->nlayers > 0 &&
-		is_one_of(config_type, vague_types, ARRAY_SIZE(vague_types)));
-}
-
-/* --- configs --- */
-
-static void parse_diff_ids(struct json_reader *reader, const cJSON *root, struct oci_config *ret)
-{
-	const cJSON *rootfs = JSON_OBJECT(reader, root, "rootfs");
-	const cJSON *list = JSON_LIST(reader, rootfs, "diff_ids");
-	const cJSON *item = list ? list->child : NULL;
-
-	ret->diff_ids = json_elements(reader, list, sizeof(*ret->diff_ids), OCI_ITEMS_MAX,
-				      &ret->ndiff_ids);
-	for (size_t i = 0; i < ret->ndiff_ids; i++, item = item->next)
-		parse_digest(reader, cJSON_GetStringValue(item), &ret->diff_ids[i]);
-}
-
-static void parse_history(struct json_reader *reader, const cJSON *root, struct oci_config *ret)
-{
-	const cJSON *list = JSON_LIST(reader, root, "history");
-	const cJSON *item = list ? list->child : NULL;
-
-	ret->history = json_elements(reader, list, sizeof(*ret->history), OCI_HISTORY_MAX,
-				     &ret->nhistory);
-	for (size_t i = 0; i < ret->nhistory && !reader->err; i++, item = item->next) {
-		struct oci_history *history = &ret->history[i];
-
-		if (!cJSON_IsObject(item)) {
-			json_fail(reader, -EINVAL, "a step of \"history\" is not an object");
-			return;
-		}
-		history->created = JSON_STRING(reader, item, "created");
-		history->created_by = JSON_STRING(reader, item, "created_by");
-		history->author = JSON_STRING(reader, item, "author");
-		history->comment = JSON_STRING(reader, item, "comment");
-		history->empty_layer = JSON_BOOL(reader, item, "empty_layer");
-	}
-}
-
-int oci_config_parse(const char *json, size_t len, struct oci_config *ret, const char **ret_why)
-{
-	CLEANUP(oci_config_release) struct oci_config config = {0};
-	struct json_reader reader = {0};
-	AUTO_JSON cJSON *root = NULL;
-	int err = json_parse(json, len, OCI_CONFIG_MAX, &root, ret_why);
-
-	if (err)
-		return err;
-	if (!cJSON_IsObject(root))
-		json_fail(&reader, -EINVAL, "it is not an object");
-	parse_platform(&reader, root, &config.platform);
-	config.created = JSON_STRING(&reader, root, "created");
-	parse_diff_ids(&reader, root, &config);
-	parse_history(&reader, root, &config);
-	if (reader.err) {
-		*ret_why = reader.why;
-		return reader.err;
-	}
-	*ret = config;
-	config = (struct oci_config){0};
-	return 0;
+	/* What has both an artifact's type and an image's parts can be run as an image. */
+	if (is_one_of(config_type, config_types, ARRAY_SIZE(config_types)))
+		return manifest->nlayers > 0 || !manifest->artifact_type;
+	return manifest->nlayers > 0 && !manifest->artifact_type &&
+	       is_one_of(config_type, vague_types, ARRAY_SIZE(vague_types));
 }

@@ -165,14 +165,24 @@ static int add_detail(const cJSON *item, struct buf *text)
 	return buf_printf(text, " (%s)", words);
 }
 
+/* Adds an error as a whole, or not at all if there is no room. 0 or -ENOMEM. */
 static int add_error(const cJSON *item, struct buf *text)
 {
 	const char *code = text_of(item, "code"), *message = text_of(item, "message");
-	int err = text->len > 0 ? buf_puts(text, "; ") : 0;
+	size_t len = text->len;
+	int err = len > 0 ? buf_puts(text, "; ") : 0;
 
 	if (!err)
 		err = buf_printf(text, "%s%s%s", code, *code && *message ? ": " : "", message);
-	return err ? err : add_detail(item, text);
+	if (!err)
+		err = add_detail(item, text);
+	if (err == -EFBIG) {
+		text->len = len;
+		if (text->data)
+			text->data[len] = '\0';
+		return 0;
+	}
+	return err;
 }
 
 /* One line of a log, whatever the server put into it. */
@@ -203,7 +213,7 @@ char *oci_error_message(const char *json, size_t len, char ret_code[static 64])
 			break;
 		if (told++ == 0)
 			snprintf(ret_code, 64, "%s", text_of(item, "code"));
-		if (add_error(item, &text) == -ENOMEM)
+		if (add_error(item, &text))
 			return NULL;
 	}
 	flatten(&text);

@@ -76,4 +76,17 @@ void json_strings_free(char **strings, size_t n);
 void *json_elements(struct json_reader *reader, const cJSON *list, size_t size, size_t max,
 		    size_t *ret_n);
 
+/* Parts of documents. What was read before an error stays in RET, which the caller zeroes before
+ * and releases after. */
+void json_digest(struct json_reader *reader, const char *str, struct digest *ret);
+void json_platform(struct json_reader *reader, const cJSON *json, struct oci_platform *ret);
+void json_descriptor(struct json_reader *reader, const cJSON *json, struct oci_descriptor *ret);
+/* The elements of LIST, and the field "annotations" of JSON; freed by the functions below. */
+struct oci_descriptor *json_descriptors(struct json_reader *reader, const cJSON *list,
+					size_t *ret_n);
+struct oci_annotation *json_annotations(struct json_reader *reader, const cJSON *json,
+					size_t *ret_n);
+void oci_descriptors_free(struct oci_descriptor *descriptors, size_t n);
+void oci_annotations_free(struct oci_annotation *annotations, size_t n);
+
 #endif

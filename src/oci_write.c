@@ -276,10 +276,11 @@ static int put_entry(cJSON *entries, const struct oci_descriptor *descriptor, co
 	if (!entry)
 		return -ENOMEM;
 	at = ref_name ? remove_entries(entries, ref_name, NULL) : -1;
-	if (at < 0 || at >= cJSON_GetArraySize(entries))
+	if (at < 0)
 		cJSON_AddItemToArray(entries, entry);
 	else
-		cJSON_InsertItemInArray(entries, at, entry);
+		cJSON_InsertItemInArray(entries, at,
+					entry); /* at the end, if there is none at AT */
 	return 0;
 }
 

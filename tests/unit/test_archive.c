@@ -170,7 +170,8 @@ static void test_docker_links(void **state)
 	tape_init(&tape);
 	add_text(&tape, "./manifest.json", "[]");
 	add_symlink(&tape, "./one/layer.tar", "../two/./layer.tar");
-	add_hard_link(&tape, "two/layer.tar", "/hex.tar");
+	add_hard_link(&tape, "two/layer.tar", "three/layer.tar"); /* from the top, unlike: */
+	add_symlink(&tape, "three/layer.tar", "/hex.tar");
 	add_text(&tape, "./hex.tar", "old");
 	add_text(&tape, "hex.tar", "layer");
 	add_text(&tape, "c.json", CONFIG_2);
@@ -318,7 +319,7 @@ static const char *manifest_text(const struct blob *config, const struct blob *l
 
 static void add_index(struct tape *tape, const char *entries)
 {
-	char text[5000];
+	char text[20000];
 
 	snprintf(text, sizeof(text), "{\"schemaVersion\":2,\"manifests\":[%s]}", entries);
 	add_text(tape, "index.json", text);
@@ -522,6 +523,93 @@ static void test_partial_index(void **state)
 	buf_release(&tape.bytes);
 }
 
+/* docker's index of one platform that is there is pushed as it is, with what else it lists. */
+static void test_whole_index(void **state)
+{
+	static const char mark[] =
+		",\"annotations\":{\"vnd.docker.reference.type\":\"attestation-manifest\"}";
+	struct archive *archive;
+	struct tape tape;
+
+	(void)state;
+	tape_init(&tape);
+	for (int attested = 0; attested < 2; attested++) {
+		struct blob config = add_blob(&tape, "{}"), layer = add_blob(&tape, "layer");
+		struct blob other = add_blob(&tape, manifest_text(&layer, &layer)), index;
+		struct blob manifest = add_blob(&tape, manifest_text(&config, &layer));
+
+		index = add_index_blob(&tape, descriptor(&manifest, OCI_TYPE_MANIFEST, ""),
+				       attested ? descriptor(&other, OCI_TYPE_MANIFEST, mark)
+						: descriptor(&other, "application/x", ""));
+		add_docker_manifest(&tape, &config);
+		add_index(&tape, descriptor(&index, OCI_TYPE_INDEX, NAMED("1")));
+		archive = must_parse(&tape);
+		assert_int_equal(archive->images[0].nmanifests, attested ? 3 : 2);
+		assert_true(
+			has_hex(&archive->images[0].manifests[attested ? 2 : 1].digest, &index));
+		assert_int_equal(archive->images[0].nblobs, attested ? 2 : 3);
+		archive_parsed_free(archive);
+	}
+	buf_release(&tape.bytes);
+}
+
+/* A manifest of nearly 4 MiB; NUMBER makes it differ. */
+static struct blob add_large_manifest(struct tape *tape, const struct blob *config, int number)
+{
+	const size_t len = OCI_MANIFEST_MAX - 100;
+	char *text = malloc(len + 1);
+	struct blob blob;
+	int used;
+
+	assert_non_null(text);
+	memset(text, ' ', len);
+	text[len] = '\0';
+	used = snprintf(text, 1000, "{\"annotations\":{\"n\":\"%d\"},\"config\":%s}", number,
+			descriptor(config, OCI_TYPE_CONFIG, ""));
+	text[used] = ' ';
+	blob = add_blob(tape, text);
+	free(text);
+	return blob;
+}
+
+/* All manifests together are bounded; one that is listed often counts once. */
+static void test_large_manifests(void **state)
+{
+	struct blob config, manifest;
+	struct archive *archive;
+	struct tape tape;
+	char entries[20000];
+
+	(void)state;
+	tape_init(&tape);
+	tape.bytes.max = 128 * MIB;
+	for (int different = 0; different < 2; different++) {
+		size_t len = 0;
+
+		config = add_blob(&tape, "{}");
+		for (int i = 0; i < 17; i++) {
+			char name[100];
+
+			snprintf(name, sizeof(name),
+				 ",\"annotations\":{\"io.containerd.image.name\":\"n:%d\"}", i);
+			if (i == 0 || different)
+				manifest = add_large_manifest(&tape, &config, i);
+			len += snprintf(entries + len, sizeof(entries) - len, "%s%s", i ? "," : "",
+					descriptor(&manifest, OCI_TYPE_MANIFEST, name));
+		}
+		add_index(&tape, entries);
+		if (different) {
+			must_refuse(&tape, "larger than 64 MiB together");
+			continue;
+		}
+		archive = must_parse(&tape);
+		assert_int_equal(archive->nimages, 1);
+		assert_int_equal(archive->images[0].nnames, 17);
+		archive_parsed_free(archive);
+	}
+	buf_release(&tape.bytes);
+}
+
 static void test_foreign_layer(void **state)
 {
 	struct blob config, manifest, absent = blob_of("absent");
@@ -702,7 +790,8 @@ int main(void)
 		cmocka_unit_test(test_no_image),	cmocka_unit_test(test_oci),
 		cmocka_unit_test(test_oci_index),	cmocka_unit_test(test_oci_several),
 		cmocka_unit_test(test_docker_save_new), cmocka_unit_test(test_partial_index),
-		cmocka_unit_test(test_foreign_layer),	cmocka_unit_test(test_oci_refused),
+		cmocka_unit_test(test_foreign_layer),	cmocka_unit_test(test_whole_index),
+		cmocka_unit_test(test_large_manifests), cmocka_unit_test(test_oci_refused),
 		cmocka_unit_test(test_nested_indexes),	cmocka_unit_test(test_cut_off),
 		cmocka_unit_test(test_damaged),		cmocka_unit_test(test_input_fails),
 	};

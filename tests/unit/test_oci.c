@@ -161,7 +161,9 @@ static const struct {
 	{"{\"a\":\"\n\"}", "control"},
 	{"{\"a\":\"\xff\"}", "UTF-8"},
 	{"{\"a\":\"\xc0\x80\"}", "UTF-8"},
+	{"{\"a\":\"\xe0\x80\x80\"}", "UTF-8"},
 	{"{\"a\":\"\xed\xa0\x80\"}", "UTF-8"},
+	{"{\"a\":\"\xf0\x80\x80\x80\"}", "UTF-8"},
 	{"{\"a\":\"\xf4\x90\x80\x80\"}", "UTF-8"},
 	{"{\"a\":\"\xe2\x82\"}", "UTF-8"},
 	{"{\"a\":\"\\\xe2\x82\"}", "UTF-8"},
@@ -211,6 +213,7 @@ static const struct {
 	{LAYER("\"size\":1,\"data\":\"YQ=a\""), "data"},
 	{LAYER("\"size\":1,\"data\":\"YQ-_\""), "data"},
 	{LAYER("\"size\":1,\"data\":\"====\""), "data"},
+	{LAYER("\"size\":1,\"data\":\"A===\""), "data"},
 	{"{" CONFIG ",\"subject\":[]}", "subject"},
 	{"{" CONFIG ",\"subject\":{}}", "digest"},
 	{"{" CONFIG ",\"annotations\":\"x\"}", "annotations"},
@@ -357,7 +360,9 @@ static void test_is_image(void **state)
 		{NULL, OCI_TYPE_CONFIG, OCI_TYPE_LAYER_GZIP "+encrypted", false},
 		{NULL, OCI_TYPE_EMPTY, OCI_TYPE_LAYER, false},
 		{NULL, "application/vnd.cncf.helm.config.v1+json", OCI_TYPE_LAYER_GZIP, false},
-		{"application/x", OCI_TYPE_CONFIG, OCI_TYPE_LAYER, false},
+		{"application/x", OCI_TYPE_CONFIG, OCI_TYPE_LAYER, true},
+		{"application/x", OCI_TYPE_CONFIG, NULL, false},
+		{"application/x", "application/octet-stream", OCI_TYPE_LAYER, false},
 	};
 
 	(void)state;

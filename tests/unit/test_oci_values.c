@@ -183,6 +183,7 @@ static void test_times(void **state)
 		{"2024-02-29T14:34:56+02:00", 1709210096, 0},
 		{"2024-02-29T07:04:56-05:30", 1709210096, 0},
 		{"2000-12-31T23:59:60Z", 978307200, 0},
+		{"2000-02-29T00:00:00Z", 951782400, 0},
 		{"1969-12-31T23:59:59.5Z", -1, 500000000},
 		{"0001-01-01T00:00:00Z", -62135596800, 0},
 		{"0000-03-01T00:00:00Z", -62162035200, 0},
@@ -403,7 +404,7 @@ static void test_long_error(void **state)
 	(void)state;
 	text = oci_error_message(json, (size_t)len, code);
 	assert_non_null(text);
-	assert_in_range(strlen(text), 202, 1000);
+	assert_int_equal(strlen(text), 202); /* what does not fit is left out as a whole */
 	assert_int_equal(strlen(code), 63);
 	free(text);
 }
@@ -472,6 +473,8 @@ static void test_index_update(void **state)
 		 INDEX(ENTRY(HEX_A, "1") ",{\"odd\":1}")},
 		{INDEX(ENTRY(HEX_B, "0") "," ENTRY(HEX_B, "1") "," ENTRY(HEX_A, "1")), true, "1",
 		 INDEX(ENTRY(HEX_B, "0") "," ENTRY(HEX_A, "1"))},
+		{INDEX(ENTRY(HEX_B, "1") "," ENTRY(HEX_B, "0") "," ENTRY(HEX_B, "1")), true, "1",
+		 INDEX(ENTRY(HEX_A, "1") "," ENTRY(HEX_B, "0"))},
 		{INDEX(UNNAMED(HEX_A)), true, "1", INDEX(UNNAMED(HEX_A) "," ENTRY(HEX_A, "1"))},
 		{INDEX(""), true, NULL, INDEX(UNNAMED(HEX_A))},
 		{INDEX(ENTRY(HEX_A, "1")), true, NULL, INDEX(ENTRY(HEX_A, "1"))},
