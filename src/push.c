@@ -299,7 +299,7 @@ static void judge(struct push *push, int err)
 	struct push_status status;
 
 	if (err == -EINTR)
-		push_fail(push, err, "called off before the manifest was sent");
+		push_fail(push, err, "called off; what was not confirmed is as it was");
 	else if (err)
 		push_fail_errno(push, err, "the push");
 	push_status(push, &status);
