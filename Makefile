@@ -72,8 +72,12 @@ run: deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)MNT='$(MNT)' contrib/run
 
-bench: all
-	$(Q)tests/bench/run
+$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libregfs.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+bench: all $(BUILD)/bench/bench_codec
+	$(Q)tests/bench/run $(BENCH)
 
 # Fuzzers: libFuzzer with ASan+UBSan, by clang. make fuzz; make build-fuzz/fuzz_ref.
 FUZZ_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -g -O1
