@@ -155,38 +155,6 @@ static int add_time(struct buf *records, int64_t sec, uint32_t nsec)
 	return add_record(records, "mtime", text, len);
 }
 
-static bool is_utf8(const char *str)
-{
-	const uint8_t *p = (const uint8_t *)str;
-
-	while (*p) {
-		size_t more = *p < 0x80 ? 0 : *p < 0xc2 ? 4 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : 3;
-
-		/* No overlong forms, no surrogates, nothing over U+10FFFF. */
-		if (more == 4 || *p > 0xf4 || (*p == 0xe0 && p[1] < 0xa0) ||
-		    (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) ||
-		    (*p == 0xf4 && p[1] > 0x8f))
-			return false;
-		for (p++; more; more--, p++)
-			if ((*p & 0xc0) != 0x80)
-				return false;
-	}
-	return true;
-}
-
-static int add_names(struct buf *records, const char *path, const char *link)
-{
-	int rc = 0;
-
-	if ((path && !is_utf8(path)) || (link && !is_utf8(link)))
-		rc = add_text(records, "hdrcharset", "BINARY");
-	if (rc == 0 && path)
-		rc = add_text(records, "path", path);
-	if (rc == 0 && link)
-		rc = add_text(records, "linkpath", link);
-	return rc;
-}
-
 static int add_xattr(struct buf *records, const struct tar_xattr *xattr)
 {
 	AUTO_FREE char *key = NULL;
@@ -273,7 +241,11 @@ static int fill_header(struct ustar *header, const struct tar_member *member, st
 		memcpy(header->name, member->path, sizeof(header->name));
 	if (!link_fits)
 		memcpy(header->linkname, link, sizeof(header->linkname));
-	rc = add_names(records, path_fits ? NULL : member->path, link_fits ? NULL : link);
+	/* Names that are not UTF-8 stay as they are, as GNU tar and Go have them: readers take the
+	 * bytes, and GNU tar complains of "hdrcharset". */
+	rc = path_fits ? 0 : add_text(records, "path", member->path);
+	if (rc == 0 && !link_fits)
+		rc = add_text(records, "linkpath", link);
 	if (rc == 0)
 		rc = put_device(header, member);
 	if (rc == 0)

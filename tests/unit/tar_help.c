@@ -10,6 +10,9 @@
 
 #include "tar_help.h"
 
+const struct tar_member plain_member = {
+	.path = "dir/file", .mode = S_IFREG | 0644, .size = 5, .mtime_sec = 1700000000};
+
 /* --- scanning --- */
 
 struct memory {
@@ -145,6 +148,13 @@ const struct tar_member *seen_find(const struct seen *seen, const char *path)
 }
 
 /* --- making --- */
+
+void fill_name(char *name, size_t len, const char *pattern)
+{
+	for (size_t i = 0; i < len; i++)
+		name[i] = pattern[i % strlen(pattern)];
+	name[len] = '\0';
+}
 
 void add_bytes(struct buf *archive, const void *data, size_t len)
 {

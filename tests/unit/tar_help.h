@@ -5,6 +5,10 @@
 
 #include "regfs/tar.h"
 
+#define ARCHIVE_MAX (4 * MIB)
+
+extern const struct tar_member plain_member; /* a file of 5 bytes */
+
 /* What a scan found; everything is owned. */
 struct seen {
 	struct tar_member *members;
@@ -46,6 +50,8 @@ void add_raw(struct buf *archive, const struct raw_header *header);
 void fix_checksum(char *block);
 /* A PAX header of one record or several: "KEY=VALUE\n" without lengths. */
 void add_pax(struct buf *archive, const char *const *records, size_t count);
+/* LEN bytes of PATTERN, over and over, and a NUL. */
+void fill_name(char *name, size_t len, const char *pattern);
 void add_bytes(struct buf *archive, const void *data, size_t len);
 
 void assert_same_member(const struct tar_member *a, const struct tar_member *b);
