@@ -77,10 +77,12 @@ struct archive_blob {
 
 /* One image of the archive. */
 struct archive_image {
-	char **names; /* RepoTags, or the OCI ref name; may be none */
+	char **names; /* RepoTags, else containerd's name, else the OCI ref name; may be none */
 	size_t nnames;
-	/* OCI: the manifest or index to be pushed byte for byte, and for an index its
-	 * children, children first. docker save: nmanifests == 0. */
+	/* OCI: the manifest or index to be pushed byte for byte (the last), and for an index its
+	 * children before it. An index of which docker save wrote one platform alone is left out,
+	 * and that platform's manifest is the image, as for docker push. docker save before 25,
+	 * podman save: nmanifests == 0. */
 	struct archive_document {
 		struct digest digest;
 		char *media_type;

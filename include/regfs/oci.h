@@ -124,7 +124,8 @@ void oci_platform_release(struct oci_platform *platform);
 int oci_platform_host(struct oci_platform *ret);
 /* The child to use for WANT, as containerd's platforms.Only decides: same os and
  * architecture; arm variants fall back to lower ones, amd64 v2 to v1; an absent arm64
- * variant is v8. -1 if none. Attestations never match. */
+ * variant is v8. A child that is a manifest without any platform serves if no other does. -1 if
+ * none. Attestations never match. */
 ssize_t oci_platform_choose(const struct oci_manifest *index, const struct oci_platform *want);
 
 /* RFC 3339 to seconds and nanoseconds since the epoch. 0 or -EINVAL. */
