@@ -23,25 +23,32 @@ int registry_errno(int err)
 	return err == -EPROTO || err == -ECONNRESET || err == -EFBIG ? -EIO : err;
 }
 
+/* The call's URL as a line shows it: without what the line says anyway, and without its query,
+ * which carries secrets where a URL is signed. The caller frees. */
+static char *short_url(const struct registry_call *call)
+{
+	const char *url = call->url;
+	AUTO_FREE char *prefix = format("/v2/%s/", call->repo ? call->repo : "");
+	const char *at = prefix && call->repo ? strstr(url, prefix) : NULL;
+	if (at)
+		url = at + strlen(prefix);
+	return strndup(url, strcspn(url, "?"));
+}
+
 /* One line: "HOST/REPO: GET manifests/1.5: words". */
 static void log_call(const struct registry *registry, const struct registry_call *call, int err,
 		     const char *words)
 {
-	/* Of an absolute URL the query is a secret, and log.h takes it out. */
-	const char *what = call->url;
-	AUTO_FREE char *prefix = call->repo ? format("/v2/%s/", call->repo) : NULL;
-	if (prefix && starts_with(what, prefix))
-		what += strlen(prefix);
-	const char *slash = call->repo ? "/" : "";
-	const char *repo = call->repo ? call->repo : "";
+	AUTO_FREE char *url = short_url(call);
+	AUTO_FREE char *line = format("%s%s%s: %s %s: %s", registry->store.name,
+				      call->repo ? "/" : "", call->repo ? call->repo : "",
+				      method_names[call->method], url ? url : "", words);
 	bool expected = err == -ENOENT ||
 			(call->may_refuse && (err == -EOPNOTSUPP || err == -EACCES));
 	if (expected)
-		log_debug("%s%s%s: %s %s: %s", registry->store.name, slash, repo,
-			  method_names[call->method], what, words);
+		log_debug("%s", line ? line : words);
 	else
-		log_warn("%s%s%s: %s %s: %s", registry->store.name, slash, repo,
-			 method_names[call->method], what, words);
+		log_warn("%s", line ? line : words);
 }
 
 int registry_failed(const struct registry *registry, const struct registry_call *call, int err,

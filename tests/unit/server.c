@@ -76,7 +76,8 @@ static int free_port(void)
 	return ntohs(at.sin_port);
 }
 
-static int write_config(const struct server *server, bool with_delete, const char *path)
+static int write_config(const struct server *server, const struct server_docker *options,
+			const char *path)
 {
 	AUTO_FCLOSE FILE *file = fopen(path, "we");
 	if (!file)
@@ -85,8 +86,48 @@ static int write_config(const struct server *server, bool with_delete, const cha
 		"version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n"
 		"    rootdirectory: %s/data\n  delete:\n    enabled: %s\n"
 		"http:\n  addr: %s\n",
-		server->dir, with_delete ? "true" : "false", server->host);
+		server->dir, options->with_delete ? "true" : "false", server->host);
+	if (options->tls_dir)
+		fprintf(file, "  tls:\n    certificate: %s/cert.pem\n    key: %s/key.pem\n",
+			options->tls_dir, options->tls_dir);
 	return 0;
+}
+
+static int run(const char *const *argv)
+{
+	int status = -1;
+	pid_t pid = spawn(argv, -1, -1);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -EIO;
+	return status ? -EIO : 0;
+}
+
+int server_make_cert(const char *dir)
+{
+	AUTO_FREE char *cert = format("%s/cert.pem", dir);
+	AUTO_FREE char *key = format("%s/key.pem", dir);
+	const char *argv[] = {"openssl",  "req",
+			      "-x509",	  "-newkey",
+			      "rsa:2048", "-nodes",
+			      "-days",	  "2",
+			      "-subj",	  "/CN=regfs test",
+			      "-addext",  "subjectAltName=IP:127.0.0.1",
+			      "-keyout",  key,
+			      "-out",	  cert,
+			      NULL};
+	return run(argv);
+}
+
+int server_make_dir(char ret[static 64])
+{
+	const char *tmp = getenv("TMPDIR");
+	snprintf(ret, 64, "%.40s/regfs-reg-XXXXXX", tmp ? tmp : "/tmp");
+	return mkdtemp(ret) ? 0 : -errno;
+}
+
+void server_remove_dir(const char *dir)
+{
+	run((const char *const[]){"rm", "-rf", dir, NULL});
 }
 
 /* Until it takes connections, or has died. */
@@ -103,16 +144,15 @@ static int await_port(const struct server *server)
 	return -ETIMEDOUT;
 }
 
-int server_start_docker(struct server *server, bool with_delete)
+int server_start_docker(struct server *server, const struct server_docker *options)
 {
 	*server = (struct server){.in = -1, .port = free_port()};
 	snprintf(server->host, sizeof(server->host), "127.0.0.1:%d", server->port);
-	const char *tmp = getenv("TMPDIR");
-	snprintf(server->dir, sizeof(server->dir), "%.40s/regfs-reg-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(server->dir))
-		return -errno;
+	int err = server_make_dir(server->dir);
+	if (err)
+		return err;
 	AUTO_FREE char *config = format("%s/config.yml", server->dir);
-	int err = config ? write_config(server, with_delete, config) : -ENOMEM;
+	err = config ? write_config(server, options, config) : -ENOMEM;
 	if (!err) {
 		const char *argv[] = {"docker-registry", "serve", config, NULL};
 		server->pid = spawn(argv, -1, -1);
@@ -134,10 +174,8 @@ void server_stop(struct server *server)
 		kill(server->pid, SIGTERM);
 		waitpid(server->pid, NULL, 0);
 	}
-	if (server->dir[0]) {
-		pid_t pid = spawn((const char *const[]){"rm", "-rf", server->dir, NULL}, -1, -1);
-		waitpid(pid, NULL, 0);
-	}
+	if (server->dir[0])
+		server_remove_dir(server->dir);
 	*server = (struct server){.in = -1};
 }
 

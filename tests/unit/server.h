@@ -20,8 +20,17 @@ struct server {
 /* tests/fs/badregistry.py. ARGS: further arguments, NULL-terminated, or NULL. 0 or a negative
  * errno. */
 int server_start_bad(struct server *server, const char *const *args);
+struct server_docker {
+	bool with_delete;
+	const char *tls_dir; /* of server_make_cert(); NULL: plain HTTP */
+};
 /* docker-registry with an empty store; -ENOENT where it is not installed. */
-int server_start_docker(struct server *server, bool with_delete);
+int server_start_docker(struct server *server, const struct server_docker *options);
+/* A certificate for 127.0.0.1 that signs itself: DIR/cert.pem and DIR/key.pem. 0 or -EIO. */
+int server_make_cert(const char *dir);
+/* A fresh directory under $TMPDIR; removed with all that is in it. */
+int server_make_dir(char ret[static 64]);
+void server_remove_dir(const char *dir);
 void server_stop(struct server *server);
 
 /* The remote control of badregistry.py. */

@@ -308,7 +308,7 @@ static void a_huge_answer_is_refused(void **state)
 {
 	(void)state;
 	struct auth *auth = make_auth(NULL);
-	AUTO_FREE char *realm = format("\"realm\": \"http://%s/raw/100000000?\"", help.server.host);
+	AUTO_FREE char *realm = format("\"realm\": \"http://%s/raw/5000000?\"", help.server.host);
 	set(realm);
 	assert_int_equal(status_of(auth, &ask_pull), -EIO);
 	assert_true(help_logged("larger than 1 MiB"));
