@@ -54,6 +54,8 @@ static int64_t memory_skip(void *arg, int64_t len)
 
 	if (memory->options->fail_with)
 		return memory->options->fail_with;
+	if (memory->options->skip_fails_with)
+		return memory->options->skip_fails_with;
 	if (memory->off == memory->options->head && memory->zeros_left) {
 		step = MIN((uint64_t)len, memory->zeros_left);
 		memory->zeros_left -= step;

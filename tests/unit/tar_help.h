@@ -24,7 +24,8 @@ struct scan_options {
 	bool skip;	/* the source can skip */
 	uint64_t zeros; /* bytes of zeros behind the first HEAD bytes, not in memory */
 	size_t head;
-	int fail_with; /* the source's error at its end, or where it is asked to skip */
+	int skip_fails_with;
+	int fail_with; /* the source's error at its end, and where it is asked to skip */
 };
 
 void scan_bytes(const void *data, size_t len, const struct scan_options *options, struct seen *ret);

@@ -287,6 +287,55 @@ static void sizes_without_data(void **state)
 	}
 }
 
+/* In PAX a hard link may have data, in GNU's incremental archives a directory: it is passed over.
+ */
+static void data_without_size(void **state)
+{
+	static const char *const records[] = {"size=5"};
+	static const struct raw_header headers[] = {
+		{.name = "a", .type = '1', .linkname = "b"},
+		{.name = "a", .type = '5'},
+		{.name = "a", .type = 'D', .magic = "ustar  "},
+		{.name = "a", .type = '6'},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
+		AUTO_BUF struct buf archive = BUF_INIT(ARCHIVE_MAX);
+		CLEANUP(seen_release) struct seen seen;
+
+		add_pax(&archive, records, 1);
+		add_raw(&archive, &headers[i]);
+		add_bytes(&archive, "12345", 5);
+		add_bytes(&archive, (char[507]){0}, 507);
+		add_member(&archive, &plain_member, "hello");
+		add_end(&archive);
+		scan_one(&archive, &seen);
+		assert_int_equal(seen.count, 2);
+		assert_int_equal(seen.members[0].size, 0);
+		assert_same_member(&seen.members[1], &plain_member);
+	}
+}
+
+/* Only a regular file's size goes into its header. */
+static void sizes_not_written(void **state)
+{
+	static const struct tar_member members[] = {
+		{.path = "d", .mode = S_IFDIR, .size = 77},
+		{.path = "h", .mode = S_IFREG, .hard_link = "x", .size = 77},
+		{.path = "l", .mode = S_IFLNK, .symlink = "x", .size = 9 * GIB},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
+		AUTO_BUF struct buf archive = BUF_INIT(ARCHIVE_MAX);
+
+		add_member(&archive, &members[i], NULL);
+		assert_int_equal(archive.len, 512);
+		assert_memory_equal(archive.data + 124, "00000000000", 12);
+	}
+}
+
 static void old_directories(void **state)
 {
 	AUTO_BUF struct buf archive = BUF_INIT(ARCHIVE_MAX);
@@ -378,6 +427,8 @@ int main(void)
 		cmocka_unit_test(base_256_numbers),
 		cmocka_unit_test(owners_beyond_32_bits),
 		cmocka_unit_test(sizes_without_data),
+		cmocka_unit_test(data_without_size),
+		cmocka_unit_test(sizes_not_written),
 		cmocka_unit_test(old_directories),
 		cmocka_unit_test(pax_xattrs),
 		cmocka_unit_test(global_headers),

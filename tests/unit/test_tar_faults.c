@@ -107,6 +107,27 @@ static void damaged_headers(void **state)
 	}
 }
 
+/* A name or a size may be lost: what is left is not what was meant. */
+static void damaged_pax_records(void **state)
+{
+	static const char *const damage[] = {"99", "0x", "1 ", "  "};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(damage); i++) {
+		static const char *const records[] = {"path=some/other/name"};
+		AUTO_BUF struct buf archive = BUF_INIT(ARCHIVE_MAX);
+		CLEANUP(seen_release) struct seen seen;
+
+		add_pax(&archive, records, 1);
+		add_member(&archive, &plain_member, "hello");
+		add_end(&archive);
+		memcpy(archive.data + 512, damage[i], 2);
+		scan_bytes(archive.data, archive.len, NULL, &seen);
+		assert_int_equal(seen.rc, -EINVAL);
+		assert_int_equal(seen.count, 0);
+	}
+}
+
 static void what_is_no_archive(void **state)
 {
 	char noise[5000];
@@ -164,6 +185,54 @@ static void errors_of_the_source(void **state)
 		scan_bytes(archive.data, 0, &options, &empty);
 		assert_int_equal(empty.rc, -ETIMEDOUT);
 	}
+}
+
+/* A skip that fails is no skip of nothing. */
+static void errors_of_skipping(void **state)
+{
+	AUTO_BUF struct buf archive = BUF_INIT(ARCHIVE_MAX);
+	AUTO_FREE char *data = calloc(1, 2 * MIB);
+	CLEANUP(seen_release) struct seen seen;
+	struct tar_member large = plain_member;
+
+	(void)state;
+	large.size = 2 * MIB;
+	add_member(&archive, &large, data);
+	add_end(&archive);
+	scan_bytes(archive.data, archive.len, &(struct scan_options){.skip = true, .piece = 10240},
+		   &seen);
+	assert_int_equal(seen.rc, 0);
+	seen_release(&seen);
+	scan_bytes(archive.data, archive.len,
+		   &(struct scan_options){.skip = true, .piece = 10240, .skip_fails_with = -EIO},
+		   &seen);
+	assert_int_equal(seen.rc, -EIO);
+	assert_int_equal(seen.count, 1);
+}
+
+/* Larger than what libarchive gets at a time, so that a skip begins in what is at hand. */
+static void large_blocks(void **state)
+{
+	AUTO_BUF struct buf archive = BUF_INIT(2 * ARCHIVE_MAX);
+	AUTO_FREE char *data = calloc(1, 3 * MIB);
+	struct tar_member large = plain_member;
+
+	(void)state;
+	large.size = 3 * MIB - 100;
+	add_member(&archive, &large, data);
+	add_member(&archive, &plain_member, "hello");
+	add_member(&archive, &large, data);
+	add_end(&archive);
+	for (int skips = 0; skips < 2; skips++)
+		for (size_t piece = 0; piece <= 2 * MIB; piece += MIB) {
+			const struct scan_options options = {.skip = skips, .piece = piece};
+			CLEANUP(seen_release) struct seen seen;
+
+			scan_bytes(archive.data, archive.len, &options, &seen);
+			assert_int_equal(seen.rc, 0);
+			assert_int_equal(seen.count, 3);
+			assert_int_equal(seen.source_read, archive.len);
+		}
 }
 
 static ssize_t read_all(void *arg, const void **ret)
@@ -225,10 +294,12 @@ static void endless_headers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(lying_sparse_sizes),	  cmocka_unit_test(cut_off_archives),
-		cmocka_unit_test(damaged_headers),	  cmocka_unit_test(what_is_no_archive),
-		cmocka_unit_test(bytes_behind_the_end),	  cmocka_unit_test(errors_of_the_source),
-		cmocka_unit_test(callback_ends_the_scan), cmocka_unit_test(endless_headers),
+		cmocka_unit_test(lying_sparse_sizes),	cmocka_unit_test(cut_off_archives),
+		cmocka_unit_test(damaged_headers),	cmocka_unit_test(damaged_pax_records),
+		cmocka_unit_test(what_is_no_archive),	cmocka_unit_test(bytes_behind_the_end),
+		cmocka_unit_test(errors_of_the_source), cmocka_unit_test(errors_of_skipping),
+		cmocka_unit_test(large_blocks),		cmocka_unit_test(callback_ends_the_scan),
+		cmocka_unit_test(endless_headers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

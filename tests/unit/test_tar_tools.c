@@ -195,6 +195,7 @@ static void check_gnu_archive(struct work *work, const char *options, bool pax)
 		check_member(dir, &seen.members[i], archive, pax);
 	assert_int_equal(seen_find(&seen, "./sparse")->sparse, sparse);
 	assert_int_equal(seen_find(&seen, "./hole")->sparse, sparse);
+	assert_int_equal(seen_find(&seen, "./hole")->nextents, 0);
 	assert_false(seen_find(&seen, "./file")->sparse);
 }
 
