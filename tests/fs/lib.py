@@ -8,7 +8,6 @@ whether something was left behind. Waiting is always for a condition, never for 
 """
 import contextlib
 import errno
-import http.client
 import json
 import os
 import pathlib
@@ -19,6 +18,9 @@ import socket
 import subprocess
 import sys
 import time
+
+import badregistry
+import oci
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # The program under test; an ASan build of it is tested by the same suite.
@@ -164,6 +166,7 @@ class Registry:
         }))
         self.process = None
         self.marks = 0
+        self.forgotten = 0
         self.start()
 
     @property
@@ -188,29 +191,28 @@ class Registry:
         except OSError:
             return False
 
-    def request(self, method, path, body=None, headers=None):
+    def request(self, *args):
         """One request of the test's own: (status, headers, body)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        try:
-            connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            connection.close()
+        return oci.request(self, *args)
 
     def requests(self, method=None, path=r""):
-        """The requests served so far whose method and path fit: a list of (method, path, status, bytes)."""
+        """The requests served whose method and path fit: a list of (method, path, status, bytes)."""
         # The log is written when a request is done: one of our own comes after those before it.
         self.marks += 1
         mark = f"/v2/?mark={self.marks}"
         self.request("GET", mark)
         log = wait_for(lambda: (text := self.process.output()) and mark in text and text, mark)
-        found = [(m[1], m[2], int(m[3]), int(m[4])) for m in self.ACCESS.finditer(log)]
+        found = [(m[1], m[2], int(m[3]), int(m[4])) for m in self.ACCESS.finditer(log, self.forgotten)]
         return [entry for entry in found if (method is None or entry[0] == method)
                 and "?mark=" not in entry[1] and re.search(path, entry[1])]
 
     def count(self, method=None, path=r""):
         return len(self.requests(method, path))
+
+    def forget(self):
+        """What was served so far no longer counts."""
+        self.requests()
+        self.forgotten = len(self.process.output())
 
 
 class Mount:
@@ -320,8 +322,9 @@ class Test:
 
     def bad_registry(self, **options):
         """The server that misbehaves on request (badregistry.py), in this process."""
-        import badregistry  # pylint: disable=import-outside-toplevel
-        return self.stack.enter_context(badregistry.BadRegistry(**options))
+        registry = self.stack.enter_context(badregistry.BadRegistry(**options))
+        registry.forget = registry.requests.clear
+        return registry
 
     def mount(self, source=None, *args, **options):
         """Mounts SOURCE; OPTIONS are -o options (True for those without a value)."""

@@ -5,6 +5,7 @@ Knows image-spec and the push part of distribution-spec. Must not know regfs.
 """
 import gzip
 import hashlib
+import http.client
 import json
 import pathlib
 import subprocess
@@ -96,7 +97,7 @@ class Image:
         (blobs.parent.parent / "index.json").write_bytes(to_json(index))
 
     def push(self, registry, repo, tag=None):
-        """Pushes to a lib.Registry; by its digest only where there is no TAG."""
+        """Pushes to a server with a port on the loopback; by its digest only where there is no TAG."""
         for digest, data in self.blobs().items():
             push_blob(registry, repo, digest, data)
         push_manifest(registry, repo, tag or self.digest, self.manifest, MANIFEST)
@@ -114,19 +115,30 @@ def make_index(images, registry=None, repo=None, tag=None):
     return data
 
 
+def request(registry, method, path, body=None, headers=None):
+    """One request: (status, headers, body)."""
+    connection = http.client.HTTPConnection("127.0.0.1", registry.port, timeout=60)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
 def push_blob(registry, repo, digest, data):
-    if registry.request("HEAD", f"/v2/{repo}/blobs/{digest}")[0] == 200:
+    if request(registry, "HEAD", f"/v2/{repo}/blobs/{digest}")[0] == 200:
         return
-    status, headers, body = registry.request("POST", f"/v2/{repo}/blobs/uploads/", b"")
+    status, headers, body = request(registry, "POST", f"/v2/{repo}/blobs/uploads/", b"")
     assert status == 202, (status, body)
     where = urllib.parse.urlsplit(headers["Location"])
     query = "&".join(filter(None, [where.query, urllib.parse.urlencode({"digest": digest})]))
-    status, _, body = registry.request("PUT", f"{where.path}?{query}", data,
-                                       {"Content-Type": "application/octet-stream"})
+    status, _, body = request(registry, "PUT", f"{where.path}?{query}", data,
+                              {"Content-Type": "application/octet-stream"})
     assert status == 201, (status, body)
 
 
 def push_manifest(registry, repo, reference, data, media_type):
-    status, _, body = registry.request("PUT", f"/v2/{repo}/manifests/{reference}", data,
-                                       {"Content-Type": media_type})
+    status, _, body = request(registry, "PUT", f"/v2/{repo}/manifests/{reference}", data,
+                              {"Content-Type": media_type})
     assert status == 201, (status, body)

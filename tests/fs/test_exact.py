@@ -59,6 +59,9 @@ def check_case(t, name):
     case.image.push(registry, "hand/made", "1")
     mount = t.mount(registry.host)
     got = tree.read(mount.path("hand/made:1/rootfs"))
+    # The root's own attributes are known for sure when its layers are at hand: a look at an image
+    # directory fetches none.
+    got[b""] = tree.read_entry(mount.path("hand/made:1/rootfs"))[0]
     tree.assert_equal(got, {b"": {}} | case.tree)
     if not isinstance(case.umoci, str):
         lib.need("umoci")
