@@ -294,17 +294,6 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	request_start(&request, req, ino, run_fsync);
 }
 
-static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct fs *fs = fuse_req_userdata(req);
-	struct node_ref ref;
-
-	(void)fi;
-	if (inodes_get(fs->inodes, ino, &ref) == 0)
-		node_release(&ref);
-	fuse_reply_err(req, 0);
-}
-
 static int run_create(struct request *request)
 {
 	struct node_entry entry;
@@ -467,7 +456,6 @@ const struct fuse_lowlevel_ops fs_ops = {
 	.read = op_read,
 	.write = op_write,
 	.flush = op_flush,
-	.release = op_release,
 	.fsync = op_fsync,
 	.fsyncdir = op_fsync,
 	.readdir = fs_op_readdir,

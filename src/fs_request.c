@@ -254,11 +254,8 @@ static int reply_found(struct request *request, const struct node_entry *entry, 
 	r = created ? fuse_reply_create(request->req, &param, &fi)
 		    : fuse_reply_entry(request->req, &param);
 	/* The kernel gave the request up before the answer: it does not count the look-up. */
-	if (r == -ENOENT) {
+	if (r == -ENOENT)
 		inodes_forget(request->fs->inodes, param.ino, 1);
-		if (created)
-			node_release(&entry->ref);
-	}
 	return 0;
 }
 

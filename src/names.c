@@ -434,11 +434,21 @@ static void on_push(void *arg, struct wait *wait)
 	names_settle(arg, wait);
 }
 
+static void on_push_failed(void *arg, const struct node_ref *dir, const char *name)
+{
+	forget(arg, dir->node, name);
+}
+
 /* --- */
 
 struct names *names_new(const struct names_options *options)
 {
 	struct names *names = calloc(1, sizeof(*names));
+	const struct pushdirs_hooks hooks = {
+		.changed = on_push,
+		.forget = on_push_failed,
+		.arg = names,
+	};
 	struct host *host;
 
 	if (!names)
@@ -448,7 +458,7 @@ struct names *names_new(const struct names_options *options)
 	names->hosts_changed = options->context->started;
 	pthread_mutex_init(&names->lock, NULL);
 	names->answers = answers_new(names->context);
-	names->pushdirs = pushdirs_new(names->context, on_push, names);
+	names->pushdirs = pushdirs_new(names->context, &hooks);
 	if (!names->answers || !names->pushdirs ||
 	    events_subscribe(names->context->events, on_event, names) < 0) {
 		names_free(names);

@@ -321,9 +321,3 @@ int node_fsync(const struct node_ref *ref, struct call *call)
 {
 	return ref->node->ops->fsync ? ref->node->ops->fsync(ref, call) : 0;
 }
-
-void node_release(const struct node_ref *ref)
-{
-	if (ref->node->ops->release)
-		ref->node->ops->release(ref);
-}

@@ -10,7 +10,7 @@
 #include "regfs/pushdir.h"
 #include "regfs/ref.h"
 
-#define CONFIRMED_MS 60000
+#define STAYS_MS 60000
 
 /* One file under some _push. */
 struct entry {
@@ -24,8 +24,8 @@ struct entry {
 	uint64_t number;   /* in the order of creation, from 1 */
 	uint64_t ino;
 	/* guarded by pushdirs->lock */
-	unsigned opens;	      /* descriptors that create() made: the others have no release */
 	int64_t confirmed_ms; /* 0: not */
+	int64_t failed_ms;    /* of the last flush, if nothing was written since; 0: none */
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
@@ -34,21 +34,20 @@ struct entry {
 
 struct pushdirs {
 	const struct context *context;
-	void (*changed)(void *arg, struct wait *wait);
-	void *arg;
+	struct pushdirs_hooks hooks;
 	pthread_mutex_t lock;
 	struct entry *entries; /* guarded by lock */
 	uint64_t made;	       /* numbers entries; guarded by lock */
 };
 
-struct pushdirs *pushdirs_new(const struct context *context,
-			      void (*changed)(void *arg, struct wait *wait), void *arg)
+struct pushdirs *pushdirs_new(const struct context *context, const struct pushdirs_hooks *hooks)
 {
 	struct pushdirs *dirs = calloc(1, sizeof(*dirs));
 
 	if (!dirs)
 		return NULL;
-	*dirs = (struct pushdirs){.context = context, .changed = changed, .arg = arg};
+	dirs->context = context;
+	dirs->hooks = *hooks;
 	pthread_mutex_init(&dirs->lock, NULL);
 	return dirs;
 }
@@ -105,17 +104,24 @@ static void entry_unlist(struct pushdirs *dirs, struct entry *entry)
 		entry_unref(dirs, entry);
 }
 
-/* Drops what was confirmed long enough ago. */
+/* Lock held. */
+static bool is_over(const struct entry *entry, int64_t before)
+{
+	return (entry->confirmed_ms && entry->confirmed_ms < before) ||
+	       (entry->failed_ms && entry->failed_ms < before);
+}
+
+/* Drops what was confirmed, or failed and was not touched again, long enough ago. */
 static void sweep(struct pushdirs *dirs)
 {
-	int64_t before = now_ms() - CONFIRMED_MS;
+	int64_t before = now_ms() - STAYS_MS;
 	struct entry *old = NULL;
 
 	pthread_mutex_lock(&dirs->lock);
 	for (struct entry **at = &dirs->entries; *at;) {
 		struct entry *entry = *at;
 
-		if (!entry->confirmed_ms || entry->confirmed_ms > before || entry->opens) {
+		if (!is_over(entry, before)) {
 			at = &entry->next;
 			continue;
 		}
@@ -347,7 +353,6 @@ static int dir_create(const struct node_ref *ref, const char *name, mode_t mode,
 	pthread_mutex_lock(&dirs->lock);
 	entry->number = ++dirs->made;
 	entry->ino = hash64(entry->number, name, strlen(name));
-	entry->opens = 1;
 	entry->listed = true;
 	entry->refs++;
 	entry->next = dirs->entries;
@@ -455,7 +460,7 @@ static ssize_t file_write(const struct node_ref *ref, uint64_t off, const void *
 	(void)call;
 	if (n >= 0) {
 		pthread_mutex_lock(&file->dirs->lock);
-		file->entry->confirmed_ms = 0;
+		file->entry->confirmed_ms = file->entry->failed_ms = 0;
 		clock_gettime(CLOCK_REALTIME, &file->entry->mtime);
 		pthread_mutex_unlock(&file->dirs->lock);
 	}
@@ -477,7 +482,7 @@ static int file_setattr(const struct node_ref *ref, const struct node_change *ch
 	}
 	pthread_mutex_lock(&file->dirs->lock);
 	if (change->size)
-		entry->confirmed_ms = 0;
+		entry->confirmed_ms = entry->failed_ms = 0;
 	if (change->mode)
 		entry->mode = S_IFREG | (*change->mode & 07777);
 	if (change->uid)
@@ -498,13 +503,15 @@ static int file_setxattr(const struct node_ref *ref, const char *name, const voi
 	return 0;
 }
 
-/* The verdict. What was confirmed stays for a while; what failed leaves with its last close. */
+/* The verdict. What was confirmed stays for a while; what failed leaves with its last close,
+ * which the kernel's forgetting tells. */
 static int file_flush(const struct node_ref *ref, struct call *call)
 {
 	struct pushfile *file = pushfile_of(ref);
 	struct pushdirs *dirs = file->dirs;
 	struct entry *entry = file->entry;
-	bool leaves, confirmed;
+	const struct node_ref dir = {.node = ref->node->parent};
+	bool confirmed;
 	int r;
 
 	if (push_size(entry->push) && !wait_may_block(call->wait))
@@ -516,33 +523,26 @@ static int file_flush(const struct node_ref *ref, struct call *call)
 	pthread_mutex_lock(&dirs->lock);
 	if (confirmed && !entry->confirmed_ms)
 		entry->confirmed_ms = now_ms();
-	leaves = r < 0 && !entry->opens;
+	entry->failed_ms = r < 0 ? now_ms() : 0;
 	pthread_mutex_unlock(&dirs->lock);
 	if (confirmed)
-		dirs->changed(dirs->arg, call->wait);
-	if (leaves)
-		entry_unlist(dirs, entry);
+		dirs->hooks.changed(dirs->hooks.arg, call->wait);
+	if (r < 0)
+		dirs->hooks.forget(dirs->hooks.arg, &dir, entry->name);
 	return r;
-}
-
-static void file_release(const struct node_ref *ref)
-{
-	struct pushfile *file = pushfile_of(ref);
-	bool leaves;
-
-	pthread_mutex_lock(&file->dirs->lock);
-	if (file->entry->opens)
-		file->entry->opens--;
-	leaves = !file->entry->opens && !file->entry->confirmed_ms;
-	pthread_mutex_unlock(&file->dirs->lock);
-	if (leaves)
-		entry_unlist(file->dirs, file->entry);
 }
 
 static void file_free(struct node *node)
 {
 	struct pushfile *file = CONTAINER_OF(node, struct pushfile, node);
+	bool leaves;
 
+	pthread_mutex_lock(&file->dirs->lock);
+	leaves = !file->entry->confirmed_ms;
+	pthread_mutex_unlock(&file->dirs->lock);
+	/* nobody has it open, and it is no push */
+	if (leaves)
+		entry_unlist(file->dirs, file->entry);
 	entry_unref(file->dirs, file->entry);
 	free(file);
 }
@@ -557,7 +557,6 @@ static const struct node_ops pushfile_ops = {
 	.setxattr = file_setxattr,
 	.flush = file_flush,
 	.fsync = file_flush,
-	.release = file_release,
 };
 
 static int pushfile_new(struct pushdir *dir, struct entry *entry, struct node **ret)

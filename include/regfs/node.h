@@ -116,8 +116,6 @@ struct node_ops {
 	int (*flush)(const struct node_ref *ref, struct call *call);
 	/* fsync(), of a file or directory; 0. */
 	int (*fsync)(const struct node_ref *ref, struct call *call);
-	/* The end of an open file that create() made. */
-	void (*release)(const struct node_ref *ref);
 };
 
 struct nodes; /* the table */
@@ -188,6 +186,5 @@ int node_setxattr(const struct node_ref *ref, const char *name, const void *valu
 int node_removexattr(const struct node_ref *ref, const char *name, struct call *call);
 int node_flush(const struct node_ref *ref, struct call *call);
 int node_fsync(const struct node_ref *ref, struct call *call);
-void node_release(const struct node_ref *ref);
 
 #endif

@@ -10,9 +10,14 @@
 
 /* The entries of all _push directories; they outlive their nodes. */
 struct pushdirs;
-/* CHANGED is called after a push was confirmed, from the flush that confirmed it. */
-struct pushdirs *pushdirs_new(const struct context *context,
-			      void (*changed)(void *arg, struct wait *wait), void *arg);
+struct pushdirs_hooks {
+	/* After a push was confirmed, from the flush that confirmed it: may wait. */
+	void (*changed)(void *arg, struct wait *wait);
+	/* Makes the kernel forget NAME in DIR; called from a flush, which holds no directory. */
+	void (*forget)(void *arg, const struct node_ref *dir, const char *name);
+	void *arg;
+};
+struct pushdirs *pushdirs_new(const struct context *context, const struct pushdirs_hooks *hooks);
 void pushdirs_free(struct pushdirs *pushdirs);
 
 /* _push in PARENT, for STORE; REPO is NULL for a registry's. Held, interned. */
