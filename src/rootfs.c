@@ -323,7 +323,7 @@ static int stat_dir(struct rootfs *rootfs, struct rootfs_node dir, struct wait *
 	};
 	struct rootfs_node from;
 	struct dirset set;
-	uint32_t nlink, subdirs;
+	uint32_t nlink = 1, subdirs;
 	int next, r = rootfs_dirset(rootfs, dir, wait, &set);
 
 	if (r)

@@ -369,7 +369,7 @@ static int is_visible(struct rootfs *rootfs, unsigned layer, const struct index 
 	err = rootfs_find(rootfs, state, path, (size_t)len, wait, &found, &answer);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	return found.layer == layer && found.ino == name->ino && answer.end == (size_t)len;
+	return found.layer == layer && found.ino == name->ino;
 }
 
 /* Adds those names of INO of LAYER that are to be seen. */

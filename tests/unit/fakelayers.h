@@ -79,16 +79,20 @@ struct stack {
 	unsigned nlayers;
 	struct rootfs *rootfs;
 	struct wait wait;
-	/* bits by layer */
-	atomic_uint opened, prepared, closed; /* closed: not to be had without waiting */
+	/* bits by layer; closed: not to be had without waiting */
+	atomic_uint opened, prepared, closed;
+	bool coming; /* who asked for a closed one in vain gets it the next time */
 };
 
 static inline int stack_open(void *arg, unsigned n, struct wait *wait, struct layer **ret)
 {
 	struct stack *stack = arg;
 
-	if (atomic_load(&stack->closed) & 1u << n && !wait_may_block(wait))
+	if (atomic_load(&stack->closed) & 1u << n && !wait_may_block(wait)) {
+		if (stack->coming)
+			atomic_fetch_and(&stack->closed, ~(1u << n));
 		return -EWOULDBLOCK;
+	}
 	if (wait_cancelled(wait))
 		return -EINTR;
 	atomic_fetch_or(&stack->opened, 1u << n);

@@ -138,6 +138,8 @@ static void test_paths(void **state)
 	assert_layer("f ../a 1; f x/../../b 2; f x/../c/.. 3; f /.. 4; f . 5", "a=1 b=2");
 	assert_layer("d a/; f a/b 1; d c/d", "a/ a/b=1 c/! c/d/");
 	assert_layer("f b 1; f a 2; f ab 3; f a.b 4; f a/ 5", "a=5 a.b=4 ab=3 b=1");
+	assert_layer("f longername1 1; f longername 2; f longername11 3; f longername0 4",
+		     "longername=2 longername0=4 longername1=1 longername11=3");
 	assert_layer("f .wh.x 1; f d/.wh..wh..opq 2; f d/e/.whx 3",
 		     ".wh.x=1 d/!w d/.wh..wh..opq=2 d/e/! d/e/.whx=3");
 }

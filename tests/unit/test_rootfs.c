@@ -210,6 +210,10 @@ static void test_link_paths(void **state)
 	assert_merge("f e/x 1; l d/l ../e; | h b d/l/x", "b=1*2 d/777 d/l@../e e/777 e/x=1*2");
 	assert_merge("f e/x 1; l l /e | h b l/x | h c l/x", "b=1*3 c=1*3 e/777 e/x=1*3 l@/e");
 	assert_merge("l l l | h b l/x", "l@l");
+	/* a symlink that a directory above hides is none */
+	assert_merge("l d e; f e/x 1 | d d 2 | h b d/x", "d/2 e/777 e/x=1");
+	assert_merge("l d/e ../f; f f/x 1 | d d 3 | d d/e 2 | h b d/e/x",
+		     "d/3*3 d/e/2 f/777 f/x=1");
 	assert_merge("l k l; l l k | h b l/x", "k@l l@k");
 	assert_merge("f e/x 1; l l e/f/..; d e/f 2 | h b l/x",
 		     "b=1*2 e/777*3 e/f/2 e/x=1*2 l@e/f/..");
@@ -610,6 +614,36 @@ static void test_seek_in_listing(void **state)
 	}
 }
 
+/* Listings of more bytes than are kept. */
+static void test_large_listings(void **state)
+{
+	AUTO_STACK struct stack stack;
+	const unsigned n = 200000;
+
+	(void)state;
+	stack_begin(&stack);
+	for (unsigned layer = 0; layer < 2; layer++) {
+		struct index_builder *builder = index_builder_new();
+		char path[32];
+		struct tar_member member = {.path = path, .mode = S_IFREG};
+		for (unsigned i = layer; i < 3 * n; i += 2) {
+			snprintf(path, sizeof(path), "d%u/n%06u", i / n, i % n);
+			assert_int_equal(index_builder_member(builder, &member), 0);
+		}
+		stack_add(&stack, builder);
+	}
+	stack_mount(&stack, false);
+	for (unsigned i = 0; i < 12; i++) {
+		char path[32];
+		snprintf(path, sizeof(path), "d%u", i % 3);
+		struct expect expect = {.pos = i * n / 12, .left = 5};
+		assert_int_equal(rootfs_list(stack.rootfs, find(&stack, path), expect.pos,
+					     expect_name, &expect, &stack.wait),
+				 0);
+		assert_int_equal(expect.pos, i * n / 12 + 6);
+	}
+}
+
 static void test_many_dirs(void **state)
 {
 	AUTO_STACK struct stack stack;
@@ -641,6 +675,30 @@ static void test_many_dirs(void **state)
 			snprintf(path, sizeof(path), "d%u/s0/f", i);
 			assert_int_equal(stat_of(&stack, path).st_size, 8);
 		}
+	}
+}
+
+/* More linked files than counts are remembered. */
+static void test_many_links(void **state)
+{
+	AUTO_STACK struct stack stack;
+	struct index_builder *builder = index_builder_new();
+	const unsigned n = 3000;
+
+	(void)state;
+	stack_begin(&stack);
+	for (unsigned i = 0; i < n; i++) {
+		char lines[128];
+		snprintf(lines, sizeof(lines), "f a%u 1; h b%u a%u; h %s%u a%u", i, i, i,
+			 i % 3 ? "b" : "c", i, i);
+		assert_int_equal(script_add(builder, lines), 0);
+	}
+	stack_add(&stack, builder);
+	stack_mount(&stack, false);
+	for (unsigned i = 0; i < 2 * n; i++) {
+		char path[32];
+		snprintf(path, sizeof(path), "b%u", i % n);
+		assert_int_equal(stat_of(&stack, path).st_nlink, i % n % 3 ? 2 : 3);
 	}
 }
 
@@ -719,7 +777,8 @@ int main(void)
 		cmocka_unit_test(test_errors),	    cmocka_unit_test(test_stat),
 		cmocka_unit_test(test_xattrs),	    cmocka_unit_test(test_origin),
 		cmocka_unit_test(test_numbers),	    cmocka_unit_test(test_seek_in_listing),
-		cmocka_unit_test(test_many_dirs),   cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_many_dirs),   cmocka_unit_test(test_large_listings),
+		cmocka_unit_test(test_many_links),  cmocka_unit_test(test_threads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
