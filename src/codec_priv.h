@@ -37,6 +37,9 @@ enum { STEP_WAIT, STEP_MORE };
 
 static inline void decoder_consumed(struct decoder *decoder, size_t len)
 {
+	/* Before the first input there is no pointer to add to. */
+	if (!len)
+		return;
 	decoder->in += len;
 	decoder->in_len -= len;
 	decoder->in_off += len;

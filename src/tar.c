@@ -124,6 +124,8 @@ static int member_xattrs(struct scan *scan, struct archive_entry *entry, struct 
 	const void *value;
 	size_t len, first = count;
 
+	if (count == 0)
+		return 0;
 	if (count > XATTRS_MAX)
 		return damaged(scan, "too many extended attributes");
 	if (count > scan->xattrs_cap) {
