@@ -68,6 +68,8 @@ static int root_stat(const struct treedir *tree, struct node_attr *ret)
 
 	wait_init(&wait, false);
 	r = tree_stat(tree, ROOTFS_ROOT, &wait, ret);
+	if (r == 0)
+		ret->st.st_ino = tree->node.ino; /* the same, whether a layer is at hand or not */
 	if (r == -EWOULDBLOCK) {
 		context_stat(tree->context, tree->node.ino, S_IFDIR | 0755, 0, &ret->st);
 		if (image_config(tree->image, &wait, &config) == 0 && config->created)
@@ -185,6 +187,30 @@ static ssize_t origin_xattr(const struct treedir *tree, const char *name, uint64
 	return r < 0 ? r : context_xattr(created_by, buf, cap);
 }
 
+/* ls -l asks the root of a tree for ACLs and must not fetch a layer for that: until one is at hand
+ * the root has none, like a directory that nobody named. */
+static ssize_t root_getxattr(const struct treedir *tree, const char *name, void *buf, size_t cap)
+{
+	struct wait wait;
+	ssize_t r;
+
+	wait_init(&wait, false);
+	r = rootfs_getxattr(tree->rootfs, ROOTFS_ROOT, name, buf, cap, &wait);
+	wait_release(&wait);
+	return r == -EWOULDBLOCK ? -ENODATA : r;
+}
+
+static ssize_t root_listxattr(const struct treedir *tree, char *buf, size_t cap)
+{
+	struct wait wait;
+	ssize_t r;
+
+	wait_init(&wait, false);
+	r = rootfs_listxattr(tree->rootfs, ROOTFS_ROOT, buf, cap, &wait);
+	wait_release(&wait);
+	return r == -EWOULDBLOCK ? 0 : r;
+}
+
 static ssize_t tree_getxattr(const struct node_ref *ref, const char *name, void *buf, size_t cap,
 			     struct call *call)
 {
@@ -193,12 +219,18 @@ static ssize_t tree_getxattr(const struct node_ref *ref, const char *name, void 
 	if (!strcmp(name, "user.regfs.layer") || !strcmp(name, "user.regfs.layer_digest") ||
 	    !strcmp(name, "user.regfs.created_by"))
 		return origin_xattr(tree, name, ref->sub, buf, cap, call->wait);
+	if (ref->sub == 0)
+		return root_getxattr(tree, name, buf, cap);
 	return rootfs_getxattr(tree->rootfs, sub_to_node(ref->sub), name, buf, cap, call->wait);
 }
 
 static ssize_t tree_listxattr(const struct node_ref *ref, char *buf, size_t cap, struct call *call)
 {
-	return rootfs_listxattr(tree_of(ref)->rootfs, sub_to_node(ref->sub), buf, cap, call->wait);
+	const struct treedir *tree = tree_of(ref);
+
+	if (ref->sub == 0)
+		return root_listxattr(tree, buf, cap);
+	return rootfs_listxattr(tree->rootfs, sub_to_node(ref->sub), buf, cap, call->wait);
 }
 
 static void tree_free(struct node *node)
