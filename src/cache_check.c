@@ -33,7 +33,7 @@ static bool is_used(const struct cache_entry *entry)
 
 static bool is_whole(const struct cache_entry *entry)
 {
-	if (entry->state != CACHE_LIVE || entry->seal != cache_entry_seal(entry))
+	if (entry->state != CACHE_LIVE || !cache_entry_is_sealed(entry))
 		return false;
 	return cache_kind_is_file(entry->kind) || cache_kind_is_block(entry->kind);
 }
@@ -56,6 +56,17 @@ static void give_up(struct cache_entry *entry)
 	entry->owner_pid = 0;
 }
 
+static void settle_live(struct cache_table *table, uint32_t index, struct order *order)
+{
+	const struct cache_entry *entry = cache_table_at(table, index);
+	table->head->gen = MAX(table->head->gen, entry->gen);
+	cache_table_hash(table, index);
+	if (order->item)
+		order->item[order->len++] = (uint64_t)entry->stamp << 32 | index;
+	else
+		cache_table_push_lru(table, index);
+}
+
 static void settle(struct cache_table *table, uint32_t index, bool alone, struct order *order)
 {
 	struct cache_entry *entry = cache_table_at(table, index);
@@ -69,14 +80,10 @@ static void settle(struct cache_table *table, uint32_t index, bool alone, struct
 	if (!keep_live && !keep_busy)
 		give_up(entry);
 	table->head->used_pages += entry->pages;
-	if (!keep_live)
-		cache_table_push_busy(table, index);
+	if (keep_live)
+		settle_live(table, index, order);
 	else
-		cache_table_hash(table, index);
-	if (keep_live && order->item)
-		order->item[order->len++] = (uint64_t)entry->stamp << 32 | index;
-	else if (keep_live)
-		cache_table_push_lru(table, index);
+		cache_table_push_busy(table, index);
 }
 
 static int by_value(const void *a, const void *b)
@@ -86,26 +93,18 @@ static int by_value(const void *a, const void *b)
 }
 
 /* After a crash of the machine the head may be older than the entries. */
-static void renew_head(struct cache_table *table)
+static uint32_t last_used(const struct cache_table *table)
 {
-	struct cache_head *head = table->head;
-	head->fresh = 0;
-	for (uint32_t index = 1; index <= table->n; index++) {
-		const struct cache_entry *entry = cache_table_at(table, index);
-		if (!is_used(entry))
-			continue;
-		head->fresh = index;
-		if (entry->state == CACHE_LIVE && entry->seal == cache_entry_seal(entry))
-			head->gen = MAX(head->gen, entry->gen);
-	}
+	uint32_t index = table->n;
+	while (index && !is_used(cache_table_at(table, index)))
+		index--;
+	return index;
 }
 
 void cache_table_rebuild(struct cache_table *table, bool alone)
 {
 	struct cache_head *head = table->head;
-	if (alone)
-		renew_head(table);
-	head->fresh = MIN(head->fresh, table->n);
+	head->fresh = alone ? last_used(table) : MIN(head->fresh, table->n);
 	forget(table);
 	AUTO_FREE uint64_t *item = malloc(((size_t)head->fresh + 1) * sizeof(*item));
 	struct order order = {.item = item};
@@ -229,7 +228,7 @@ static bool check_sums(struct walk *walk)
 			return wrong(walk, "an entry is in no list");
 		if (entry->state != CACHE_LIVE)
 			continue;
-		if (entry->seal != cache_entry_seal(entry))
+		if (!cache_entry_is_sealed(entry))
 			return wrong(walk, "a live entry's seal is broken");
 		files += cache_kind_is_file(entry->kind);
 		blocks += cache_kind_is_block(entry->kind);

@@ -32,7 +32,9 @@ struct chunk {
 };
 
 static _Atomic(struct chunk *) chunks;
-static struct sigaction previous; /* written before the handler can run */
+/* Written before the handler can run. */
+static struct sigaction previous;
+static uintptr_t page_size;
 
 static struct range *range_of(uintptr_t addr)
 {
@@ -52,23 +54,25 @@ static struct range *range_of(uintptr_t addr)
 /* A page of zeros in the place of the one that is gone; the access is then repeated. */
 static bool patch(struct range *range, uintptr_t addr)
 {
-	uintptr_t page = addr & ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1);
-	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	uintptr_t page = addr & ~(page_size - 1);
 	__atomic_store_n(&range->broken, true, __ATOMIC_RELAXED);
-	return mmap((void *)page, size, atomic_load(&range->prot),
+	return mmap((void *)page, page_size, atomic_load(&range->prot),
 		    MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
 }
 
 static void hand_on(int sig, siginfo_t *info, void *context)
 {
+	bool sent = info->si_code <= 0; /* by kill(2), not by an access */
 	if (previous.sa_flags & SA_SIGINFO) {
 		previous.sa_sigaction(sig, info, context);
-	} else if (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN) {
+	} else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
+		previous.sa_handler(sig);
+	} else if (previous.sa_handler == SIG_DFL || !sent) {
 		/* The access is repeated, and ends the process as it would have. */
 		struct sigaction fall = {.sa_handler = SIG_DFL};
 		sigaction(sig, &fall, NULL);
-	} else {
-		previous.sa_handler(sig);
+		if (sent)
+			raise(sig);
 	}
 }
 
@@ -86,6 +90,7 @@ static void install(void)
 	struct sigaction action = {.sa_sigaction = on_sigbus,
 				   .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
 	sigemptyset(&action.sa_mask);
+	page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
 	sigaction(SIGBUS, NULL, &previous);
 	sigaction(SIGBUS, &action, NULL);
 }

@@ -303,6 +303,7 @@ static int join(struct cache_view *view, uint64_t limit_bytes, struct cache_made
 int cache_make(struct cache_view *view, uint64_t limit_bytes, struct cache_made *ret)
 {
 	struct cache_made made;
+	unlinkat(view->dir_fd, "table.new", 0); /* of a process killed while it resized */
 	view->table_fd = open_existing(view, "table");
 	view->arena_fd = open_existing(view, "arena");
 	int err = MIN(view->table_fd, view->arena_fd);

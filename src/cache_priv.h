@@ -9,8 +9,8 @@
  *   cache_make.c   making, resizing and mending the directory at open
  *   cache_view.c   one opening of the directory: its descriptors, its map, the table's lock
  *   cache_evict.c  making room: eviction, and what dead processes left behind
- *   cache.c        the public calls on blocks and files
- *   cache_admin.c  the public calls for people
+ *   cache.c        the cache as a whole: open, the current view, any entry's read and store
+ *   cache_blocks.c, cache_files.c, cache_admin.c   the public calls on blocks, on files, for people
  *
  * An entry stands for one block or one file. Entry I owns slot I of the arena for ever, so
  * there is no second allocator: a block lies in its entry's slot, an entry of a file leaves its
@@ -210,8 +210,13 @@ static inline uint32_t cache_pages(size_t len)
 }
 
 void cache_entry_id(const struct cache_entry *entry, struct cache_id *ret);
-/* Steps that rebuilding shares with the transitions above. */
 uint64_t cache_entry_seal(const struct cache_entry *entry);
+/* The table lies on the same disk as the content, and is trusted no more. */
+static inline bool cache_entry_is_sealed(const struct cache_entry *entry)
+{
+	return entry->seal == cache_entry_seal(entry);
+}
+/* Steps that rebuilding shares with the transitions above. */
 void cache_table_push_lru(struct cache_table *table, uint32_t index);
 void cache_table_push_busy(struct cache_table *table, uint32_t index);
 void cache_table_push_free(struct cache_table *table, uint32_t index);
@@ -323,8 +328,18 @@ struct cache {
 
 /* A reference to the current view; NULL while the cache is off. */
 struct cache_view *cache_get_view(struct cache *cache);
-/* Reads all of HIT into BUF (entry.len bytes); what is damaged is dropped, counted and logged.
- * 0; -ENOENT: a miss; -EAGAIN: the entry has changed meanwhile, look it up again. */
+/* The ordinary entry, else PASS's (if not 0); it counts as used. 0, -ENOENT. */
+int cache_look_up(struct cache_view *view, const struct cache_id *id, uint32_t block, uint64_t pass,
+		  struct cache_hit *ret);
+/* Reading HIT's bytes ended with ERR. What is damaged is dropped, counted and logged. 0; -ENOENT: a
+ * miss; -EAGAIN: the entry has changed meanwhile, look it up again. */
+int cache_judge(struct cache_view *view, const struct cache_hit *hit, int err);
+#define CACHE_READ_TRIES 4 /* for an entry that is replaced again and again */
+/* Reads all of HIT into BUF (entry.len bytes), and judges it. */
 int cache_read_hit(struct cache_view *view, const struct cache_hit *hit, void *buf);
+/* What cache_store wants: an ordinary entry; set its pass for a tentative one. */
+struct cache_entry cache_want(const struct cache_id *id, uint32_t block, size_t len);
+/* Keeps WANT's len bytes at DATA. 0 or a negative errno: it is not kept. */
+int cache_store(struct cache *cache, struct cache_entry *want, const void *data);
 
 #endif

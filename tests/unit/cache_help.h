@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache_help: what the two tests of the cache share: a directory, contents that tell which
- * block they belong to, and the disk space a directory takes.
+ * cache_help: what the tests of the cache share: a directory, contents that tell which block they
+ * belong to, the disk space a directory takes, random load, and children.
  */
 #ifndef REGFS_TEST_CACHE_HELP_H
 #define REGFS_TEST_CACHE_HELP_H
@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "../../src/cache_priv.h"
 #include "regfs/log.h"
@@ -188,6 +189,85 @@ HELP void scribble(const char *path, off_t at, const char *bytes)
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, bytes, strlen(bytes), at), (ssize_t)strlen(bytes));
 	close(fd);
+}
+
+/* In a child an assertion must not return into cmocka. */
+#define CHECK(cond)                                                                                \
+	do {                                                                                       \
+		if (!(cond)) {                                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                 \
+			_exit(1);                                                                  \
+		}                                                                                  \
+	} while (0)
+
+#define SKIPPED 77
+#define LIMIT	(3 * MIB)
+
+HELP int wait_for(pid_t pid)
+{
+	int status = 0;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+/* Runs FN in a child; 0, SKIPPED or what went wrong. */
+HELP int in_child(void (*fn)(const struct place *), const struct place *place)
+{
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == 0) {
+		fn(place);
+		_exit(0);
+	}
+	int status = wait_for(pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* --- load --- */
+
+#define IDS    24
+#define BLOCKS 4
+
+HELP size_t len_of(uint64_t n, uint32_t block)
+{
+	return block ? CACHE_BLOCK : 1 + n * 4000;
+}
+
+/* One random call; negative if a read was wrong. */
+HELP int one_step(struct cache *cache, unsigned *seed)
+{
+	uint64_t n = (uint64_t)rand_r(seed) % IDS;
+	uint32_t block = (uint32_t)rand_r(seed) % BLOCKS;
+	struct cache_id id = id_of(CACHE_BLOB, n), file = id_of(CACHE_INDEX, n);
+	size_t len = len_of(n, block);
+	switch (rand_r(seed) % 6) {
+	case 0:
+		put_file(cache, &file, 0, len_of(n, 0));
+		return 0;
+	case 1:
+		return look_file(cache, &file, 0, len_of(n, 0));
+	case 2:
+		put_block(cache, &id, block, len, n + 1);
+		cache_commit(cache, &id, BLOCKS, n + 1);
+		return 0;
+	case 3:
+		return look(cache, &id, block, len, 0);
+	default:
+		put_block(cache, &id, block, len, 0);
+		return 0;
+	}
+}
+
+HELP void all_right(struct cache *cache)
+{
+	assert_int_equal(cache_check(cache), 0);
+	for (uint64_t n = 0; n < IDS; n++) {
+		struct cache_id id = id_of(CACHE_BLOB, n), file = id_of(CACHE_INDEX, n);
+		assert_true(look_file(cache, &file, 0, len_of(n, 0)) >= 0);
+		for (uint32_t block = 0; block < BLOCKS; block++)
+			assert_true(look(cache, &id, block, len_of(n, block), 0) >= 0);
+	}
 }
 
 #endif

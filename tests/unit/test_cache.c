@@ -7,14 +7,14 @@
 
 #include "cache_help.h"
 
-#define LIMIT (16 * MIB)
+#define ROOMY (16 * MIB)
 
 /* --- blocks --- */
 
 static void test_block_round_trip(void **state)
 {
 	const struct place *place = *state;
-	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache *cache = open_cache(place->cache, ROOMY);
 	struct cache_id id = id_of(CACHE_BLOB, 1), other = id_of(CACHE_DECODED, 1);
 	static const size_t lens[] = {0, 1, 4095, 4096, 4097, CACHE_BLOCK - 1, CACHE_BLOCK};
 	for (uint32_t i = 0; i < ARRAY_SIZE(lens); i++) {
@@ -30,7 +30,7 @@ static void test_block_round_trip(void **state)
 	assert_int_equal(put_block(cache, &file, 0, 10, 0), -EINVAL);
 	close_cache(cache);
 	/* and still there for the next one */
-	cache = open_cache(place->cache, LIMIT);
+	cache = open_cache(place->cache, ROOMY);
 	for (uint32_t i = 0; i < ARRAY_SIZE(lens); i++)
 		assert_int_equal(look(cache, &id, i, lens[i], 0), 1);
 	close_cache(cache);
@@ -39,7 +39,7 @@ static void test_block_round_trip(void **state)
 static void test_block_parts(void **state)
 {
 	const struct place *place = *state;
-	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache *cache = open_cache(place->cache, ROOMY);
 	struct cache_id id = id_of(CACHE_BLOB, 1);
 	char *want = malloc(CACHE_BLOCK), *got = malloc(CACHE_BLOCK);
 	fill(&id, 3, 0, want, 70000);
@@ -61,7 +61,7 @@ static void test_block_parts(void **state)
 static void test_verified_block_is_left_alone(void **state)
 {
 	const struct place *place = *state;
-	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache *cache = open_cache(place->cache, ROOMY);
 	struct cache_id id = id_of(CACHE_BLOB, 1);
 	assert_int_equal(put_block(cache, &id, 0, 1000, 0), 0);
 	assert_int_equal(cache_write(cache, &id, 0, "wrong", 5, 0), 0);
@@ -78,8 +78,8 @@ static void test_verified_block_is_left_alone(void **state)
 static void test_tentative(void **state)
 {
 	const struct place *place = *state;
-	struct cache *cache = open_cache(place->cache, LIMIT);
-	struct cache *another = open_cache(place->cache, LIMIT);
+	struct cache *cache = open_cache(place->cache, ROOMY);
+	struct cache *another = open_cache(place->cache, ROOMY);
 	struct cache_id id = id_of(CACHE_BLOB, 1);
 	uint64_t pass = cache_pass_new(cache), other = cache_pass_new(another);
 	assert_true(pass && other && pass != other);
@@ -114,7 +114,7 @@ static void test_tentative(void **state)
 static void test_drop(void **state)
 {
 	const struct place *place = *state;
-	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache *cache = open_cache(place->cache, ROOMY);
 	struct cache_id id = id_of(CACHE_BLOB, 1), other = id_of(CACHE_BLOB, 2);
 	static const uint32_t nblocks[] = {50, UINT32_MAX};
 	for (size_t round = 0; round < ARRAY_SIZE(nblocks); round++) {
@@ -145,7 +145,7 @@ static void test_drop(void **state)
 static void test_files(void **state)
 {
 	const struct place *place = *state;
-	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache *cache = open_cache(place->cache, ROOMY);
 	struct cache_id id = id_of(CACHE_MANIFEST, 1), name = id_of(CACHE_NAME, 1);
 	assert_int_equal(look_file(cache, &id, 0, 10), 0);
 	static const size_t lens[] = {0, 1, 4096, 300000};
@@ -174,7 +174,7 @@ static void test_files(void **state)
 static void test_map(void **state)
 {
 	const struct place *place = *state;
-	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache *cache = open_cache(place->cache, ROOMY);
 	struct cache_id id = id_of(CACHE_INDEX, 1);
 	struct cache_map map = {0}, empty;
 	cache_unmap(&map);
@@ -416,7 +416,7 @@ struct worker {
 	unsigned seed, wrong;
 };
 
-static void one_step(struct worker *worker)
+static void worker_step(struct worker *worker)
 {
 	uint64_t n = (uint64_t)rand_r(&worker->seed) % 40;
 	uint32_t block = (uint32_t)rand_r(&worker->seed) % 4;
@@ -457,7 +457,7 @@ static void one_step(struct worker *worker)
 static void *work(void *arg)
 {
 	for (int i = 0; i < 1500; i++)
-		one_step(arg);
+		worker_step(arg);
 	return NULL;
 }
 
