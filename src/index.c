@@ -43,40 +43,33 @@ static bool load_u32(const struct index *index, enum index_section section, uint
 	return true;
 }
 
+/* Converted in place: on most machines nothing is left to do. */
 static bool load_inode(const struct index *index, uint32_t ino, struct index_inode_rec *ret)
 {
-	struct index_inode_rec rec;
-
-	if (!load(index, SECTION_INODES, ino, &rec, sizeof(rec)))
+	if (!load(index, SECTION_INODES, ino, ret, sizeof(*ret)))
 		return false;
-	*ret = (struct index_inode_rec){
-		.mtime_sec = (int64_t)le64toh((uint64_t)rec.mtime_sec),
-		.size = le64toh(rec.size),
-		.data = le64toh(rec.data),
-		.mtime_nsec = le32toh(rec.mtime_nsec),
-		.attr = le32toh(rec.attr),
-		.name = le32toh(rec.name),
-		.nlink = le32toh(rec.nlink),
-		.first_child = le32toh(rec.first_child),
-	};
+	ret->mtime_sec = (int64_t)le64toh((uint64_t)ret->mtime_sec);
+	ret->size = le64toh(ret->size);
+	ret->data = le64toh(ret->data);
+	ret->mtime_nsec = le32toh(ret->mtime_nsec);
+	ret->attr = le32toh(ret->attr);
+	ret->name = le32toh(ret->name);
+	ret->nlink = le32toh(ret->nlink);
+	ret->first_child = le32toh(ret->first_child);
 	return true;
 }
 
 static bool load_attr(const struct index *index, uint32_t at, struct index_attr_rec *ret)
 {
-	struct index_attr_rec rec;
-
-	if (!load(index, SECTION_ATTRS, at, &rec, sizeof(rec)))
+	if (!load(index, SECTION_ATTRS, at, ret, sizeof(*ret)))
 		return false;
-	*ret = (struct index_attr_rec){
-		.mode = le32toh(rec.mode),
-		.uid = le32toh(rec.uid),
-		.gid = le32toh(rec.gid),
-		.flags = le32toh(rec.flags),
-		.rdev_major = le32toh(rec.rdev_major),
-		.rdev_minor = le32toh(rec.rdev_minor),
-		.xattrs = le64toh(rec.xattrs),
-	};
+	ret->mode = le32toh(ret->mode);
+	ret->uid = le32toh(ret->uid);
+	ret->gid = le32toh(ret->gid);
+	ret->flags = le32toh(ret->flags);
+	ret->rdev_major = le32toh(ret->rdev_major);
+	ret->rdev_minor = le32toh(ret->rdev_minor);
+	ret->xattrs = le64toh(ret->xattrs);
 	return true;
 }
 
@@ -93,16 +86,13 @@ static bool load_extent(const struct index *index, uint64_t at, struct tar_exten
 
 static bool load_point(const struct index *index, uint32_t at, struct index_point_rec *ret)
 {
-	struct index_point_rec rec;
-
-	if (!load(index, SECTION_POINTS, at, &rec, sizeof(rec)))
+	if (!load(index, SECTION_POINTS, at, ret, sizeof(*ret)))
 		return false;
-	rec.in_off = le64toh(rec.in_off);
-	rec.out_off = le64toh(rec.out_off);
-	rec.window = le64toh(rec.window);
-	rec.packed_len = le32toh(rec.packed_len);
-	rec.window_len = le16toh(rec.window_len);
-	*ret = rec;
+	ret->in_off = le64toh(ret->in_off);
+	ret->out_off = le64toh(ret->out_off);
+	ret->window = le64toh(ret->window);
+	ret->packed_len = le32toh(ret->packed_len);
+	ret->window_len = le16toh(ret->window_len);
 	return true;
 }
 
@@ -111,23 +101,23 @@ static int load_name(const struct index *index, uint64_t pos, struct index_name 
 {
 	struct index_name_rec rec;
 	const uint8_t *str;
-	size_t len;
+	uint32_t ino, dir;
 
 	if (!load(index, SECTION_NAMES, pos, &rec, sizeof(rec)))
 		return -EIO;
+	ino = le32toh(rec.ino);
+	dir = le32toh(rec.dir);
 	str = pool_bytes(index, le32toh(rec.str), 1);
-	if (!str)
+	if (!str || ino >= index->info.ninodes || dir >= index->info.ninodes)
 		return -EIO;
-	len = *str;
+	size_t len = *str;
 	if (!len || !pool_bytes(index, (uint64_t)le32toh(rec.str) + 1, len))
 		return -EIO;
-	*ret = (struct index_name){
-		.name = (const char *)str + 1,
-		.len = len,
-		.ino = le32toh(rec.ino),
-		.dir = le32toh(rec.dir),
-	};
-	return ret->ino < index->info.ninodes && ret->dir < index->info.ninodes ? 0 : -EIO;
+	ret->name = (const char *)str + 1;
+	ret->len = len;
+	ret->ino = ino;
+	ret->dir = dir;
+	return 0;
 }
 
 /* --- opening --- */
@@ -223,32 +213,47 @@ int index_open(const void *data, size_t len, struct index *ret)
 
 /* --- inodes --- */
 
+/* What depends on the kind of inode. */
+struct kind {
+	uint64_t size, data_off;
+	uint32_t parent, first_extent, nextents;
+};
+
 /* The extents begin with a record of where the data are and how many there are. */
-static bool fill_sparse(const struct index *index, const struct index_inode_rec *rec,
-			struct index_inode *inode)
+static bool load_sparse(const struct index *index, uint64_t at, struct kind *kind)
 {
 	struct tar_extent head;
 
-	if (!load_extent(index, rec->data, &head) || head.len > index->limit[SECTION_EXTENTS])
+	if (!load_extent(index, at, &head) || head.len > index->limit[SECTION_EXTENTS])
 		return false;
-	inode->data_off = head.off;
-	inode->nextents = (uint32_t)head.len;
-	inode->first_extent = (uint32_t)rec->data + 1;
+	kind->data_off = head.off;
+	kind->nextents = (uint32_t)head.len;
+	kind->first_extent = (uint32_t)at + 1;
 	return true;
 }
 
-static bool fill_dir(const struct index *index, const struct index_inode_rec *rec,
-		     struct index_inode *inode)
+/* A directory's names: .first_child and .size of them. */
+static bool has_names(const struct index *index, const struct index_inode_rec *rec)
 {
 	uint64_t nnames = index->limit[SECTION_NAMES];
 
-	if (rec->first_child > nnames || rec->size > nnames - rec->first_child ||
-	    rec->data >= index->info.ninodes)
-		return false;
-	inode->size = 0;
-	inode->nchildren = (uint32_t)rec->size;
-	inode->first_child = rec->first_child;
-	inode->parent = (uint32_t)rec->data;
+	return rec->first_child <= nnames && rec->size <= nnames - rec->first_child;
+}
+
+static bool load_kind(const struct index *index, const struct index_inode_rec *rec,
+		      const struct index_attr_rec *attr, struct kind *kind)
+{
+	if (S_ISDIR(attr->mode)) {
+		kind->parent = (uint32_t)rec->data;
+		return has_names(index, rec) && rec->data < index->info.ninodes;
+	}
+	if (attr->flags & INDEX_LINK_OUT)
+		return true;
+	kind->size = rec->size;
+	if (attr->flags & INDEX_SPARSE)
+		return load_sparse(index, rec->data, kind);
+	if (S_ISREG(attr->mode))
+		kind->data_off = rec->data;
 	return true;
 }
 
@@ -256,33 +261,29 @@ int index_inode(const struct index *index, uint32_t ino, struct index_inode *ret
 {
 	struct index_inode_rec rec;
 	struct index_attr_rec attr;
-	bool good = true;
+	struct kind kind = {};
 
-	if (!load_inode(index, ino, &rec) || !load_attr(index, rec.attr, &attr))
+	if (!load_inode(index, ino, &rec) || !load_attr(index, rec.attr, &attr) ||
+	    !load_kind(index, &rec, &attr, &kind))
 		return -EIO;
-	struct index_inode inode = {
-		.mode = attr.mode,
-		.uid = attr.uid,
-		.gid = attr.gid,
-		.flags = attr.flags,
-		.nlink = rec.nlink,
-		.size = rec.size,
-		.mtime_sec = rec.mtime_sec,
-		.mtime_nsec = rec.mtime_nsec,
-		.rdev_major = attr.rdev_major,
-		.rdev_minor = attr.rdev_minor,
-	};
-	if (S_ISDIR(attr.mode))
-		good = fill_dir(index, &rec, &inode);
-	else if (attr.flags & INDEX_LINK_OUT)
-		inode.size = 0;
-	else if (attr.flags & INDEX_SPARSE)
-		good = fill_sparse(index, &rec, &inode);
-	else if (S_ISREG(attr.mode))
-		inode.data_off = rec.data;
-	if (!good)
-		return -EIO;
-	*ret = inode;
+	/* Straight into *RET: this is what every walk spends its time on, and copying a structure
+	 * whose fields were just written waits for each of them. */
+	ret->mode = attr.mode;
+	ret->uid = attr.uid;
+	ret->gid = attr.gid;
+	ret->flags = attr.flags;
+	ret->nlink = rec.nlink;
+	ret->size = kind.size;
+	ret->mtime_sec = rec.mtime_sec;
+	ret->mtime_nsec = rec.mtime_nsec;
+	ret->rdev_major = attr.rdev_major;
+	ret->rdev_minor = attr.rdev_minor;
+	ret->data_off = kind.data_off;
+	ret->nchildren = S_ISDIR(attr.mode) ? (uint32_t)rec.size : 0;
+	ret->parent = kind.parent;
+	ret->first_child = rec.first_child;
+	ret->nextents = kind.nextents;
+	ret->first_extent = kind.first_extent;
 	return 0;
 }
 
@@ -306,29 +307,32 @@ int index_target(const struct index *index, uint32_t ino, const char **ret, size
 
 /* --- names --- */
 
-static int open_dir(const struct index *index, uint32_t ino, struct index_inode *ret)
+/* The names of directory DIR: LOW … HIGH - 1. */
+static int names_of(const struct index *index, uint32_t dir, uint32_t *ret_low, uint32_t *ret_high)
 {
-	struct index_inode inode;
-	int err = index_inode(index, ino, &inode);
+	struct index_inode_rec rec;
+	struct index_attr_rec attr;
 
-	if (err)
-		return err;
-	if (!S_ISDIR(inode.mode))
+	if (!load_inode(index, dir, &rec) || !load_attr(index, rec.attr, &attr))
+		return -EIO;
+	if (!S_ISDIR(attr.mode))
 		return -ENOTDIR;
-	*ret = inode;
+	if (!has_names(index, &rec))
+		return -EIO;
+	*ret_low = rec.first_child;
+	*ret_high = rec.first_child + (uint32_t)rec.size;
 	return 0;
 }
 
 int index_lookup(const struct index *index, uint32_t dir, const char *name, size_t len,
 		 struct index_name *ret)
 {
-	struct index_inode inode;
 	struct index_name at;
-	int err = open_dir(index, dir, &inode);
+	uint32_t low, high;
+	int err = names_of(index, dir, &low, &high);
 
 	if (err)
 		return err;
-	uint32_t low = inode.first_child, high = low + inode.nchildren;
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 		int diff;
@@ -351,14 +355,12 @@ int index_lookup(const struct index *index, uint32_t dir, const char *name, size
 
 int index_child(const struct index *index, uint32_t dir, uint32_t n, struct index_name *ret)
 {
-	struct index_inode inode;
-	int err = open_dir(index, dir, &inode);
+	uint32_t low, high;
+	int err = names_of(index, dir, &low, &high);
 
 	if (err)
 		return err;
-	if (n >= inode.nchildren)
-		return -ENOENT;
-	return load_name(index, (uint64_t)inode.first_child + n, ret);
+	return n < high - low ? load_name(index, (uint64_t)low + n, ret) : -ENOENT;
 }
 
 int index_name_of(const struct index *index, uint32_t ino, uint32_t n, struct index_name *ret)
