@@ -63,7 +63,7 @@ def test_forbidden(t):
 
 
 def test_not_found(t):
-    registry, _, mount = bad(t)
+    registry, _, mount = bad(t, log="debug")
     registry.rule("GET", "/blobs/", status=404, body=json_error("BLOB_UNKNOWN", "no such blob"))
     with lib.fails(errno.ENOENT, errno.EIO):
         mount.path(VERSION).read_bytes()
