@@ -11,6 +11,8 @@
 #include "regfs/codec.h"
 
 #define OUT_MAX	   (192 * KIB) /* decoded bytes that are looked at */
+#define READ_MIN   1000	       /* smaller steps and more of them */
+#define FEEDS_MAX  200	       /* make a slow fuzzer */
 #define POINTS_MAX 8
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -52,7 +54,7 @@ static int decode(struct decoder *decoder, const uint8_t *in, size_t len, size_t
 	size_t fed = 0, got = 0;
 
 	while (!decoder_done(decoder) && got < OUT_MAX) {
-		ssize_t rc = decoder_read(decoder, out + got, MIN(piece, OUT_MAX - got));
+		ssize_t rc = decoder_read(decoder, out + got, MIN(piece + READ_MIN, OUT_MAX - got));
 		size_t step = MIN(piece, len - fed);
 
 		*ret_len = got;
@@ -133,7 +135,7 @@ static struct choice choose(const uint8_t bytes[static 4])
 		.level = bytes[2] % 10,
 		.strategy = bytes[2] / 10 % 5,
 		.flush = flushes[bytes[3] % 4],
-		.flush_every = 1 + (size_t)(bytes[3] / 4 % 32) * 997,
+		.flush_every = 99 + (size_t)(bytes[3] / 4 % 32) * 997,
 		.compress = bytes[3] & 128,
 	};
 }
@@ -186,7 +188,7 @@ static void check_stream(const struct choice *choice, const struct buf *in)
 	int rc;
 
 	check(points && out && other && decoder && whole);
-	rc = decode(decoder, bytes, in->len, choice->piece, out, &len);
+	rc = decode(decoder, bytes, in->len, MAX(choice->piece, in->len / FEEDS_MAX), out, &len);
 	check(decode(whole, bytes, in->len, in->len + 1, other, &other_len) == rc);
 	check(rc < 0 || (len == other_len && memcmp(out, other, len) == 0));
 	if (rc == 0)
