@@ -117,7 +117,7 @@ static bool header_field(struct decoder *decoder, size_t len)
 
 static void header_next(struct gzip *gzip, enum gzip_stage stage)
 {
-	const unsigned int wants[] = {
+	static const unsigned int wants[] = {
 		[GZIP_EXTRA_LEN] = FLAG_EXTRA, [GZIP_EXTRA] = FLAG_EXTRA, [GZIP_NAME] = FLAG_NAME,
 		[GZIP_COMMENT] = FLAG_COMMENT, [GZIP_HCRC] = FLAG_HCRC,
 	};

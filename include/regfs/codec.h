@@ -35,8 +35,9 @@ struct codec_point {
 	size_t window_len;
 };
 
-/* Called while decoding; POINT and its window are borrowed for the call. 0, or a negative
- * errno that ends the decoding. */
+/* Called while decoding, in ascending order and never for the stream's start; POINT and its window
+ * are borrowed for the call. Decoding runs ahead of what decoder_read gives: out_off can be a
+ * little over decoder_out_off. 0, or a negative errno that ends the decoding. */
 typedef int codec_point_fn(void *arg, const struct codec_point *point);
 
 struct decoder;
@@ -45,7 +46,9 @@ struct decoder_options {
 	uint64_t spacing;	  /* least distance of points in decoded bytes; 0: no points */
 	codec_point_fn *on_point; /* may be NULL */
 	void *arg;
-	uint64_t max_window; /* zstd: frames that need more are -EINVAL; 0: 128 MiB */
+	/* zstd: frames that need more are -EINVAL; a power of two (else the next lower one counts);
+	 * 0: 128 MiB */
+	uint64_t max_window;
 };
 
 /* At the beginning of a stream. NULL when memory is short. OPTIONS may be NULL. */
@@ -64,7 +67,8 @@ void decoder_input(struct decoder *decoder, const void *data, size_t len, bool l
  * Decodes at most CAP bytes. > 0: so many. 0: more input is needed, or the end was reached
  * (decoder_done). -EINVAL: not a valid stream, or cut off (decoder_error says which);
  * -ENOMEM. Members and frames are joined; zero bytes or garbage behind a whole gzip member that do
- * not begin a new one end the stream, as gzip(1) does.
+ * not begin a new one end the stream, as gzip(1) does, and are not consumed.
+ * After a resume inside a gzip member that member's checksum is not checked: it cannot be.
  */
 ssize_t decoder_read(struct decoder *decoder, void *out, size_t cap);
 bool decoder_done(const struct decoder *decoder);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <pthread.h>
 
 #include "codec_streams.h"
 
@@ -367,6 +368,25 @@ static void pieces_and_their_bounds(void **state)
 	}
 }
 
+static void *in_small_stack(void *arg)
+{
+	pieces_and_their_bounds(NULL);
+	return arg;
+}
+
+static void small_stacks(void **state)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	(void)state;
+	pthread_attr_init(&attr);
+	assert_int_equal(pthread_attr_setstacksize(&attr, 256 * KIB), 0);
+	assert_int_equal(pthread_create(&thread, &attr, in_small_stack, NULL), 0);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attr);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -383,6 +403,7 @@ int main(void)
 		cmocka_unit_test(zstd_frames),
 		cmocka_unit_test(plain_bytes),
 		cmocka_unit_test(pieces_and_their_bounds),
+		cmocka_unit_test(small_stacks),
 	};
 
 	return cmocka_run_group_tests(tests, make_codec_data, free_codec_data);
