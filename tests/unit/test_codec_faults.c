@@ -81,7 +81,7 @@ static void cut_off_streams(void **state)
 
 static void empty_streams(void **state)
 {
-	struct buf none = {0};
+	struct buf none = {.data = (char *)""};
 	const char *error;
 
 	(void)state;
