@@ -32,12 +32,15 @@ or "main" limits it to one of the two ports. Actions:
     redirect=URL                          307; "{other}" and "{path}" are filled in
     lose=True                             the request is carried out, its answer lost
     take=N                                N bytes of the request's body are taken in, then the end
+    slow_take=BYTES                       bytes of the request's body taken in a second
+    garbage=True                          nonsense before the answer's status line
 
 The second port ("other") serves the same content, without wanting credentials: where
 redirects lead. All requests are kept with their headers.
 """
 import argparse
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -64,6 +67,7 @@ def sha256(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+@functools.lru_cache(16)
 def pattern(size):
     """SIZE bytes in which every position can be told from its neighbours (/raw/SIZE)."""
     words = (size + 3) // 4
@@ -187,7 +191,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return Answer(act["status"], act.get("body", "").encode(), act.get("headers"))
 
-    def request_body(self):
+    def request_body(self, rate=None):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             data = b""
             while True:
@@ -196,7 +200,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
                 if not size:
                     return data
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        left = int(self.headers.get("Content-Length", 0))
+        if not rate:
+            return self.rfile.read(left)
+        data = bytearray()
+        while left > len(data):
+            data += self.rfile.read(min(rate // 20, left - len(data)))
+            self.silence(0.05)
+        return bytes(data)
 
     def drain(self):
         if not getattr(self, "taken", False):
@@ -210,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query))
         if act.get("take") is not None and method in ("PUT", "PATCH"):
             return self.half_upload(url.path, act["take"])
-        body = self.request_body()
+        body = self.request_body(act.get("slow_take"))
         if url.path.startswith("/raw/"):
             return self.ranged(pattern(int(url.path[5:])), act, {})
         if url.path == "/token":
@@ -375,6 +386,8 @@ class Handler(BaseHTTPRequestHandler):
             headers.pop(name, None)
             if value is not None:
                 headers[name] = value
+        if act.get("garbage"):
+            self.wfile.write(b"left over from before\r\n")
         self.send_response(answer.status)
         for name, value in headers.items():
             for one in value if isinstance(value, list) else [value]:

@@ -344,17 +344,36 @@ static void the_registrys_scope_goes_first(void **state)
 	auth_free(auth);
 }
 
+/* Of several scopes none is asked for twice. */
+static void scopes_are_joined(void **state)
+{
+	(void)state;
+	struct auth *auth = make_auth(NULL);
+	const struct auth_ask ask = {.scope = "repository:team/app:pull repository:team/web:pull"};
+	assert_int_equal(status_of(auth, &ask), 200);
+	assert_int_equal(server_count(&help.server,
+				      "[?&]service=[^&]*&scope=repository%3Ateam%2Fapp%3Apull&"
+				      "scope=repository%3Ateam%2Fweb%3Apull$"),
+			 1);
+	auth_free(auth);
+}
+
 /* Harbor: an expired token earns a Basic challenge; without any, the token service is named. */
 static void a_basic_answer_to_a_token_means_it_expired(void **state)
 {
 	(void)state;
-	struct auth *auth = make_auth(NULL);
+	struct keys keys = {.user = "ann", .password = "secret"};
+	struct auth *auth = make_auth(&keys);
+	set("\"users\": {\"ann\": \"secret\"}");
 	assert_int_equal(status_of(auth, &ask_pull), 200);
 	server_rule(&help.server, "GET", "/v2/",
 		    "\"status\": 401, \"times\": 1, \"headers\": "
 		    "{\"WWW-Authenticate\": \"Basic realm=harbor\"}");
 	/* It is sent bare, and challenged in the usual way. */
 	assert_int_equal(status_of(auth, &ask_pull), 401);
+	char *header = NULL;
+	assert_int_equal(auth_header(auth, &ask_pull, &help.wait, &header), 0);
+	assert_null(header);
 	assert_int_equal(status_of(auth, &ask_pull), 200);
 	auth_free(auth);
 }
@@ -456,6 +475,7 @@ int main(void)
 		TEST(a_huge_answer_is_refused),
 		TEST(a_busy_service_is_asked_again),
 		TEST(the_registrys_scope_goes_first),
+		TEST(scopes_are_joined),
 		TEST(a_basic_answer_to_a_token_means_it_expired),
 		TEST(one_request_serves_many_waiters),
 		TEST(a_failure_is_shared_too),

@@ -272,6 +272,30 @@ static void a_failing_source_fails_the_request(void **state)
 	assert_null(transfer);
 }
 
+/* The timeout of an upload is for silence too. */
+static void a_slow_upload_is_not_stalled(void **state)
+{
+	(void)state;
+	WAIT(wait);
+	struct source source = {.size = 16000000, .fail_at = UINT64_MAX};
+	server_rule(&server, "POST", "uploads", "\"slow_take\": 12000000");
+	AUTO_FREE char *url = url_of("/v2/up/blobs/uploads/");
+	const struct http_request request = {
+		.method = HTTP_POST,
+		.url = url,
+		.body_read = read_source,
+		.body_arg = &source,
+		.body_len = source.size,
+		.timeout_ms = 900,
+		.bulk = true,
+	};
+	struct http_transfer *transfer = NULL;
+	int64_t begin = now_ms();
+	assert_int_equal(http_start(http, &request, &wait, &transfer), 0);
+	assert_true(now_ms() - begin > 900);
+	http_close(transfer);
+}
+
 static void header_injection_is_refused(void **state)
 {
 	(void)state;
@@ -315,6 +339,24 @@ static void extra_bytes_are_not_handed_out(void **state)
 	assert_int_equal(get("/raw/1000", &wait, &transfer), 0);
 	assert_int_equal(read_whole(transfer, &wait, 4096), 1000);
 	http_close(transfer);
+}
+
+/* What an earlier answer left behind is no reason to fail; a server that always talks nonsense is.
+ */
+static void a_spoilt_connection_is_left(void **state)
+{
+	(void)state;
+	WAIT(wait);
+	struct http_transfer *transfer = NULL;
+	assert_int_equal(get("/raw/1000", &wait, &transfer), 0);
+	assert_int_equal(read_whole(transfer, &wait, 4096), 1000);
+	http_close(transfer);
+	server_rule(&server, "GET", "/raw", "\"garbage\": true, \"times\": 1");
+	assert_int_equal(get("/raw/1000", &wait, &transfer), 0);
+	assert_int_equal(read_whole(transfer, &wait, 4096), 1000);
+	http_close(transfer);
+	server_rule(&server, "GET", "/raw", "\"garbage\": true");
+	assert_int_equal(get("/raw/1000", &wait, &transfer), -EPROTO);
 }
 
 static void a_reset_is_one(void **state)
@@ -526,10 +568,15 @@ static void stalled_readers_do_not_hinder_others(void **state)
 	assert_int_equal(http_start(http, &lookup, &wait, &transfer), 0);
 	http_close(transfer);
 	assert_true(now_ms() - begin < 1500);
-	assert_int_equal(get("/raw/500000", &wait, &transfer), 0);
-	assert_int_equal(read_whole(transfer, &wait, 30000), 500000);
-	http_close(transfer);
-	assert_true(now_ms() - begin < 8000);
+	/* The first may have to wait until it is plain that the others stand still; then that is
+	 * known. */
+	for (int i = 0; i < 3; i++) {
+		begin = now_ms();
+		assert_int_equal(get("/raw/500000", &wait, &transfer), 0);
+		assert_int_equal(read_whole(transfer, &wait, 30000), 500000);
+		http_close(transfer);
+		assert_true(now_ms() - begin < (i < 2 ? 8000 : 1500));
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++)
 		wait_cancel(&jobs[i].wait);
 	end_jobs(jobs, ARRAY_SIZE(jobs));
@@ -543,12 +590,18 @@ static void sleeping_readers_do_not_hinder_others(void **state)
 	(void)state;
 	WAIT(wait);
 	struct http_transfer *asleep[8] = {NULL};
+	struct http_transfer *transfer = NULL;
+	/* The server makes these bytes up once. */
+	assert_int_equal(get("/raw/9000000", &wait, &transfer), 0);
+	assert_int_equal(read_whole(transfer, &wait, 30000), 9000000);
+	http_close(transfer);
+	int64_t begin = now_ms();
 	for (size_t i = 0; i < ARRAY_SIZE(asleep); i++)
 		assert_int_equal(get("/raw/9000000", &wait, &asleep[i]), 0);
-	struct http_transfer *transfer = NULL;
 	assert_int_equal(get("/raw/500000", &wait, &transfer), 0);
 	assert_int_equal(read_whole(transfer, &wait, 30000), 500000);
 	http_close(transfer);
+	assert_true(now_ms() - begin < 1900);
 	for (size_t i = 0; i < ARRAY_SIZE(asleep); i++)
 		http_close(asleep[i]);
 }
@@ -642,9 +695,11 @@ int main(void)
 		TEST(retry_after_may_be_a_date),
 		TEST(sends_a_source),
 		TEST(a_failing_source_fails_the_request),
+		TEST(a_slow_upload_is_not_stalled),
 		TEST(header_injection_is_refused),
 		TEST(a_short_body_is_a_reset),
 		TEST(extra_bytes_are_not_handed_out),
+		TEST(a_spoilt_connection_is_left),
 		TEST(a_reset_is_one),
 		TEST(nobody_listens),
 		TEST(tls_to_a_plain_port_is_nonsense),
