@@ -106,60 +106,49 @@ static int node_inode(struct rootfs *rootfs, struct rootfs_node node, struct wai
 
 /* --- look-up --- */
 
-/* The topmost answer to NAME in DIR that is not silence: 0; 1 for a link to a lower layer;
- * -ENOENT. */
-static int ask_parts(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
-		     const char *name, size_t len, struct wait *wait, struct rootfs_node *ret)
+/* The topmost answer to NAME that is not silence; -ENOENT. */
+static int ask_parts(struct dirset *set, const char *name, size_t len, struct wait *wait,
+		     struct layer_answer *ret)
 {
 	const struct index *index;
-	struct layer_answer answer;
 	int err;
 
 	for (unsigned i = 0;; i++) {
 		if (i == set->n) {
-			err = rootfs_dirset_grow(rootfs, dir, set, wait);
+			err = rootfs_dirset_grow(set, wait);
 			if (err || i == set->n)
 				return err ? err : -ENOENT;
 		}
-		err = rootfs_index(rootfs, set->parts[i].layer, wait, &index);
+		err = rootfs_index(set->rootfs, set->parts[i].layer, wait, &index);
 		if (!err)
-			err = rootfs_ask_name(index, set->parts[i].ino, name, len, &answer);
-		if (err)
+			err = rootfs_ask_name(index, set->parts[i], name, len, ret);
+		if (err || ret->says != SAYS_NOTHING)
 			return err;
-		if (answer.says != SAYS_NOTHING) {
-			*ret = (struct rootfs_node){.layer = set->parts[i].layer,
-						    .ino = answer.ino};
-			return answer.link_out;
-		}
-		if (answer.cut)
+		if (ret->cut)
 			return -ENOENT;
 	}
 }
 
-static int look_up(struct rootfs *rootfs, struct rootfs_node dir, const char *name, size_t len,
-		   struct wait *wait, struct rootfs_node *ret)
+static int look_up(struct dirset *set, const char *name, size_t len, struct wait *wait,
+		   struct rootfs_node *ret)
 {
-	bool raw = rootfs->options.raw;
-	struct rootfs_node node;
-	struct dirset set;
-	int r, next;
+	struct rootfs *rootfs = set->rootfs;
+	struct layer_answer answer;
+	int next = set->next;
+	int err;
 
 	if (len > NAME_MAX)
 		return -ENAMETOOLONG;
-	r = rootfs_dirset(rootfs, dir, wait, &set);
-	if (r)
-		return r;
-	if (!raw && rootfs_hidden_name(name, len))
+	if (!rootfs->options.raw && rootfs_hidden_name(name, len))
 		return -ENOENT;
-	next = set.next;
-	r = ask_parts(rootfs, dir, &set, name, len, wait, &node);
-	if (set.next != next)
-		rootfs_cache_put_dir(rootfs->cache, dir, &set);
-	if (r > 0 && !raw)
-		return rootfs_follow_link(rootfs, node, wait, ret);
-	if (r < 0)
-		return r;
-	*ret = node;
+	err = ask_parts(set, name, len, wait, &answer);
+	if (set->next != next)
+		rootfs_cache_put_dir(rootfs->cache, set);
+	if (err)
+		return err;
+	if (answer.link_out && !rootfs->options.raw)
+		return rootfs_follow_link(rootfs, answer.node, wait, ret);
+	*ret = answer.node;
 	return 0;
 }
 
@@ -167,8 +156,12 @@ int rootfs_lookup(struct rootfs *rootfs, struct rootfs_node dir, const char *nam
 		  struct wait *wait, struct rootfs_node *ret)
 {
 	struct rootfs_node node;
-	int err = (int)settle(rootfs, look_up(rootfs, dir, name, len, wait, &node));
+	struct dirset set;
+	int err = rootfs_dirset(rootfs, dir, wait, &set);
 
+	if (!err)
+		err = look_up(&set, name, len, wait, &node);
+	err = (int)settle(rootfs, err);
 	if (!err)
 		*ret = node;
 	return err;
@@ -186,21 +179,20 @@ int rootfs_list(struct rootfs *rootfs, struct rootfs_node dir, uint64_t pos, roo
 
 /* The topmost directory of a layer that an entry named, which gives the merged one its
  * attributes: 0; 1 if there is none. An opaque one hides names, not what the directory is. */
-static int dir_source(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
-		      struct wait *wait, struct rootfs_node *ret)
+static int dir_source(struct dirset *set, struct wait *wait, struct rootfs_node *ret)
 {
 	struct index_inode inode;
 	int err;
 
 	for (unsigned i = 0;; i++) {
 		if (i == set->n) {
-			err = rootfs_dirset_grow(rootfs, dir, set, wait);
+			err = rootfs_dirset_grow(set, wait);
 			if (err)
 				return err;
 		}
 		if (i == set->n)
-			return rootfs_buried(rootfs, dir, set->below, wait, ret);
-		err = node_inode(rootfs, set->parts[i], wait, &inode);
+			return rootfs_dirset_buried(set, wait, ret);
+		err = node_inode(set->rootfs, set->parts[i], wait, &inode);
 		if (err)
 			return err;
 		if (!(inode.flags & INDEX_IMPLICIT)) {
@@ -224,9 +216,9 @@ static int source(struct rootfs *rootfs, struct rootfs_node node, struct wait *w
 	if (r)
 		return r;
 	next = set.next;
-	r = dir_source(rootfs, node, &set, wait, ret);
+	r = dir_source(&set, wait, ret);
 	if (set.next != next)
-		rootfs_cache_put_dir(rootfs->cache, node, &set);
+		rootfs_cache_put_dir(rootfs->cache, &set);
 	return r;
 }
 
@@ -295,19 +287,18 @@ static int stat_file(struct rootfs *rootfs, struct rootfs_node node,
 }
 
 /* 2 + the subdirectories, as far as open layers tell: 1 if they do not. */
-static int dir_nlink(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
-		     uint32_t *ret)
+static int dir_nlink(struct dirset *set, uint32_t *ret)
 {
 	int err = 0;
 
 	while (!err && set->next >= 0)
-		err = rootfs_dirset_grow(rootfs, dir, set, NULL);
+		err = rootfs_dirset_grow(set, NULL);
 	if (err == -EWOULDBLOCK) {
 		*ret = 1;
 		return 0;
 	}
 	if (!err && set->subdirs == INDEX_NONE)
-		err = rootfs_count_subdirs(rootfs, set, &set->subdirs);
+		err = rootfs_count_subdirs(set, &set->subdirs);
 	if (!err)
 		*ret = 2 + set->subdirs;
 	return err;
@@ -330,13 +321,13 @@ static int stat_dir(struct rootfs *rootfs, struct rootfs_node dir, struct wait *
 		return r;
 	next = set.next;
 	subdirs = set.subdirs;
-	r = dir_source(rootfs, dir, &set, wait, &from);
+	r = dir_source(&set, wait, &from);
 	if (!r)
 		r = node_inode(rootfs, from, wait, &inode);
 	if (r >= 0)
-		r = dir_nlink(rootfs, dir, &set, &nlink);
+		r = dir_nlink(&set, &nlink);
 	if (set.next != next || set.subdirs != subdirs)
-		rootfs_cache_put_dir(rootfs->cache, dir, &set);
+		rootfs_cache_put_dir(rootfs->cache, &set);
 	if (r)
 		return r;
 	fill_stat(rootfs, dir, &inode, ret);
@@ -455,34 +446,35 @@ int64_t rootfs_seek(struct rootfs *rootfs, struct rootfs_node node, uint64_t off
 
 /* --- extended attributes --- */
 
-static ssize_t get_xattr(struct rootfs *rootfs, struct rootfs_node node, const char *name,
-			 void *buf, size_t cap, struct wait *wait)
+static int find_xattr(struct rootfs *rootfs, struct rootfs_node node, const char *name,
+		      struct wait *wait, struct tar_xattr *ret)
 {
 	const struct index *index;
 	struct rootfs_node from;
-	struct tar_xattr xattr;
 	int r = source(rootfs, node, wait, &from);
 
 	if (r)
 		return r < 0 ? r : -ENODATA;
 	r = rootfs_index(rootfs, from.layer, wait, &index);
 	for (uint32_t n = 0; !r; n++) {
-		r = index_xattr(index, from.ino, n, &xattr);
-		if (!r && strcmp(xattr.name, name) == 0)
-			break;
+		r = index_xattr(index, from.ino, n, ret);
+		if (!r && strcmp(ret->name, name) == 0)
+			return 0;
 	}
-	if (r || !cap)
-		return r ? r : (ssize_t)xattr.len;
-	if (xattr.len > cap)
-		return -ERANGE;
-	memcpy(buf, xattr.value, xattr.len);
-	return (ssize_t)xattr.len;
+	return r;
 }
 
 ssize_t rootfs_getxattr(struct rootfs *rootfs, struct rootfs_node node, const char *name, void *buf,
 			size_t cap, struct wait *wait)
 {
-	return settle(rootfs, get_xattr(rootfs, node, name, buf, cap, wait));
+	struct tar_xattr xattr;
+	ssize_t r = find_xattr(rootfs, node, name, wait, &xattr);
+
+	if (!r && cap && xattr.len > cap)
+		r = -ERANGE;
+	if (!r && cap)
+		memcpy(buf, xattr.value, xattr.len);
+	return settle(rootfs, r ? r : (ssize_t)xattr.len);
 }
 
 static ssize_t list_xattrs(struct rootfs *rootfs, struct rootfs_node node, char *buf, size_t cap,

@@ -114,19 +114,19 @@ static struct dir_slot *dir_slot(struct rootfs_cache *cache, struct rootfs_node 
 	return make ? oldest : NULL;
 }
 
-bool rootfs_cache_dir(struct rootfs_cache *cache, struct rootfs_node node, struct dirset *ret)
+bool rootfs_cache_dir(struct rootfs_cache *cache, struct dirset *set)
 {
 	struct dir_slot *slot;
 
 	pthread_mutex_lock(&cache->lock);
-	slot = dir_slot(cache, node, false);
+	slot = dir_slot(cache, set->dir, false);
 	if (slot) {
 		slot->used = ++cache->tick;
-		ret->n = slot->n;
-		ret->next = slot->next;
-		ret->below = slot->below;
-		ret->subdirs = slot->subdirs;
-		memcpy(ret->parts, slot->parts, slot->n * sizeof(*slot->parts));
+		set->n = slot->n;
+		set->next = slot->next;
+		set->below = slot->below;
+		set->subdirs = slot->subdirs;
+		memcpy(set->parts, slot->parts, slot->n * sizeof(*slot->parts));
 	}
 	pthread_mutex_unlock(&cache->lock);
 	return slot;
@@ -138,8 +138,7 @@ static bool is_older(const struct dirset *set, const struct dir_slot *slot)
 	return set->next > slot->next || (set->next == slot->next && set->subdirs == INDEX_NONE);
 }
 
-void rootfs_cache_put_dir(struct rootfs_cache *cache, struct rootfs_node node,
-			  const struct dirset *set)
+void rootfs_cache_put_dir(struct rootfs_cache *cache, const struct dirset *set)
 {
 	AUTO_FREE struct rootfs_node *parts = calloc(set->n + 1, sizeof(*parts));
 	struct rootfs_node *old;
@@ -149,12 +148,12 @@ void rootfs_cache_put_dir(struct rootfs_cache *cache, struct rootfs_node node,
 		return;
 	memcpy(parts, set->parts, set->n * sizeof(*parts));
 	pthread_mutex_lock(&cache->lock);
-	slot = dir_slot(cache, node, true);
-	if (slot && !(slot->used && rootfs_same(slot->node, node) && is_older(set, slot))) {
+	slot = dir_slot(cache, set->dir, true);
+	if (slot && !(slot->used && rootfs_same(slot->node, set->dir) && is_older(set, slot))) {
 		old = slot->parts;
 		*slot = (struct dir_slot){
 			.used = ++cache->tick,
-			.node = node,
+			.node = set->dir,
 			.parts = parts,
 			.subdirs = set->subdirs,
 			.n = (uint16_t)set->n,

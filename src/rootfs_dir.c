@@ -48,15 +48,16 @@ static int is_whited_out(const struct index *index, uint32_t dir, const char *na
 	return has_name(index, dir, whiteout, WHITEOUT_LEN + len);
 }
 
-/* ANSWER for inode INO, which stands for the name asked for. */
-static int answer_inode(const struct index *index, uint32_t ino, struct layer_answer *answer)
+/* ANSWER for NODE, which stands for the name asked for. */
+static int answer_node(const struct index *index, struct rootfs_node node,
+		       struct layer_answer *answer)
 {
 	struct index_inode inode;
-	int r = index_inode(index, ino, &inode);
+	int r = index_inode(index, node.ino, &inode);
 
 	if (r)
 		return r;
-	answer->ino = ino;
+	answer->node = node;
 	if (!S_ISDIR(inode.mode)) {
 		answer->says = SAYS_OTHER;
 		answer->link_out = inode.flags & INDEX_LINK_OUT;
@@ -64,47 +65,52 @@ static int answer_inode(const struct index *index, uint32_t ino, struct layer_an
 		return 0;
 	}
 	answer->says = SAYS_DIR;
-	r = is_opaque(index, ino, &inode);
+	r = is_opaque(index, node.ino, &inode);
 	if (r < 0)
 		return r;
 	answer->opaque = r;
 	return 0;
 }
 
-int rootfs_ask_name(const struct index *index, uint32_t dir, const char *name, size_t len,
+int rootfs_ask_name(const struct index *index, struct rootfs_node dir, const char *name, size_t len,
 		    struct layer_answer *ret)
 {
 	struct layer_answer answer = {.says = SAYS_NOTHING};
 	struct index_inode inode;
 	struct index_name found;
-	int r = index_inode(index, dir, &inode);
+	int r = index_inode(index, dir.ino, &inode);
 
 	if (r)
 		return r;
 	if (inode.flags & INDEX_WHITEOUTS) {
-		r = is_whited_out(index, dir, name, len);
+		r = is_whited_out(index, dir.ino, name, len);
 		if (r < 0)
 			return r;
 		answer.cut = r;
 	}
-	r = index_lookup(index, dir, name, len, &found);
-	if (!r)
-		r = answer_inode(index, found.ino, &answer);
+	r = index_lookup(index, dir.ino, name, len, &found);
+	if (!r) {
+		dir.ino = found.ino;
+		r = answer_node(index, dir, &answer);
+	}
 	if (r && r != -ENOENT)
 		return r;
 	*ret = answer;
 	return 0;
 }
 
-/* What a layer says of a whole path. What hides a part of the path cuts all that is below it. */
-static int ask_path(const struct index *index, const char *path, size_t len,
+/* What LAYER says of a whole path. What hides a part of the path cuts all that is below it. */
+static int ask_path(const struct rootfs_state *state, unsigned layer, const char *path, size_t len,
 		    struct layer_answer *ret)
 {
 	struct layer_answer answer = {};
 	const char *at = path, *end = path + len;
+	const struct index *index;
 	bool cut = false;
-	int err = answer_inode(index, INDEX_ROOT, &answer);
+	int err = rootfs_index(state->rootfs, layer, state->wait, &index);
 
+	if (!err)
+		err = answer_node(index, (struct rootfs_node){.layer = (uint16_t)layer}, &answer);
 	while (!err && at < end && answer.says == SAYS_DIR) {
 		const char *slash = memchr(at, '/', (size_t)(end - at));
 		size_t name_len = (size_t)((slash ? slash : end) - at);
@@ -114,7 +120,7 @@ static int ask_path(const struct index *index, const char *path, size_t len,
 		if (rootfs_hidden_name(at, name_len))
 			answer = (struct layer_answer){.says = SAYS_NOTHING, .cut = true};
 		else
-			err = rootfs_ask_name(index, answer.ino, at, name_len, &answer);
+			err = rootfs_ask_name(index, answer.node, at, name_len, &answer);
 		at += name_len;
 		answer.end = answer.says == SAYS_NOTHING ? parent_end : (size_t)(at - path);
 		at += at < end;
@@ -128,43 +134,37 @@ static int ask_path(const struct index *index, const char *path, size_t len,
 
 /* --- merged directories --- */
 
-/* The path that all parts of DIR have. */
-static ssize_t dir_path(struct rootfs *rootfs, struct rootfs_node dir, struct wait *wait,
-			char path[static ROOTFS_PATH])
+/* The path that all parts of SET have. */
+static ssize_t dir_path(const struct dirset *set, struct wait *wait, char path[static ROOTFS_PATH])
 {
 	const struct index *index;
 	ssize_t len;
 	int err;
 
-	if (dir.layer == ROOTFS_ROOT_LAYER)
+	if (set->dir.layer == ROOTFS_ROOT_LAYER)
 		return 0;
-	err = rootfs_index(rootfs, dir.layer, wait, &index);
+	err = rootfs_index(set->rootfs, set->dir.layer, wait, &index);
 	if (err)
 		return err;
-	len = index_path(index, dir.ino, path, ROOTFS_PATH);
+	len = index_path(index, set->dir.ino, path, ROOTFS_PATH);
 	return len == -ENAMETOOLONG ? -EIO : len;
 }
 
-int rootfs_dirset_grow(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
-		       struct wait *wait)
+int rootfs_dirset_grow(struct dirset *set, struct wait *wait)
 {
+	const struct rootfs_state state = {.rootfs = set->rootfs, .wait = wait};
 	char path[ROOTFS_PATH];
-	const struct index *index;
 	struct layer_answer answer;
 	ssize_t len;
 	int err;
 
 	if (set->next < 0)
 		return 0;
-	len = dir_path(rootfs, dir, wait, path);
+	len = dir_path(set, wait, path);
 	if (len < 0)
 		return (int)len;
 	while (set->next >= 0) {
-		unsigned layer = (unsigned)set->next;
-
-		err = rootfs_index(rootfs, layer, wait, &index);
-		if (!err)
-			err = ask_path(index, path, (size_t)len, &answer);
+		err = ask_path(&state, (unsigned)set->next, path, (size_t)len, &answer);
 		if (err)
 			return err;
 		set->next--;
@@ -174,39 +174,38 @@ int rootfs_dirset_grow(struct rootfs *rootfs, struct rootfs_node dir, struct dir
 			set->next = -1;
 		if (answer.says != SAYS_DIR)
 			continue;
-		set->parts[set->n++] = (struct rootfs_node){.layer = (uint16_t)layer,
-							    .ino = answer.ino};
+		set->parts[set->n++] = answer.node;
 		return 0;
 	}
 	return 0;
 }
 
-int rootfs_buried(struct rootfs *rootfs, struct rootfs_node dir, int layer, struct wait *wait,
-		  struct rootfs_node *ret)
+int rootfs_dirset_buried(const struct dirset *set, struct wait *wait, struct rootfs_node *ret)
 {
+	const struct rootfs_state state = {.rootfs = set->rootfs, .wait = wait};
 	char path[ROOTFS_PATH];
 	const struct index *index;
-	struct layer_answer answer;
+	struct layer_answer answer = {};
 	struct index_inode inode;
-	ssize_t len = dir_path(rootfs, dir, wait, path);
+	ssize_t len = dir_path(set, wait, path);
 	int err;
 
 	if (len < 0)
 		return (int)len;
-	for (; layer >= 0; layer--) {
-		err = rootfs_index(rootfs, (unsigned)layer, wait, &index);
+	for (int layer = set->below; layer >= 0 && !answer.cut; layer--) {
+		err = ask_path(&state, (unsigned)layer, path, (size_t)len, &answer);
+		if (!err && answer.says != SAYS_DIR)
+			continue;
 		if (!err)
-			err = ask_path(index, path, (size_t)len, &answer);
-		if (!err && answer.says == SAYS_DIR)
-			err = index_inode(index, answer.ino, &inode);
+			err = rootfs_index(set->rootfs, (unsigned)layer, wait, &index);
+		if (!err)
+			err = index_inode(index, answer.node.ino, &inode);
 		if (err)
 			return err;
-		if (answer.says == SAYS_DIR && !(inode.flags & INDEX_IMPLICIT)) {
-			*ret = (struct rootfs_node){.layer = (uint16_t)layer, .ino = answer.ino};
+		if (!(inode.flags & INDEX_IMPLICIT)) {
+			*ret = answer.node;
 			return 0;
 		}
-		if (answer.cut)
-			break;
 	}
 	return 1;
 }
@@ -218,16 +217,18 @@ int rootfs_dirset(struct rootfs *rootfs, struct rootfs_node dir, struct wait *wa
 	struct index_inode inode;
 	int err;
 
+	if (dir.layer == ROOTFS_ROOT_LAYER && rootfs->options.raw)
+		dir = (struct rootfs_node){.layer = 0, .ino = INDEX_ROOT};
+	ret->rootfs = rootfs;
+	ret->dir = dir;
 	ret->n = 0;
 	ret->subdirs = INDEX_NONE;
 	ret->below = -1;
 	ret->next = (int)rootfs->options.nlayers - 1;
-	if (dir.layer == ROOTFS_ROOT_LAYER && !rootfs->options.raw) {
-		(void)rootfs_cache_dir(rootfs->cache, dir, ret);
+	if (dir.layer == ROOTFS_ROOT_LAYER) {
+		(void)rootfs_cache_dir(rootfs->cache, ret);
 		return 0;
 	}
-	if (dir.layer == ROOTFS_ROOT_LAYER)
-		dir = (struct rootfs_node){.layer = 0, .ino = INDEX_ROOT};
 
 	/* The node may be anything, so look before asking the cache. */
 	err = rootfs_index(rootfs, dir.layer, wait, &index);
@@ -237,47 +238,43 @@ int rootfs_dirset(struct rootfs *rootfs, struct rootfs_node dir, struct wait *wa
 		return err;
 	if (!S_ISDIR(inode.mode))
 		return -ENOTDIR;
-	if (dir.layer > 0 && rootfs_cache_dir(rootfs->cache, dir, ret))
-		return 0;
 	if (dir.layer == 0) {
 		ret->parts[ret->n++] = dir;
 		ret->next = -1;
 		return 0;
 	}
+	if (rootfs_cache_dir(rootfs->cache, ret))
+		return 0;
 	ret->next = dir.layer;
-	err = rootfs_dirset_grow(rootfs, dir, ret, wait);
+	err = rootfs_dirset_grow(ret, wait);
 	if (!err)
-		rootfs_cache_put_dir(rootfs->cache, dir, ret);
+		rootfs_cache_put_dir(rootfs->cache, ret);
 	return err;
 }
 
 /* --- paths in the merge --- */
 
-int rootfs_find(struct rootfs *rootfs, struct rootfs_state state, const char *path, size_t len,
-		struct wait *wait, struct rootfs_node *ret, struct layer_answer *ret_answer)
+int rootfs_find(const struct rootfs_state *state, const char *path, size_t len,
+		struct layer_answer *ret)
 {
-	const struct index *index;
 	struct layer_answer answer;
 	size_t known = 0; /* bytes of the path that are directories of upper layers */
 	int err;
 
-	for (unsigned layer = state.top; layer-- > state.bottom;) {
-		err = rootfs_index(rootfs, layer, wait, &index);
-		if (!err)
-			err = ask_path(index, path, len, &answer);
+	for (unsigned layer = state->top; layer-- > state->bottom;) {
+		err = ask_path(state, layer, path, len, &answer);
 		if (err)
 			return err;
 		if (answer.says == SAYS_DIR || (answer.says == SAYS_OTHER && answer.end > known)) {
-			*ret = (struct rootfs_node){.layer = (uint16_t)layer, .ino = answer.ino};
-			*ret_answer = answer;
+			*ret = answer;
 			return 0;
 		}
 		if (answer.cut)
 			return -ENOENT;
 		known = MAX(known, answer.end);
 	}
-	if (state.bottom == 0)
+	if (state->bottom == 0)
 		return -ENOENT;
-	*ret = (struct rootfs_node){.layer = LINK_BELOW};
+	*ret = (struct layer_answer){.node.layer = LINK_BELOW};
 	return 0;
 }

@@ -98,8 +98,6 @@ static void go_up(struct target_path *path, size_t end)
 /* --- following --- */
 
 struct follow {
-	struct rootfs *rootfs;
-	struct wait *wait;
 	struct rootfs_state state;
 	unsigned depth, hops, steps;
 	struct target_path path;
@@ -111,7 +109,7 @@ static int read_target(struct follow *follow, struct rootfs_node node, const cha
 		       size_t *ret_len)
 {
 	const struct index *index;
-	int err = rootfs_index(follow->rootfs, node.layer, follow->wait, &index);
+	int err = rootfs_index(follow->state.rootfs, node.layer, follow->state.wait, &index);
 
 	return err ? err : index_target(index, node.ino, ret, ret_len);
 }
@@ -164,9 +162,7 @@ static int follow_nested(struct follow *follow, struct rootfs_node *node)
 	nested = calloc(1, sizeof(*nested));
 	if (!nested)
 		return -ENOMEM;
-	nested->rootfs = follow->rootfs;
-	nested->wait = follow->wait;
-	nested->state.bottom = follow->state.bottom;
+	nested->state = follow->state;
 	nested->depth = follow->depth + 1;
 	nested->hops = follow->hops;
 	nested->steps = follow->steps;
@@ -181,23 +177,28 @@ static int follow_step(struct follow *follow, struct rootfs_node *ret)
 {
 	struct target_path *path = &follow->path;
 	size_t len = before_up(path);
-	struct layer_answer answer = {};
-	struct rootfs_node node;
-	int err = rootfs_find(follow->rootfs, follow->state, path->text, len, follow->wait, &node,
-			      &answer);
+	struct layer_answer answer;
+	bool last;
+	int err;
 
-	if (!err && answer.link_out && answer.end < path->len)
-		err = follow_nested(follow, &node);
+	if (wait_cancelled(follow->state.wait))
+		return -EINTR;
+	err = rootfs_find(&follow->state, path->text, len, &answer);
 	if (err)
 		return err;
-	if (node.layer == LINK_BELOW ||
-	    (answer.says == SAYS_OTHER && answer.end == path->len && !answer.link_out)) {
-		*ret = node;
+	last = answer.end == path->len;
+	if (answer.link_out && !last)
+		err = follow_nested(follow, &answer.node);
+	if (err)
+		return err;
+	if (answer.node.layer == LINK_BELOW ||
+	    (answer.says == SAYS_OTHER && last && !answer.link_out)) {
+		*ret = answer.node;
 		return 1;
 	}
 	if (answer.says == SAYS_OTHER)
-		return answer.end == path->len ? start_at(follow, node)
-					       : follow_symlink(follow, node, answer.end);
+		return last ? start_at(follow, answer.node)
+			    : follow_symlink(follow, answer.node, answer.end);
 	if (len == path->len)
 		return -ENOENT; /* a directory */
 	go_up(path, len);
@@ -218,7 +219,9 @@ static int follow_link(struct follow *follow, struct rootfs_node link, struct ro
 static int resolve_link(struct rootfs *rootfs, struct rootfs_node link, unsigned bottom,
 			struct wait *wait, struct rootfs_node *ret)
 {
-	struct follow follow = {.rootfs = rootfs, .wait = wait, .state.bottom = bottom};
+	struct follow follow = {
+		.state = {.rootfs = rootfs, .wait = wait, .bottom = bottom},
+	};
 	const struct target_path *path = &follow.path;
 	struct rootfs_node found;
 	int err = follow_link(&follow, link, &found);
@@ -350,13 +353,17 @@ struct count {
 };
 
 /* 1 if NAME, which stands in LAYER, is to be seen in the merge; 0 if not. */
-static int is_visible(struct rootfs *rootfs, unsigned layer, const struct index *index,
-		      const struct index_name *name, struct wait *wait)
+static int is_visible(const struct count *count, unsigned layer, const struct index *index,
+		      const struct index_name *name)
 {
-	struct rootfs_state state = {.top = rootfs->options.nlayers, .bottom = layer};
+	const struct rootfs_state state = {
+		.rootfs = count->rootfs,
+		.wait = count->wait,
+		.top = count->rootfs->options.nlayers,
+		.bottom = layer,
+	};
 	char path[ROOTFS_PATH + NAME_MAX + 1];
 	struct layer_answer answer;
-	struct rootfs_node found;
 	ssize_t len = index_path(index, name->dir, path, ROOTFS_PATH);
 	int err;
 
@@ -365,11 +372,10 @@ static int is_visible(struct rootfs *rootfs, unsigned layer, const struct index 
 	if (len)
 		path[len++] = '/';
 	memcpy(path + len, name->name, name->len);
-	len += (ssize_t)name->len;
-	err = rootfs_find(rootfs, state, path, (size_t)len, wait, &found, &answer);
+	err = rootfs_find(&state, path, (size_t)len + name->len, &answer);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	return found.layer == layer && found.ino == name->ino;
+	return answer.node.layer == layer && answer.node.ino == name->ino;
 }
 
 /* Adds those names of INO of LAYER that are to be seen. */
@@ -386,7 +392,7 @@ static int count_visible(struct count *count, unsigned layer, uint32_t ino)
 		r = index_name_of(index, ino, n, &name);
 		if (r)
 			return -EIO;
-		r = is_visible(count->rootfs, layer, index, &name, count->wait);
+		r = is_visible(count, layer, index, &name);
 		if (r < 0)
 			return r;
 		count->names += (uint32_t)r;

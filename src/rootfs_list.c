@@ -40,7 +40,7 @@ static int advance(struct cursor *cursor)
 	return err == -ENOENT ? 0 : err;
 }
 
-static int merge_init(struct merge *merge, struct rootfs *rootfs, const struct dirset *set)
+static int merge_init(struct merge *merge, const struct dirset *set)
 {
 	struct index_inode inode;
 	int err = 0;
@@ -53,7 +53,7 @@ static int merge_init(struct merge *merge, struct rootfs *rootfs, const struct d
 		struct cursor *cursor = &merge->cursors[i];
 
 		cursor->dir = set->parts[i];
-		err = rootfs_index(rootfs, cursor->dir.layer, NULL, &cursor->index);
+		err = rootfs_index(set->rootfs, cursor->dir.layer, NULL, &cursor->index);
 		if (!err)
 			err = index_inode(cursor->index, cursor->dir.ino, &inode);
 		cursor->whiteouts = !err && inode.flags & INDEX_WHITEOUTS;
@@ -81,8 +81,7 @@ static int is_hidden(const struct merge *merge, unsigned at, const struct index_
 
 		if (!cursor->whiteouts)
 			continue;
-		err = rootfs_ask_name(cursor->index, cursor->dir.ino, name->name, name->len,
-				      &answer);
+		err = rootfs_ask_name(cursor->index, cursor->dir, name->name, name->len, &answer);
 		if (err || answer.cut)
 			return err ? err : 1;
 	}
@@ -127,8 +126,7 @@ static int merge_next(struct merge *merge, struct index_name *ret, struct cursor
 /* --- subdirectories --- */
 
 /* What the parts count by themselves: *RET, and whether no merging is needed to know more. */
-static int sum_subdirs(struct rootfs *rootfs, const struct dirset *set, uint32_t *ret,
-		       bool *ret_all)
+static int sum_subdirs(const struct dirset *set, uint32_t *ret, bool *ret_all)
 {
 	const struct index *index;
 	struct index_inode inode;
@@ -136,21 +134,21 @@ static int sum_subdirs(struct rootfs *rootfs, const struct dirset *set, uint32_t
 	bool plain = true;
 
 	for (unsigned i = 0; i < set->n; i++) {
-		int err = rootfs_index(rootfs, set->parts[i].layer, NULL, &index);
+		int err = rootfs_index(set->rootfs, set->parts[i].layer, NULL, &index);
 
 		if (!err)
 			err = index_inode(index, set->parts[i].ino, &inode);
 		if (err)
 			return err;
 		sum += inode.nlink >= 2 ? inode.nlink - 2 : 0;
-		plain = plain && (rootfs->options.raw || !(inode.flags & INDEX_WHITEOUTS));
+		plain = plain && (set->rootfs->options.raw || !(inode.flags & INDEX_WHITEOUTS));
 	}
 	*ret = sum;
 	*ret_all = sum == 0 || (plain && set->n == 1);
 	return 0;
 }
 
-int rootfs_count_subdirs(struct rootfs *rootfs, const struct dirset *set, uint32_t *ret)
+int rootfs_count_subdirs(const struct dirset *set, uint32_t *ret)
 {
 	CLEANUP(merge_release) struct merge merge = {};
 	struct index_inode inode;
@@ -158,13 +156,13 @@ int rootfs_count_subdirs(struct rootfs *rootfs, const struct dirset *set, uint32
 	struct cursor *cursor;
 	uint32_t subdirs;
 	bool all;
-	int r = sum_subdirs(rootfs, set, &subdirs, &all);
+	int r = sum_subdirs(set, &subdirs, &all);
 
 	if (r)
 		return r;
 	if (!all) {
 		subdirs = 0;
-		r = merge_init(&merge, rootfs, set);
+		r = merge_init(&merge, set);
 		while (!r && (r = merge_next(&merge, &name, &cursor)) > 0) {
 			r = index_inode(cursor->index, name.ino, &inode);
 			subdirs += !r && S_ISDIR(inode.mode);
@@ -214,18 +212,17 @@ static int resolve_name(struct rootfs *rootfs, const struct cursor *cursor,
 	return 0;
 }
 
-static int fill_listing(struct rootfs *rootfs, const struct dirset *set, struct wait *wait,
-			struct listing *listing)
+static int fill_listing(const struct dirset *set, struct wait *wait, struct listing *listing)
 {
 	CLEANUP(merge_release) struct merge merge = {};
 	struct index_name name;
 	struct cursor *cursor;
 	struct rootfs_node node;
 	size_t cap = 0;
-	int r = merge_init(&merge, rootfs, set);
+	int r = merge_init(&merge, set);
 
 	while (!r && (r = merge_next(&merge, &name, &cursor)) > 0) {
-		r = resolve_name(rootfs, cursor, &name, wait, &node);
+		r = resolve_name(set->rootfs, cursor, &name, wait, &node);
 		if (r == -ENOENT)
 			r = 0;
 		else if (!r)
@@ -236,11 +233,11 @@ static int fill_listing(struct rootfs *rootfs, const struct dirset *set, struct 
 	return r;
 }
 
-/* The merged listing of DIR; the caller unrefs it. */
-static int merged_listing(struct rootfs *rootfs, struct rootfs_node dir, const struct dirset *set,
-			  struct wait *wait, struct listing **ret)
+/* The merged listing; the caller unrefs it. */
+static int merged_listing(const struct dirset *set, struct wait *wait, struct listing **ret)
 {
-	struct listing *listing = rootfs_cache_listing(rootfs->cache, dir);
+	struct rootfs_cache *cache = set->rootfs->cache;
+	struct listing *listing = rootfs_cache_listing(cache, set->dir);
 	int err;
 
 	if (!listing) {
@@ -248,22 +245,21 @@ static int merged_listing(struct rootfs *rootfs, struct rootfs_node dir, const s
 		if (!listing)
 			return -ENOMEM;
 		listing->refs = 1;
-		err = fill_listing(rootfs, set, wait, listing);
+		err = fill_listing(set, wait, listing);
 		if (err) {
-			rootfs_cache_unref_listing(rootfs->cache, listing);
+			rootfs_cache_unref_listing(cache, listing);
 			return err;
 		}
-		rootfs_cache_put_listing(rootfs->cache, dir, listing);
+		rootfs_cache_put_listing(cache, set->dir, listing);
 	}
 	*ret = listing;
 	return 0;
 }
 
-static int list_merged(struct rootfs *rootfs, struct rootfs_node dir, const struct dirset *set,
-		       const struct list_call *call)
+static int list_merged(const struct dirset *set, const struct list_call *call)
 {
 	struct listing *listing;
-	int err = merged_listing(rootfs, dir, set, call->wait, &listing);
+	int err = merged_listing(set, call->wait, &listing);
 
 	if (err)
 		return err;
@@ -274,7 +270,7 @@ static int list_merged(struct rootfs *rootfs, struct rootfs_node dir, const stru
 		if (call->fn(call->arg, pos, entry->name, entry->len, node))
 			break;
 	}
-	rootfs_cache_unref_listing(rootfs->cache, listing);
+	rootfs_cache_unref_listing(set->rootfs->cache, listing);
 	return 0;
 }
 
@@ -297,8 +293,10 @@ static int list_plain(const struct index *index, struct rootfs_node dir,
 }
 
 /* Starts opening what SET may still need, all at once. */
-static void prepare(struct rootfs *rootfs, const struct dirset *set)
+static void prepare(const struct dirset *set)
 {
+	struct rootfs *rootfs = set->rootfs;
+
 	if (!rootfs->options.prepare)
 		return;
 	for (int layer = set->next; layer >= 0; layer--) {
@@ -307,27 +305,26 @@ static void prepare(struct rootfs *rootfs, const struct dirset *set)
 	}
 }
 
-static int complete(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
-		    struct wait *wait)
+static int complete(struct dirset *set, struct wait *wait)
 {
 	int before = set->next, err = 0;
 
 	/* What is open may show that nothing else is needed. */
 	while (!err && set->next >= 0)
-		err = rootfs_dirset_grow(rootfs, dir, set, NULL);
+		err = rootfs_dirset_grow(set, NULL);
 	if (err == -EWOULDBLOCK) {
-		prepare(rootfs, set);
+		prepare(set);
 		err = 0;
 	}
 	while (!err && set->next >= 0)
-		err = rootfs_dirset_grow(rootfs, dir, set, wait);
+		err = rootfs_dirset_grow(set, wait);
 	if (set->next != before)
-		rootfs_cache_put_dir(rootfs->cache, dir, set);
+		rootfs_cache_put_dir(set->rootfs->cache, set);
 	return err;
 }
 
 /* Whether SET is one layer's directory that is shown as it is. */
-static int is_plain(struct rootfs *rootfs, const struct dirset *set, const struct index **ret)
+static int is_plain(const struct dirset *set, const struct index **ret)
 {
 	struct index_inode inode;
 	uint32_t unused;
@@ -335,12 +332,12 @@ static int is_plain(struct rootfs *rootfs, const struct dirset *set, const struc
 
 	if (set->n != 1)
 		return 0;
-	err = rootfs_index(rootfs, set->parts[0].layer, NULL, ret);
+	err = rootfs_index(set->rootfs, set->parts[0].layer, NULL, ret);
 	if (!err)
 		err = index_inode(*ret, set->parts[0].ino, &inode);
 	if (err)
 		return err;
-	return rootfs->options.raw ||
+	return set->rootfs->options.raw ||
 	       (!(inode.flags & INDEX_WHITEOUTS) && index_link_out(*ret, 0, &unused) == -ENOENT);
 }
 
@@ -351,10 +348,10 @@ int rootfs_list_call(struct rootfs *rootfs, struct rootfs_node dir, const struct
 	int r = rootfs_dirset(rootfs, dir, call->wait, &set);
 
 	if (!r)
-		r = complete(rootfs, dir, &set, call->wait);
+		r = complete(&set, call->wait);
 	if (!r)
-		r = is_plain(rootfs, &set, &index);
+		r = is_plain(&set, &index);
 	if (r < 0)
 		return r;
-	return r ? list_plain(index, set.parts[0], call) : list_merged(rootfs, dir, &set, call);
+	return r ? list_plain(index, set.parts[0], call) : list_merged(&set, call);
 }

@@ -23,6 +23,8 @@
 
 /* The directories of layers whose names a merged directory has, topmost first. */
 struct dirset {
+	struct rootfs *rootfs;
+	struct rootfs_node dir;
 	unsigned n;
 	int next;  /* the layer to ask next; -1: complete */
 	int below; /* complete: the layer below an opaque directory, which ended it; else -1 */
@@ -65,9 +67,9 @@ struct link_map {
 struct rootfs_cache;
 struct rootfs_cache *rootfs_cache_new(unsigned nlayers);
 void rootfs_cache_free(struct rootfs_cache *cache);
-bool rootfs_cache_dir(struct rootfs_cache *cache, struct rootfs_node node, struct dirset *ret);
-void rootfs_cache_put_dir(struct rootfs_cache *cache, struct rootfs_node node,
-			  const struct dirset *set);
+/* Fills in SET->dir's parts; false if they are not there. */
+bool rootfs_cache_dir(struct rootfs_cache *cache, struct dirset *set);
+void rootfs_cache_put_dir(struct rootfs_cache *cache, const struct dirset *set);
 /* Counted for the caller; NULL if it is not there. */
 struct listing *rootfs_cache_listing(struct rootfs_cache *cache, struct rootfs_node node);
 void rootfs_cache_put_listing(struct rootfs_cache *cache, struct rootfs_node node,
@@ -100,7 +102,7 @@ int rootfs_index(struct rootfs *rootfs, unsigned n, struct wait *wait, const str
 enum layer_says { SAYS_NOTHING, SAYS_DIR, SAYS_OTHER };
 struct layer_answer {
 	enum layer_says says;
-	uint32_t ino;
+	struct rootfs_node node;
 	bool link_out; /* SAYS_OTHER: it is a link to a file of a lower layer */
 	bool cut;      /* what lower layers say of it does not count */
 	bool opaque;   /* SAYS_DIR: nor what they have in it */
@@ -109,30 +111,31 @@ struct layer_answer {
 };
 
 bool rootfs_hidden_name(const char *name, size_t len); /* begins with ".wh." */
-int rootfs_ask_name(const struct index *index, uint32_t dir, const char *name, size_t len,
+/* DIR is a directory of the layer that INDEX is of. */
+int rootfs_ask_name(const struct index *index, struct rootfs_node dir, const char *name, size_t len,
 		    struct layer_answer *ret);
 
 /* Starts DIR's set, from the cache where it is there. -ENOTDIR. */
 int rootfs_dirset(struct rootfs *rootfs, struct rootfs_node dir, struct wait *wait,
 		  struct dirset *ret);
-/* Asks lower layers until SET has one more part or is complete. */
-int rootfs_dirset_grow(struct rootfs *rootfs, struct rootfs_node dir, struct dirset *set,
-		       struct wait *wait);
+/* Asks lower layers until SET has one more part or is complete. Without WAIT only open ones
+ * (else -EWOULDBLOCK). */
+int rootfs_dirset_grow(struct dirset *set, struct wait *wait);
+/* The topmost directory under a complete SET that an entry named, though none of its names
+ * shows: 0; 1: none. */
+int rootfs_dirset_buried(const struct dirset *set, struct wait *wait, struct rootfs_node *ret);
 
-/* The topmost directory of layers from LAYER down that lies under DIR (though none of its names
- * shows) and was named by an entry: 0; 1: none. */
-int rootfs_buried(struct rootfs *rootfs, struct rootfs_node dir, int layer, struct wait *wait,
-		  struct rootfs_node *ret);
-
-/* A place in the merge of layers BOTTOM … TOP - 1. */
+/* The merge of layers BOTTOM … TOP - 1, as seen by somebody who waits. */
 struct rootfs_state {
+	struct rootfs *rootfs;
+	struct wait *wait;
 	unsigned top, bottom;
 };
 /* What PATH leads to: a directory (its topmost part), or a non-directory, which may stand on the
- * way: ANSWER.end tells. Symlinks are not followed. -ENOENT: nothing; LINK_BELOW in *RET's
- * layer: layers below decide. */
-int rootfs_find(struct rootfs *rootfs, struct rootfs_state state, const char *path, size_t len,
-		struct wait *wait, struct rootfs_node *ret, struct layer_answer *ret_answer);
+ * way: RET->end tells. Symlinks are not followed. -ENOENT: nothing; LINK_BELOW in RET's node:
+ * layers below decide. */
+int rootfs_find(const struct rootfs_state *state, const char *path, size_t len,
+		struct layer_answer *ret);
 
 /* --- rootfs_link.c --- */
 
@@ -154,7 +157,7 @@ struct list_call {
 int rootfs_list_call(struct rootfs *rootfs, struct rootfs_node dir, const struct list_call *call);
 
 /* Subdirectories of the merged directory; SET is complete. */
-int rootfs_count_subdirs(struct rootfs *rootfs, const struct dirset *set, uint32_t *ret);
+int rootfs_count_subdirs(const struct dirset *set, uint32_t *ret);
 
 static inline bool rootfs_same(struct rootfs_node a, struct rootfs_node b)
 {

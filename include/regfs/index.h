@@ -20,8 +20,8 @@
  *  - a directory entry over a directory replaces its attributes and keeps its children; any
  *    other replacement drops the old subtree;
  *  - a hard link whose target this layer does not have is kept by its target's path
- *    (INDEX_LINK_OUT: resolved in lower layers by rootfs), cleaned, symlinks of this layer
- * followed; one to a directory of this layer by an empty path, which is nowhere;
+ *    (INDEX_LINK_OUT: resolved in lower layers by rootfs), cleaned and with this layer's
+ *    symlinks followed; one to a directory of this layer by an empty path, which is nowhere;
  *  - an entry for the root that is no directory is passed over.
  */
 #ifndef REGFS_INDEX_H
