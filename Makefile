@@ -68,7 +68,8 @@ check: deps
 check-built:
 	$(Q)tests/check
 
-run: deps
+run:
+	$(Q)contrib/install-deps --build-only
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)MNT='$(MNT)' contrib/run
 

@@ -9,6 +9,8 @@
 #include "regfs/cli.h"
 #include "regfs/layer.h"
 
+#define TIMEOUT_MS 60000 /* nothing is fetched */
+
 struct cache_args {
 	const char *verb;
 	const char *dir;
@@ -59,17 +61,60 @@ static int show_info(struct cache *cache, const char *dir)
 	return CLI_OK;
 }
 
+/* Counts of layers whose diff ID was looked at. */
+struct layers_verified {
+	struct blobs *blobs;
+	struct cache *cache;
+	uint64_t right, wrong, partial;
+};
+
+static int verify_layer(void *arg, const struct cache_id *id)
+{
+	struct layers_verified *layers = arg;
+	struct wait wait;
+	int r;
+
+	wait_init(&wait, true);
+	r = layer_verify(layers->blobs, layers->cache, id, &wait);
+	wait_release(&wait);
+	layers->right += r == 0;
+	layers->partial += r == -ENOENT;
+	layers->wrong += r < 0 && r != -ENOENT;
+	return r == -ENOMEM ? r : 0;
+}
+
+/* The diff IDs of the layers that are whole in the cache. */
+static int verify_layers(struct cache *cache, struct layers_verified *ret)
+{
+	struct pool *jobs = pool_new("job", 0);
+	int r = -ENOMEM;
+
+	ret->cache = cache;
+	ret->blobs = jobs ? blobs_new(cache, jobs, TIMEOUT_MS) : NULL;
+	if (ret->blobs)
+		r = cache_each(cache, CACHE_INDEX, verify_layer, ret);
+	blobs_free(ret->blobs);
+	pool_free(jobs);
+	return r;
+}
+
 static int run_verify(struct cache *cache)
 {
+	struct layers_verified layers = {0};
 	uint64_t checked = 0, dropped = 0;
 	int r = cache_verify(cache, &checked, &dropped);
 
+	if (r == 0)
+		r = verify_layers(cache, &layers);
 	if (r < 0) {
 		fprintf(stderr, "regfs: cache: verify: %s\n", strerror(-r));
 		return CLI_FAILED;
 	}
 	printf("checked %" PRIu64 ", dropped %" PRIu64 " damaged\n", checked, dropped);
-	return dropped ? CLI_FAILED : CLI_OK;
+	printf("diff IDs of layers: %" PRIu64 " right, %" PRIu64 " wrong, %" PRIu64
+	       " not whole in the cache\n",
+	       layers.right, layers.wrong, layers.partial);
+	return dropped || layers.wrong ? CLI_FAILED : CLI_OK;
 }
 
 static int run_prune(struct cache *cache, const struct cache_args *args)

@@ -443,3 +443,22 @@ int index_builder_finish(struct index_builder *builder, struct index_info *info,
 	info->npoints = builder->npoints;
 	return 0;
 }
+
+int index_set_diff_id(struct buf *file, const struct digest *diff_id)
+{
+	struct index_header header;
+	struct index index;
+	uint64_t crc;
+	size_t end;
+
+	if (index_open(file->data, file->len, &index) < 0)
+		return -EIO;
+	end = file->len - sizeof(crc);
+	memcpy(&header, file->data, sizeof(header));
+	header.diff_algo = htole32((uint32_t)diff_id->algo);
+	memcpy(header.diff_bytes, diff_id->bytes, sizeof(header.diff_bytes));
+	memcpy(file->data, &header, sizeof(header));
+	crc = htole64(crc64_ecma_refl(0, (const uint8_t *)file->data, end));
+	memcpy(file->data + end, &crc, sizeof(crc));
+	return 0;
+}

@@ -96,6 +96,9 @@ int index_builder_point(struct index_builder *builder, const struct codec_point 
  * -EFBIG (RET's max), -EINVAL (a path over 4096 bytes, which it became through a symlink). */
 int index_builder_finish(struct index_builder *builder, struct index_info *info, struct buf *ret);
 
+/* Puts DIFF_ID into a whole index file that has none. 0 or -EIO (no index file). */
+int index_set_diff_id(struct buf *file, const struct digest *diff_id);
+
 /* --- reading; all are safe on damaged files and from any thread --- */
 
 struct index {

@@ -49,4 +49,13 @@ ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, s
 /* Next data (SEEK_DATA) or hole (SEEK_HOLE) at or after OFF: offset, or -ENXIO. */
 int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence);
 
+/*
+ * Decodes the layer whose index is ID (kind CACHE_INDEX) out of the cache and hashes it: the diff
+ * ID goes into the index where it has none, so that later opens compare it with the config. 0;
+ * -ENOENT: not all of the blob is cached; -EIO: it is not what the index said (logged; the index is
+ * dropped). No store is asked.
+ */
+int layer_verify(struct blobs *blobs, struct cache *cache, const struct cache_id *id,
+		 struct wait *wait);
+
 #endif
