@@ -207,7 +207,7 @@ static int publish(struct cache_view *view, const struct cache_hit *hit)
 	int err = cache_view_lock(view);
 	if (err)
 		return err;
-	err = cache_table_publish(&view->table, hit, &view->owner, &batch);
+	err = cache_table_publish(&view->table, hit, view->owner, &batch);
 	cache_view_unlock(view);
 	cache_discard(view, &batch);
 	return err == -EEXIST ? 0 : err;

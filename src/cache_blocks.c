@@ -93,57 +93,60 @@ uint64_t cache_pass_new(struct cache *cache)
 
 /* --- commit, drop --- */
 
-/* Blocks FROM … TO - 1 of ID, as far as BATCH goes. Returns the next block. */
-struct sweep {
+/* Blocks 0 … NBLOCKS - 1 of ID, of PASS if that is not 0. */
+struct range {
 	const struct cache_id *id;
 	uint64_t pass;
 	uint32_t nblocks;
 	bool commit;
 };
 
-static void treat(struct cache_view *view, const struct sweep *sweep, uint32_t index,
+/* An entry of the range goes, or becomes ordinary. */
+static void treat(struct cache_view *view, const struct range *range, uint32_t index,
 		  struct cache_batch *batch)
 {
 	const struct cache_entry *entry = cache_table_at(&view->table, index);
-	if (!entry || entry->state != CACHE_LIVE || entry->kind != sweep->id->kind ||
-	    entry->block >= sweep->nblocks || (sweep->pass && entry->pass != sweep->pass) ||
-	    memcmp(entry->key, sweep->id->key, sizeof(entry->key)) != 0)
+	if (!entry || entry->state != CACHE_LIVE || entry->kind != range->id->kind ||
+	    entry->block >= range->nblocks || (range->pass && entry->pass != range->pass) ||
+	    memcmp(entry->key, range->id->key, sizeof(entry->key)) != 0)
 		return;
-	if (sweep->commit)
-		cache_table_commit(&view->table, index, &view->owner, batch);
+	if (range->commit)
+		cache_table_commit(&view->table, index, view->owner, batch);
 	else
-		cache_table_doom(&view->table, index, &view->owner, batch);
+		cache_table_doom(&view->table, index, view->owner, batch);
 }
 
-/* More blocks than entries are looked for in the table, fewer in the hash. */
-static uint32_t treat_some(struct cache_view *view, const struct sweep *sweep, uint32_t at,
+/* From AT on, as long as one may hold the lock; where to go on, or UINT32_MAX. AT counts blocks,
+ * which are looked for in the hash, or entries, if those are fewer. */
+static uint32_t treat_some(struct cache_view *view, const struct range *range, uint32_t at,
 			   struct cache_batch *batch)
 {
 	const uint32_t most = 256; /* under one lock */
-	bool by_entry = sweep->nblocks > view->table.n;
-	uint32_t end = by_entry ? view->table.n : sweep->nblocks;
+	bool by_entry = range->nblocks > view->table.n;
+	uint32_t fresh = MIN(view->table.head->fresh, view->table.n);
+	uint32_t end = by_entry ? fresh : range->nblocks;
 	for (uint32_t i = 0; i < most && at < end && batch->len < CACHE_BATCH; i++) {
 		uint32_t index = at + 1;
-		if (!by_entry && sweep->pass)
-			index = cache_table_find(&view->table, sweep->id, at, sweep->pass);
+		if (!by_entry && range->pass)
+			index = cache_table_find(&view->table, range->id, at, range->pass);
 		else if (!by_entry)
-			index = cache_table_find_any(&view->table, sweep->id, at);
-		treat(view, sweep, index, batch);
+			index = cache_table_find_any(&view->table, range->id, at);
+		treat(view, range, index, batch);
 		/* A block may be there several times, under several passes. */
-		if (by_entry || sweep->pass || !index)
+		if (by_entry || range->pass || !index)
 			at++;
 	}
 	return at < end ? at : UINT32_MAX;
 }
 
-static void treat_all(struct cache *cache, const struct sweep *sweep)
+static void treat_all(struct cache *cache, const struct range *range)
 {
 	AUTO_VIEW struct cache_view *view = cache_get_view(cache);
 	struct cache_batch batch = {0};
 	for (uint32_t at = 0; view && at != UINT32_MAX;) {
 		if (cache_view_lock(view))
 			return;
-		at = treat_some(view, sweep, at, &batch);
+		at = treat_some(view, range, at, &batch);
 		cache_view_unlock(view);
 		cache_discard(view, &batch);
 	}
@@ -151,13 +154,13 @@ static void treat_all(struct cache *cache, const struct sweep *sweep)
 
 void cache_commit(struct cache *cache, const struct cache_id *id, uint32_t nblocks, uint64_t pass)
 {
-	struct sweep sweep = {.id = id, .pass = pass, .nblocks = nblocks, .commit = true};
+	struct range range = {.id = id, .pass = pass, .nblocks = nblocks, .commit = true};
 	if (pass)
-		treat_all(cache, &sweep);
+		treat_all(cache, &range);
 }
 
 void cache_drop(struct cache *cache, const struct cache_id *id, uint32_t nblocks, uint64_t pass)
 {
-	struct sweep sweep = {.id = id, .pass = pass, .nblocks = nblocks};
-	treat_all(cache, &sweep);
+	struct range range = {.id = id, .pass = pass, .nblocks = nblocks};
+	treat_all(cache, &range);
 }

@@ -53,7 +53,7 @@ static void give_up(struct cache_entry *entry)
 	entry->pages = MIN(entry->pages, most);
 	entry->seal = 0;
 	entry->state = CACHE_DOOMED;
-	entry->owner_pid = 0;
+	entry->owner = 0;
 }
 
 static void settle_live(struct cache_table *table, uint32_t index, struct order *order)

@@ -13,7 +13,6 @@
 
 /* Others may take what this one has freed: then it tries again, but not for ever. */
 #define RESERVE_TRIES 64
-#define SWEEP_ROUNDS  1024
 
 static void settle_batch(struct cache_view *view, const struct cache_batch *batch,
 			 const bool gone[static CACHE_BATCH])
@@ -28,17 +27,17 @@ static void settle_batch(struct cache_view *view, const struct cache_batch *batc
 		if (gone[i])
 			cache_table_release(&view->table, hit->index);
 		else
-			entry->owner_pid = 0; /* still counted; the sweep tries again */
+			entry->owner = 0; /* still counted; the sweep tries again */
 	}
 	cache_view_unlock(view);
 }
 
-void cache_discard(struct cache_view *view, struct cache_batch *batch)
+int cache_discard(struct cache_view *view, struct cache_batch *batch)
 {
 	bool gone[CACHE_BATCH];
 	int failed = 0;
 	if (batch->len == 0)
-		return;
+		return 0;
 	for (unsigned i = 0; i < batch->len; i++) {
 		int err = cache_disk_discard(view, &batch->hit[i]);
 		gone[i] = err == 0;
@@ -49,6 +48,7 @@ void cache_discard(struct cache_view *view, struct cache_batch *batch)
 			 strerror(-failed));
 	settle_batch(view, batch, gone);
 	batch->len = 0;
+	return failed;
 }
 
 static int reserve_once(struct cache_view *view, const struct cache_entry *want,
@@ -58,7 +58,7 @@ static int reserve_once(struct cache_view *view, const struct cache_entry *want,
 	if (err)
 		return err;
 	uint32_t live = view->table.head->live;
-	err = cache_table_reserve(&view->table, want, &view->owner, batch, ret);
+	err = cache_table_reserve(&view->table, want, view->owner, batch, ret);
 	uint32_t evicted = live - view->table.head->live;
 	cache_view_unlock(view);
 	stats_add(STAT_CACHE_EVICTIONS, evicted);
@@ -86,7 +86,7 @@ bool cache_drop_hit(struct cache_view *view, const struct cache_hit *hit)
 	bool same = entry->gen == hit->entry.gen &&
 		    (entry->state == CACHE_LIVE || entry->state == CACHE_WRITING);
 	if (same)
-		cache_table_doom(&view->table, hit->index, &view->owner, &batch);
+		cache_table_doom(&view->table, hit->index, view->owner, &batch);
 	cache_view_unlock(view);
 	cache_discard(view, &batch);
 	return same;
@@ -99,31 +99,13 @@ void cache_shrink(struct cache_view *view, uint64_t pages)
 		cache_discard(view, &batch);
 		if (cache_view_lock(view))
 			return;
-		cache_table_shrink(&view->table, pages, &view->owner, &batch);
+		cache_table_shrink(&view->table, pages, view->owner, &batch);
 		cache_view_unlock(view);
 		stats_add(STAT_CACHE_EVICTIONS, batch.len);
 	} while (batch.len);
 }
 
 /* --- the dead --- */
-
-uint32_t cache_process_start(uint32_t pid)
-{
-	char path[32];
-	AUTO_FREE char *text = NULL;
-	size_t len;
-	snprintf(path, sizeof(path), "/proc/%u/stat", pid);
-	if (pid == 0 || read_file(path, 4096, &text, &len))
-		return 0;
-	/* proc(5): "pid (comm) state ppid …"; comm may hold anything, the 22nd is the start. */
-	const char *at = strrchr(text, ')');
-	if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X')
-		return 0;
-	for (int field = 2; at && field < 22; field++)
-		at = strchr(at + 1, ' ');
-	uint32_t start = at ? (uint32_t)strtoull(at + 1, NULL, 10) : 0;
-	return start ? start : 1;
-}
 
 /* Copies of the busy entries whose owner is not us, from the oldest. */
 static void list_strangers(struct cache_view *view, struct cache_batch *ret)
@@ -136,7 +118,7 @@ static void list_strangers(struct cache_view *view, struct cache_batch *ret)
 		const struct cache_entry *entry = cache_table_at(&view->table, index);
 		if (!entry)
 			break;
-		if (entry->owner_pid != view->owner.pid || entry->owner_start != view->owner.start)
+		if (entry->owner != view->owner)
 			ret->hit[ret->len++] = (struct cache_hit){.index = index, .entry = *entry};
 		index = entry->prev;
 	}
@@ -151,34 +133,32 @@ static void adopt(struct cache_view *view, const struct cache_batch *loose, stru
 	for (unsigned i = 0; i < loose->len; i++) {
 		const struct cache_hit *hit = &loose->hit[i];
 		const struct cache_entry *entry = cache_table_at(&view->table, hit->index);
-		if (entry->gen == hit->entry.gen && entry->owner_pid == hit->entry.owner_pid &&
+		if (entry->gen == hit->entry.gen && entry->owner == hit->entry.owner &&
 		    (entry->state == CACHE_WRITING || entry->state == CACHE_DOOMED))
-			cache_table_doom(&view->table, hit->index, &view->owner, ret);
+			cache_table_doom(&view->table, hit->index, view->owner, ret);
 	}
 	cache_view_unlock(view);
 }
 
-/* One round; the number of entries taken over. */
-static unsigned sweep_once(struct cache_view *view)
+static bool is_alive(const struct cache_view *view, uint64_t owner)
+{
+	return owner && cache_lock_is_held(view->table_fd, (off_t)owner);
+}
+
+/* One round; false: there is no more that could be removed. */
+static bool sweep_once(struct cache_view *view)
 {
 	struct cache_batch strangers, loose = {0}, mine = {0};
 	list_strangers(view, &strangers);
-	for (unsigned i = 0; i < strangers.len; i++) {
-		const struct cache_entry *entry = &strangers.hit[i].entry;
-		uint32_t start = cache_process_start(entry->owner_pid);
-		if (start == 0 || start != entry->owner_start)
+	for (unsigned i = 0; i < strangers.len; i++)
+		if (!is_alive(view, strangers.hit[i].entry.owner))
 			loose.hit[loose.len++] = strangers.hit[i];
-	}
 	adopt(view, &loose, &mine);
-	unsigned adopted = mine.len;
-	cache_discard(view, &mine);
-	return adopted;
+	return mine.len && cache_discard(view, &mine) == 0;
 }
 
 void cache_sweep(struct cache_view *view)
 {
-	/* Bounded: what cannot be removed comes back. */
-	for (unsigned round = 0; round < SWEEP_ROUNDS; round++)
-		if (sweep_once(view) < CACHE_BATCH)
-			break;
+	while (sweep_once(view))
+		;
 }

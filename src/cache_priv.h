@@ -25,8 +25,9 @@
  *   LIVE     yes   lru   LEN bytes with CRC          as on disk    whoever holds the lock
  *   DOOMED   no    busy  perhaps still its bytes     as before     its owner
  *
- * An owner is a process (pid and start time). Once it is dead, or gave the entry up (pid 0), any
- * process may take the entry over (cache_sweep).
+ * An owner is a view of a process: a random number N, and a lock of the kernel's on byte N of the
+ * table file for as long as it lives. (A pid would mean nothing in another container.) What a dead
+ * owner left busy, any process may take over (cache_sweep).
  *
  * Transitions, all under the lock; the bytes are written and removed between them, without it
  *
@@ -41,7 +42,7 @@
  * Invariants (cache_table_check)
  *
  *   I1  an entry at or below head.fresh is in exactly the list of its state; those above were
- *       never used and are zero
+ *       never used
  *   I2  exactly the LIVE entries are in the hash, each once, in the bucket of its key
  *   I3  no two LIVE entries have the same kind, key, block and pass
  *   I4  a LIVE entry's seal is the CRC of its sealed fields: one that was torn by a crash of the
@@ -101,9 +102,9 @@ struct cache_entry {
 	uint16_t state;
 	/* not sealed */
 	uint64_t seal;			/* 0 unless LIVE */
+	uint64_t owner;			/* of a busy one; 0: given up */
 	uint32_t hash_next, prev, next; /* entries count from 1; 0 ends a list */
 	uint32_t stamp;			/* seconds of the last use: the LRU order after a rebuild */
-	uint32_t owner_pid, owner_start;
 };
 
 struct cache_list {
@@ -159,10 +160,6 @@ struct cache_batch {
 	struct cache_hit hit[CACHE_BATCH];
 };
 
-struct cache_owner {
-	uint32_t pid, start;
-};
-
 size_t cache_table_bytes(uint32_t n);
 /* The table at MAP, of cache_table_bytes(N). */
 void cache_table_init(struct cache_table *table, void *map, uint32_t n);
@@ -175,21 +172,20 @@ uint32_t cache_table_find_any(struct cache_table *table, const struct cache_id *
 void cache_table_touch(struct cache_table *table, uint32_t index);
 /* Takes an entry and PAGES pages for OWNER. The new entry's identity is WANT's. 0; -ENOSPC: nothing
  * can give way; -EAGAIN: BATCH (empty before) was doomed to make room: discard it, come again. */
-int cache_table_reserve(struct cache_table *table, const struct cache_entry *want,
-			const struct cache_owner *owner, struct cache_batch *batch,
-			struct cache_hit *ret);
+int cache_table_reserve(struct cache_table *table, const struct cache_entry *want, uint64_t owner,
+			struct cache_batch *batch, struct cache_hit *ret);
 /* HIT, as reserve returned it, becomes LIVE; what it displaces is added to BATCH. -ESTALE if it
  * was taken away. -EEXIST (the block is there already): HIT itself is added to BATCH. */
-int cache_table_publish(struct cache_table *table, const struct cache_hit *hit,
-			const struct cache_owner *owner, struct cache_batch *batch);
+int cache_table_publish(struct cache_table *table, const struct cache_hit *hit, uint64_t owner,
+			struct cache_batch *batch);
 /* LIVE or WRITING to DOOMED (or DOOMED, to another owner), added to BATCH, which must have room. */
-void cache_table_doom(struct cache_table *table, uint32_t index, const struct cache_owner *owner,
+void cache_table_doom(struct cache_table *table, uint32_t index, uint64_t owner,
 		      struct cache_batch *batch);
 /* Dooms the least recently used until at most PAGES are used or BATCH is full. */
-void cache_table_shrink(struct cache_table *table, uint64_t pages, const struct cache_owner *owner,
+void cache_table_shrink(struct cache_table *table, uint64_t pages, uint64_t owner,
 			struct cache_batch *batch);
 /* The tentative entry becomes ordinary, or is doomed if there is an ordinary one. */
-void cache_table_commit(struct cache_table *table, uint32_t index, const struct cache_owner *owner,
+void cache_table_commit(struct cache_table *table, uint32_t index, uint64_t owner,
 			struct cache_batch *batch);
 /* DOOMED to FREE. */
 void cache_table_release(struct cache_table *table, uint32_t index);
@@ -243,7 +239,8 @@ struct cache_view {
 	struct cache_table table; /* what it points to: under mutex and the lock */
 	/* under mutex */
 	int lock_fd;
-	struct cache_owner owner; /* this process: another after fork() */
+	pid_t pid;	/* whose lock_fd and owner these are: fork() makes another */
+	uint64_t owner; /* see the states above */
 	bool rebuilt;
 };
 
@@ -262,9 +259,11 @@ void cache_view_unlock(struct cache_view *view);
 
 /* One lock of the byte AT of FD: TYPE is F_RDLCK, F_WRLCK or F_UNLCK. 0 or a negative errno. */
 int cache_lock_byte(int fd, short type, off_t at, bool wait);
+bool cache_lock_is_held(int fd, off_t at);
 /* Bytes of the table file that stand for something. */
-#define CACHE_LOCK_TABLE 0 /* the critical section */
-#define CACHE_LOCK_USE	 1 /* shared by all who have it open */
+#define CACHE_LOCK_TABLE 0	     /* the critical section */
+#define CACHE_LOCK_USE	 1	     /* shared by all who have it open */
+#define CACHE_LOCK_OWNER (1ll << 32) /* and above: an owner that lives */
 
 /* --- make: what opening does to the directory; under its opening lock --- */
 
@@ -302,8 +301,9 @@ bool cache_name_parse(const char *name, uint8_t ret_key[static DIGEST_KEY_LEN], 
 
 /* --- evict --- */
 
-/* Removes the bytes of a batch, and frees its entries where that worked; empties it. */
-void cache_discard(struct cache_view *view, struct cache_batch *batch);
+/* Removes the bytes of a batch, and frees its entries where that worked; empties it. 0, or the
+ * negative errno of one that stays DOOMED (logged). */
+int cache_discard(struct cache_view *view, struct cache_batch *batch);
 /* cache_table_reserve with eviction until it is there. */
 int cache_reserve(struct cache_view *view, const struct cache_entry *want, struct cache_hit *ret);
 /* Dooms and discards HIT, LIVE or being written by us, if it is still what it was; else false. */
@@ -312,8 +312,6 @@ bool cache_drop_hit(struct cache_view *view, const struct cache_hit *hit);
 void cache_shrink(struct cache_view *view, uint64_t pages);
 /* Frees what dead processes were writing or removing. */
 void cache_sweep(struct cache_view *view);
-/* The start time of a living process; 0 if there is none. */
-uint32_t cache_process_start(uint32_t pid);
 
 /* --- cache --- */
 

@@ -232,12 +232,6 @@ void cache_table_touch(struct cache_table *table, uint32_t index)
 
 /* --- transitions --- */
 
-static void set_owner(struct cache_entry *entry, const struct cache_owner *owner)
-{
-	entry->owner_pid = owner->pid;
-	entry->owner_start = owner->start;
-}
-
 static void batch_add(struct cache_batch *batch, uint32_t index, const struct cache_entry *entry)
 {
 	batch->hit[batch->len++] = (struct cache_hit){.index = index, .entry = *entry};
@@ -250,7 +244,7 @@ static void leave_live(struct cache_table *table, uint32_t index)
 	leave_lru(table, index);
 }
 
-void cache_table_doom(struct cache_table *table, uint32_t index, const struct cache_owner *owner,
+void cache_table_doom(struct cache_table *table, uint32_t index, uint64_t owner,
 		      struct cache_batch *batch)
 {
 	struct cache_entry *entry = cache_table_at(table, index);
@@ -259,13 +253,13 @@ void cache_table_doom(struct cache_table *table, uint32_t index, const struct ca
 		cache_table_push_busy(table, index);
 	}
 	entry->state = CACHE_DOOMED;
-	set_owner(entry, owner);
+	entry->owner = owner;
 	batch_add(batch, index, entry);
 }
 
 /* Makes INDEX, which is in no list, WANT's; its pages are charged by the caller. */
 static void begin(struct cache_table *table, uint32_t index, const struct cache_entry *want,
-		  const struct cache_owner *owner, struct cache_hit *ret)
+		  uint64_t owner, struct cache_hit *ret)
 {
 	struct cache_entry *entry = cache_table_at(table, index);
 	*entry = *want;
@@ -273,7 +267,7 @@ static void begin(struct cache_table *table, uint32_t index, const struct cache_
 	entry->state = CACHE_WRITING;
 	entry->seal = 0;
 	entry->hash_next = 0;
-	set_owner(entry, owner);
+	entry->owner = owner;
 	cache_table_push_busy(table, index);
 	*ret = (struct cache_hit){.index = index, .entry = *entry};
 }
@@ -290,8 +284,8 @@ static struct cache_entry *oldest(struct cache_table *table)
 }
 
 /* The full cache's usual case: one block goes, one of the same size comes, into its slot. */
-static bool take_over(struct cache_table *table, const struct cache_entry *want,
-		      const struct cache_owner *owner, struct cache_hit *ret)
+static bool take_over(struct cache_table *table, const struct cache_entry *want, uint64_t owner,
+		      struct cache_hit *ret)
 {
 	uint32_t index = table->head->lru_list.last;
 	struct cache_entry *victim = oldest(table);
@@ -303,7 +297,7 @@ static bool take_over(struct cache_table *table, const struct cache_entry *want,
 	return true;
 }
 
-void cache_table_shrink(struct cache_table *table, uint64_t pages, const struct cache_owner *owner,
+void cache_table_shrink(struct cache_table *table, uint64_t pages, uint64_t owner,
 			struct cache_batch *batch)
 {
 	struct cache_head *head = table->head;
@@ -317,9 +311,8 @@ void cache_table_shrink(struct cache_table *table, uint64_t pages, const struct 
 	}
 }
 
-int cache_table_reserve(struct cache_table *table, const struct cache_entry *want,
-			const struct cache_owner *owner, struct cache_batch *batch,
-			struct cache_hit *ret)
+int cache_table_reserve(struct cache_table *table, const struct cache_entry *want, uint64_t owner,
+			struct cache_batch *batch, struct cache_hit *ret)
 {
 	struct cache_head *head = table->head;
 	if (want->pages > head->capacity_pages)
@@ -345,8 +338,8 @@ static bool is_ours(const struct cache_entry *entry, const struct cache_hit *hit
 	return entry && entry->gen == hit->entry.gen && entry->state == CACHE_WRITING;
 }
 
-int cache_table_publish(struct cache_table *table, const struct cache_hit *hit,
-			const struct cache_owner *owner, struct cache_batch *batch)
+int cache_table_publish(struct cache_table *table, const struct cache_hit *hit, uint64_t owner,
+			struct cache_batch *batch)
 {
 	struct cache_entry *entry = cache_table_at(table, hit->index);
 	if (!is_ours(entry, hit))
@@ -371,7 +364,7 @@ int cache_table_publish(struct cache_table *table, const struct cache_hit *hit,
 	return 0;
 }
 
-void cache_table_commit(struct cache_table *table, uint32_t index, const struct cache_owner *owner,
+void cache_table_commit(struct cache_table *table, uint32_t index, uint64_t owner,
 			struct cache_batch *batch)
 {
 	struct cache_entry *entry = cache_table_at(table, index);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 #include "regfs/log.h"
 
@@ -25,25 +26,53 @@ int cache_lock_byte(int fd, short type, off_t at, bool wait)
 	return 0;
 }
 
-/*
- * These locks belong to an open file description, which fork() shares: a child needs its own, and
- * is another owner. The file may have no name any more.
- */
-static int become_this_process(struct cache_view *view)
+bool cache_lock_is_held(int fd, off_t at)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+	/* If it cannot be told, it is. */
+	return fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
+}
+
+/* The table's file, opened once more. It may have no name any more, or another file has it. */
+static int open_table_again(const struct cache_view *view)
 {
 	char path[32];
-	uint32_t pid = (uint32_t)getpid();
-	if (view->owner.pid == pid)
-		return 0;
+	struct stat ours, named;
+	AUTO_CLOSE int fd = openat(view->dir_fd, "table", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && fstat(view->table_fd, &ours) == 0 && fstat(fd, &named) == 0 &&
+	    ours.st_ino == named.st_ino && ours.st_dev == named.st_dev)
+		return steal_fd(&fd);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", view->table_fd);
-	int fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (view->lock_fd >= 0)
-		close(view->lock_fd);
-	view->lock_fd = fd;
-	view->owner.start = cache_process_start(pid);
-	view->owner.pid = pid;
+	int again = open(path, O_RDWR | O_CLOEXEC);
+	return again >= 0 ? again : -errno;
+}
+
+/* A number that is locked as long as FD is open. */
+static int become_owner(int fd, uint64_t *ret)
+{
+	uint64_t random;
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return -EIO;
+	uint64_t owner = CACHE_LOCK_OWNER + (random >> 2);
+	int err = cache_lock_byte(fd, F_WRLCK, (off_t)owner, false);
+	if (!err)
+		*ret = owner;
+	return err;
+}
+
+/* These locks belong to an open file description, which fork() shares: a child needs its own. */
+static int become_this_process(struct cache_view *view)
+{
+	pid_t pid = getpid();
+	if (view->pid == pid)
+		return 0;
+	AUTO_CLOSE int fd = open_table_again(view);
+	int err = fd < 0 ? fd : become_owner(fd, &view->owner);
+	if (err)
+		return err;
+	fd_cleanup(&view->lock_fd);
+	view->lock_fd = steal_fd(&fd);
+	view->pid = pid;
 	return 0;
 }
 
@@ -186,6 +215,11 @@ static int open_locked(struct cache_view *view, uint64_t limit_bytes)
 		err = map_table(view, made.n);
 	if (err)
 		return err;
+	err = become_this_process(view);
+	if (err) {
+		log_error("cache %s: cannot lock it: %s", view->dir, strerror(-err));
+		return err;
+	}
 	if (made.stale) {
 		cache_mend(view);
 		view->table.head->boot = cache_boot();

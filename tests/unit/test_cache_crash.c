@@ -174,7 +174,7 @@ static void die_writing(const struct place *place)
 	}
 	struct cache_batch batch = {0};
 	CHECK(cache_view_lock(cache->view) == 0);
-	cache_table_doom(&cache->view->table, hit[2].index, &cache->view->owner, &batch);
+	cache_table_doom(&cache->view->table, hit[2].index, cache->view->owner, &batch);
 	cache_view_unlock(cache->view);
 	_exit(0);
 }
@@ -216,7 +216,7 @@ static void test_living_writer_is_left_alone(void **state)
 	assert_int_equal(in_child(sweep_beside, place), 0);
 	assert_int_equal(cache_disk_write(cache->view, &hit, "hello"), 0);
 	assert_int_equal(cache_view_lock(cache->view), 0);
-	int err = cache_table_publish(&cache->view->table, &hit, &cache->view->owner, &batch);
+	int err = cache_table_publish(&cache->view->table, &hit, cache->view->owner, &batch);
 	cache_view_unlock(cache->view);
 	assert_int_equal(err, 0);
 	struct cache_id id = {.kind = CACHE_BLOB};
