@@ -309,28 +309,23 @@ static const struct node_ops imagedir_ops = {
 static int imagedir_make(const struct imagedir_options *options, struct image *main_image,
 			 struct node **ret)
 {
-	struct imagedir *dir = calloc(1, sizeof(*dir));
-	int r = -ENOMEM;
+	struct imagedir *dir = node_new(sizeof(*dir), options->context->nodes, &imagedir_ops,
+					options->parent, options->name);
 
 	if (!dir)
 		return -ENOMEM;
-	dir->context = options->context;
-	dir->ref_name = options->ref_name ? strdup(options->ref_name) : NULL;
-	dir->repo_tag = options->repo_tag ? strdup(options->repo_tag) : NULL;
-	if (!options->ref_name == !dir->ref_name && !options->repo_tag == !dir->repo_tag)
-		r = node_init(&dir->node, options->context->nodes, &imagedir_ops, options->parent,
-			      options->name);
-	if (r < 0) {
-		free(dir->ref_name);
-		free(dir->repo_tag);
-		free(dir);
-		return r;
-	}
 	/* a tag that moved names another directory */
 	dir->node.ino = hash64(dir->node.ino, image_digest(options->image)->bytes, DIGEST_MAX);
 	pthread_mutex_init(&dir->lock, NULL);
+	dir->context = options->context;
 	dir->image = image_ref(options->image);
 	dir->main = main_image ? image_ref(main_image) : NULL;
+	dir->ref_name = options->ref_name ? strdup(options->ref_name) : NULL;
+	dir->repo_tag = options->repo_tag ? strdup(options->repo_tag) : NULL;
+	if (!options->ref_name != !dir->ref_name || !options->repo_tag != !dir->repo_tag) {
+		node_unref(&dir->node);
+		return -ENOMEM;
+	}
 	*ret = &dir->node;
 	return 0;
 }

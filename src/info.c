@@ -249,21 +249,15 @@ int info_new(const struct context *context, struct node *parent, struct node **r
 {
 	struct node *found = node_find(context->nodes, parent, "_regfs", 0);
 	struct info *info;
-	int r;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	info = calloc(1, sizeof(*info));
+	info = node_new(sizeof(*info), context->nodes, &info_ops, parent, "_regfs");
 	if (!info)
 		return -ENOMEM;
 	info->context = context;
-	r = node_init(&info->node, context->nodes, &info_ops, parent, "_regfs");
-	if (r < 0) {
-		free(info);
-		return r;
-	}
 	pthread_mutex_init(&info->lock, NULL);
 	*ret = node_intern(&info->node, 0);
 	return 0;

@@ -242,17 +242,11 @@ static const struct node_ops root_ops = {
 
 static int root_new(struct names *names, struct node **ret)
 {
-	struct root *root = calloc(1, sizeof(*root));
-	int r;
+	struct root *root = node_new(sizeof(*root), names->context->nodes, &root_ops, NULL, "");
 
 	if (!root)
 		return -ENOMEM;
 	root->names = names;
-	r = node_init(&root->node, names->context->nodes, &root_ops, NULL, "");
-	if (r < 0) {
-		free(root);
-		return r;
-	}
 	snapshot_init(&root->snapshot, &names->context->started);
 	*ret = &root->node;
 	return 0;

@@ -31,29 +31,30 @@ static void blobfile_free(struct node *node)
 	free(file);
 }
 
+/* A directory or file like VALUES (all but its node). */
 static int blobfile_new(const struct blobfile *values, const struct node_ops *ops,
 			struct node *parent, const char *name, struct node **ret)
 {
 	struct nodes *nodes = values->names->context->nodes;
 	struct node *found = node_find(nodes, parent, name, 0);
 	struct blobfile *file;
-	int r = -ENOMEM;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	file = malloc(sizeof(*file));
+	file = node_new(sizeof(*file), nodes, ops, parent, name);
 	if (!file)
 		return -ENOMEM;
-	*file = *values;
+	file->names = values->names;
+	file->host = values->host;
+	file->algo = values->algo;
+	file->digest = values->digest;
+	file->size = values->size;
 	file->repo = strdup(values->repo);
-	if (file->repo)
-		r = node_init(&file->node, nodes, ops, parent, name);
-	if (r < 0) {
-		free(file->repo);
-		free(file);
-		return r;
+	if (!file->repo) {
+		node_unref(&file->node);
+		return -ENOMEM;
 	}
 	*ret = node_intern(&file->node, 0);
 	return 0;

@@ -133,19 +133,14 @@ static const struct node_ops imageroot_ops = {
 
 int imageroot_new(struct names *names, struct host *host, const struct ref *ref, struct node **ret)
 {
-	struct imageroot *root = calloc(1, sizeof(*root));
-	int r;
+	struct imageroot *root = node_new(sizeof(*root), names->context->nodes, &imageroot_ops,
+					  NULL, "");
 
 	if (!root)
 		return -ENOMEM;
 	root->names = names;
 	root->host = host;
 	root->ref = *ref;
-	r = node_init(&root->node, names->context->nodes, &imageroot_ops, NULL, "");
-	if (r < 0) {
-		free(root);
-		return r;
-	}
 	pthread_mutex_init(&root->lock, NULL);
 	*ret = &root->node;
 	return 0;

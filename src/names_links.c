@@ -57,23 +57,19 @@ int link_new(struct names *names, struct node *parent, const char *name, const c
 {
 	struct node *found = node_find(names->context->nodes, parent, name, 0);
 	struct link *link;
-	int r = -ENOMEM;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	link = calloc(1, sizeof(*link));
+	link = node_new(sizeof(*link), names->context->nodes, &link_ops, parent, name);
 	if (!link)
 		return -ENOMEM;
 	link->names = names;
 	link->target = strdup(target);
-	if (link->target)
-		r = node_init(&link->node, names->context->nodes, &link_ops, parent, name);
-	if (r < 0) {
-		free(link->target);
-		free(link);
-		return r;
+	if (!link->target) {
+		node_unref(&link->node);
+		return -ENOMEM;
 	}
 	*ret = node_intern(&link->node, 0);
 	return 0;
@@ -125,26 +121,22 @@ static int linkdir_new(struct names *names, struct host *host, struct node *pare
 {
 	struct node *found = node_find(names->context->nodes, parent, name, 0);
 	struct linkdir *dir;
-	int r = -ENOMEM;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	dir = calloc(1, sizeof(*dir));
+	dir = node_new(sizeof(*dir), names->context->nodes, ops, parent, name);
 	if (!dir)
 		return -ENOMEM;
+	snapshot_init(&dir->snapshot, &names->context->started);
 	dir->names = names;
 	dir->host = host;
 	dir->repo = strdup(repo);
-	if (dir->repo)
-		r = node_init(&dir->node, names->context->nodes, ops, parent, name);
-	if (r < 0) {
-		free(dir->repo);
-		free(dir);
-		return r;
+	if (!dir->repo) {
+		node_unref(&dir->node);
+		return -ENOMEM;
 	}
-	snapshot_init(&dir->snapshot, &names->context->started);
 	*ret = node_intern(&dir->node, 0);
 	return 0;
 }

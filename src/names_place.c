@@ -306,26 +306,22 @@ int place_new(struct names *names, struct host *host, struct node *parent, const
 {
 	struct node *found = parent ? node_find(names->context->nodes, parent, name, 0) : NULL;
 	struct place *place;
-	int r = -ENOMEM;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	place = calloc(1, sizeof(*place));
+	place = node_new(sizeof(*place), names->context->nodes, &place_ops, parent, name);
 	if (!place)
 		return -ENOMEM;
+	snapshot_init(&place->snapshot, &names->context->started);
 	place->names = names;
 	place->host = host;
 	place->repo = strdup(repo);
-	if (place->repo)
-		r = node_init(&place->node, names->context->nodes, &place_ops, parent, name);
-	if (r < 0) {
-		free(place->repo);
-		free(place);
-		return r;
+	if (!place->repo) {
+		node_unref(&place->node);
+		return -ENOMEM;
 	}
-	snapshot_init(&place->snapshot, &names->context->started);
 	*ret = parent ? node_intern(&place->node, 0) : &place->node;
 	return 0;
 }

@@ -48,13 +48,17 @@ uint64_t node_ino(const struct node *parent, const char *name)
 	return ino > 1 ? ino : ino + 2;
 }
 
-int node_init(struct node *node, struct nodes *table, const struct node_ops *ops,
-	      struct node *parent, const char *name)
+void *node_new(size_t size, struct nodes *table, const struct node_ops *ops, struct node *parent,
+	       const char *name)
 {
+	struct node *node = calloc(1, size);
 	char *copy = strdup(name);
 
-	if (!copy)
-		return -ENOMEM;
+	if (!node || !copy) {
+		free(node);
+		free(copy);
+		return NULL;
+	}
 	*node = (struct node){
 		.ops = ops,
 		.table = table,
@@ -63,7 +67,7 @@ int node_init(struct node *node, struct nodes *table, const struct node_ops *ops
 		.ino = node_ino(parent, name),
 		.refs = 1,
 	};
-	return 0;
+	return node;
 }
 
 static size_t bucket_of(const struct nodes *nodes, const struct node *parent, const char *name,

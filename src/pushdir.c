@@ -401,24 +401,20 @@ int pushdir_new(struct pushdirs *dirs, struct node *parent, struct store *store,
 {
 	struct node *found = node_find(dirs->context->nodes, parent, "_push", 0);
 	struct pushdir *dir;
-	int r = -ENOMEM;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	dir = calloc(1, sizeof(*dir));
+	dir = node_new(sizeof(*dir), dirs->context->nodes, &pushdir_ops, parent, "_push");
 	if (!dir)
 		return -ENOMEM;
 	dir->dirs = dirs;
 	dir->store = store;
 	dir->repo = strdup(repo ? repo : "");
-	if (dir->repo)
-		r = node_init(&dir->node, dirs->context->nodes, &pushdir_ops, parent, "_push");
-	if (r < 0) {
-		free(dir->repo);
-		free(dir);
-		return r;
+	if (!dir->repo) {
+		node_unref(&dir->node);
+		return -ENOMEM;
 	}
 	*ret = node_intern(&dir->node, 0);
 	return 0;
@@ -538,9 +534,10 @@ static void file_free(struct node *node)
 	bool leaves;
 
 	pthread_mutex_lock(&file->dirs->lock);
-	leaves = !file->entry->confirmed_ms;
+	leaves = node->interned && !file->entry->confirmed_ms;
 	pthread_mutex_unlock(&file->dirs->lock);
-	/* nobody has it open, and it is no push */
+	/* The kernel forgot it: nobody has it open, and it is no push. (One that lost the race to
+	 * be interned was never told to the kernel.) */
 	if (leaves)
 		entry_unlist(file->dirs, file->entry);
 	entry_unref(file->dirs, file->entry);
@@ -564,22 +561,16 @@ static int pushfile_new(struct pushdir *dir, struct entry *entry, struct node **
 	struct nodes *nodes = dir->dirs->context->nodes;
 	struct node *found = node_find(nodes, &dir->node, entry->name, entry->number);
 	struct pushfile *file;
-	int r;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	file = calloc(1, sizeof(*file));
+	file = node_new(sizeof(*file), nodes, &pushfile_ops, &dir->node, entry->name);
 	if (!file)
 		return -ENOMEM;
 	file->dirs = dir->dirs;
 	file->entry = entry;
-	r = node_init(&file->node, nodes, &pushfile_ops, &dir->node, entry->name);
-	if (r < 0) {
-		free(file);
-		return r;
-	}
 	pthread_mutex_lock(&dir->dirs->lock);
 	entry->refs++;
 	pthread_mutex_unlock(&dir->dirs->lock);

@@ -255,23 +255,20 @@ static const struct node_ops tree_ops = {
 	.listxattr = tree_listxattr,
 };
 
+/* A tree like VALUES (all but its node). */
 static int tree_make(const struct treedir *values, struct node *parent, const char *name,
 		     struct node **ret)
 {
-	struct treedir *tree = calloc(1, sizeof(*tree));
-	int r;
+	struct treedir *tree = node_new(sizeof(*tree), values->context->nodes, &tree_ops, parent,
+					name);
 
 	if (!tree)
 		return -ENOMEM;
-	*tree = *values;
-	r = node_init(&tree->node, values->context->nodes, &tree_ops, parent, name);
-	if (r < 0) {
-		free(tree);
-		return r;
-	}
-	image_ref(tree->image);
-	if (tree->files)
-		node_ref(tree->files);
+	tree->context = values->context;
+	tree->image = image_ref(values->image);
+	tree->rootfs = values->rootfs;
+	tree->layer = values->layer;
+	tree->files = values->files ? node_ref(values->files) : NULL;
 	*ret = node_intern(&tree->node, 0);
 	return 0;
 }

@@ -138,10 +138,11 @@ struct node {
 struct nodes *nodes_new(void);
 void nodes_free(struct nodes *nodes);
 
-/* Fills in the head of a fresh node, with one reference: takes a reference of PARENT, copies
- * NAME. 0 or -ENOMEM. */
-int node_init(struct node *node, struct nodes *table, const struct node_ops *ops,
-	      struct node *parent, const char *name);
+/* A zeroed object of SIZE bytes that begins with a node, whose head is filled in, with one
+ * reference: holds PARENT, copies NAME. Its free() must take what is still zero. NULL when memory
+ * is short. */
+void *node_new(size_t size, struct nodes *table, const struct node_ops *ops, struct node *parent,
+	       const char *name);
 /* The interned node, held, or NULL. */
 struct node *node_find(struct nodes *nodes, const struct node *parent, const char *name,
 		       uint64_t disc);

@@ -21,10 +21,9 @@ static const struct node_ops fake_ops = {.kind = "fake", .free = fake_free};
 
 static struct node *fake_new(struct nodes *nodes, struct node *parent, const char *name)
 {
-	struct node *node = calloc(1, sizeof(*node));
+	struct node *node = node_new(sizeof(*node), nodes, &fake_ops, parent, name);
 
 	assert_non_null(node);
-	assert_int_equal(node_init(node, nodes, &fake_ops, parent, name), 0);
 	return node;
 }
 
