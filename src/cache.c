@@ -223,16 +223,17 @@ int cache_store(struct cache *cache, struct cache_entry *want, const void *data)
 	want->crc = cache_crc(data, want->len);
 	want->pages = cache_pages(want->len);
 	int err = cache_reserve(view, want, &hit);
-	if (err)
+	if (err == -ENOSPC || err == -EBUSY) /* the limit, not the disk */
 		return err;
-	err = cache_disk_write(view, &hit, data);
-	if (err) {
-		if (is_disk_trouble(err))
-			turn_off(cache, err);
+	if (!err) {
+		err = cache_disk_write(view, &hit, data);
+		if (!err)
+			return publish(view, &hit);
 		cache_drop_hit(view, &hit);
-		return err;
 	}
-	return publish(view, &hit);
+	if (is_disk_trouble(err))
+		turn_off(cache, err);
+	return err;
 }
 
 struct cache_entry cache_want(const struct cache_id *id, uint32_t block, size_t len)

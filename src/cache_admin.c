@@ -32,8 +32,7 @@ int cache_prune(struct cache *cache, uint64_t bytes)
 	if (!view)
 		return 0;
 	cache_sweep(view);
-	cache_shrink(view, bytes > view->map_len ? (bytes - view->map_len) / CACHE_PAGE : 0);
-	return 0;
+	return cache_shrink(view, bytes > view->map_len ? (bytes - view->map_len) / CACHE_PAGE : 0);
 }
 
 int cache_check(struct cache *cache)
@@ -42,10 +41,9 @@ int cache_check(struct cache *cache)
 	const char *why = "";
 	if (!view)
 		return 0;
-	int err = cache_view_lock(view);
-	if (err)
-		return err;
-	err = cache_table_check(&view->table, &why);
+	if (cache_view_lock(view))
+		return -EIO;
+	int err = cache_table_check(&view->table, &why);
 	cache_view_unlock(view);
 	if (err == -EIO)
 		log_error("cache %s: %s", view->dir, why);

@@ -72,7 +72,10 @@ int cache_reserve(struct cache_view *view, const struct cache_entry *want, struc
 		int err = reserve_once(view, want, &batch, ret);
 		if (err != -EAGAIN)
 			return err;
-		cache_discard(view, &batch);
+		/* Where nothing can be removed, what can still be read shall not go in vain. */
+		err = cache_discard(view, &batch);
+		if (err)
+			return err;
 	}
 	return -EBUSY;
 }
@@ -92,17 +95,21 @@ bool cache_drop_hit(struct cache_view *view, const struct cache_hit *hit)
 	return same;
 }
 
-void cache_shrink(struct cache_view *view, uint64_t pages)
+int cache_shrink(struct cache_view *view, uint64_t pages)
 {
 	struct cache_batch batch = {0};
-	do {
-		cache_discard(view, &batch);
+	bool more = true;
+	int err = 0;
+	while (more && !err) {
 		if (cache_view_lock(view))
-			return;
+			return -ESTALE;
 		cache_table_shrink(&view->table, pages, view->owner, &batch);
 		cache_view_unlock(view);
+		more = batch.len > 0;
 		stats_add(STAT_CACHE_EVICTIONS, batch.len);
-	} while (batch.len);
+		err = cache_discard(view, &batch);
+	}
+	return err;
 }
 
 /* --- the dead --- */

@@ -253,7 +253,7 @@ void cache_view_cleanup(struct cache_view **view);
 #define AUTO_VIEW CLEANUP(cache_view_cleanup)
 /* Is the directory at its path still this one, and whole? */
 bool cache_view_current(const struct cache_view *view);
-/* 0, or -EIO: the view is broken, and the lock not held. */
+/* 0, or -ESTALE: the view is broken, and the lock not held. */
 int cache_view_lock(struct cache_view *view);
 void cache_view_unlock(struct cache_view *view);
 
@@ -304,12 +304,13 @@ bool cache_name_parse(const char *name, uint8_t ret_key[static DIGEST_KEY_LEN], 
 /* Removes the bytes of a batch, and frees its entries where that worked; empties it. 0, or the
  * negative errno of one that stays DOOMED (logged). */
 int cache_discard(struct cache_view *view, struct cache_batch *batch);
-/* cache_table_reserve with eviction until it is there. */
+/* cache_table_reserve with eviction until it is there. -ENOSPC: WANT is larger than all that could
+ * go; -EBUSY: others were quicker; or why nothing could be removed. */
 int cache_reserve(struct cache_view *view, const struct cache_entry *want, struct cache_hit *ret);
 /* Dooms and discards HIT, LIVE or being written by us, if it is still what it was; else false. */
 bool cache_drop_hit(struct cache_view *view, const struct cache_hit *hit);
-/* Evicts until at most PAGES are used. */
-void cache_shrink(struct cache_view *view, uint64_t pages);
+/* Evicts until at most PAGES are used. 0 or a negative errno: it could not. */
+int cache_shrink(struct cache_view *view, uint64_t pages);
 /* Frees what dead processes were writing or removing. */
 void cache_sweep(struct cache_view *view);
 

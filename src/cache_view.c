@@ -83,7 +83,7 @@ int cache_view_lock(struct cache_view *view)
 	if (cache_guard_broken(view->broken) || become_this_process(view) ||
 	    cache_lock_byte(view->lock_fd, F_WRLCK, CACHE_LOCK_TABLE, true)) {
 		pthread_mutex_unlock(&view->mutex);
-		return -EIO;
+		return -ESTALE;
 	}
 	if (head->inside || head->suspect) {
 		view->rebuilt = true;

@@ -109,7 +109,7 @@ struct cache_info {
 	bool writable; /* false while a full disk has it turned off */
 };
 void cache_info(struct cache *cache, struct cache_info *ret);
-/* Evicts until at most BYTES are used. */
+/* Evicts until at most BYTES are used. 0, or why nothing can be removed. */
 int cache_prune(struct cache *cache, uint64_t bytes);
 /* Reads every block and file and drops what is damaged. */
 int cache_verify(struct cache *cache, uint64_t *ret_checked, uint64_t *ret_dropped);

@@ -293,6 +293,34 @@ static void test_process_outlives_its_directory(void **state)
 	close_cache(cache);
 }
 
+/* Nothing can be written or punched any more: what is there stays readable. */
+static void test_nothing_can_be_removed(void **state)
+{
+	const struct place *place = *state;
+	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache_id id = id_of(CACHE_BLOB, 1);
+	AUTO_FREE char *arena = format("%s/arena", place->cache);
+	struct cache_info before, after;
+	for (uint32_t i = 0; i < 400; i++)
+		assert_int_equal(put_block(cache, &id, i, 9000, 0), 0);
+	cache_info(cache, &before);
+	AUTO_CLOSE int read_only = open(arena, O_RDONLY), kept = dup(cache->view->arena_fd);
+	assert_int_equal(dup2(read_only, cache->view->arena_fd), cache->view->arena_fd);
+	assert_true(put_block(cache, &id, 1000, CACHE_BLOCK, 0) < 0);
+	assert_true(cache_prune(cache, 0) < 0);
+	cache_info(cache, &after);
+	assert_in_range(after.blocks, before.blocks - 2 * CACHE_BATCH, before.blocks);
+	assert_int_equal(after.used_bytes, before.used_bytes);
+	assert_int_equal(look(cache, &id, 399, 9000, 0), 1);
+	assert_int_equal(cache_check(cache), 0);
+	/* until it works again */
+	assert_int_equal(dup2(kept, cache->view->arena_fd), cache->view->arena_fd);
+	look_again(cache);
+	assert_int_equal(put_block(cache, &id, 1000, CACHE_BLOCK, 0), 0);
+	assert_int_equal(cache->view->table.head->busy, 0);
+	close_cache(cache);
+}
+
 struct worker {
 	struct cache *cache;
 	unsigned seed;
@@ -498,6 +526,7 @@ int main(void)
 		TEST(test_table_cut_short),
 		TEST(test_deleted_under_use),
 		TEST(test_deleted_under_threads),
+		TEST(test_nothing_can_be_removed),
 		TEST(test_process_outlives_its_directory),
 		TEST(test_full_disk),
 		TEST(test_unusable),
