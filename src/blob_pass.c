@@ -25,8 +25,14 @@
 #include "regfs/log.h"
 #include "regfs/stats.h"
 
-/* Why somebody joins. A stream wants the whole pass, though the sums may be known. */
-enum join { JOIN_READ, JOIN_RAW, JOIN_STREAM };
+/* Why somebody joins. A stream wants the whole pass, though the sums may be known; that of
+ * blob_get() keeps what it reads in its own way. */
+enum join { JOIN_READ, JOIN_RAW, JOIN_STREAM, JOIN_GET };
+
+static bool is_stream(enum join why)
+{
+	return why == JOIN_STREAM || why == JOIN_GET;
+}
 
 enum pass_state { PASS_PAUSED, PASS_RUNNING, PASS_DONE };
 
@@ -169,7 +175,7 @@ static int join_locked(struct blob *blob, enum join why, bool may_block, struct 
 {
 	struct pass *pass = blob->pass;
 
-	if (blob->sums && why != JOIN_STREAM)
+	if (blob->sums && !is_stream(why))
 		return 1;
 	if (blob->error && now_ms() < blob->retry_ms)
 		return blob->error;
@@ -187,11 +193,11 @@ static int join_locked(struct blob *blob, enum join why, bool may_block, struct 
 	}
 	pass->refs++;
 	pass->interested++;
-	pass->keep |= why != JOIN_STREAM;
+	pass->keep |= why != JOIN_GET;
 	/* From here on the window waits for them. */
 	if (why == JOIN_RAW)
 		pass->raw_ms = now_ms();
-	if (why == JOIN_STREAM)
+	if (is_stream(why))
 		pass->opening++;
 	*ret = pass;
 	return 0;
@@ -585,13 +591,12 @@ ssize_t pass_read(struct blob *blob, const struct blob_id *id, const struct want
 
 /* --- streams --- */
 
-static void stream_attach(struct blob_stream *stream, bool keep)
+static void stream_attach(struct blob_stream *stream)
 {
 	struct pass *pass = stream->pass;
 	struct blobs *blobs = stream->blob->blobs;
 
 	pthread_mutex_lock(&blobs->lock);
-	pass->keep |= keep;
 	stream->attached = pass->done < PASS_WINDOW;
 	stream->next_stream = pass->streams;
 	pass->streams = stream;
@@ -624,7 +629,7 @@ static void stream_free(struct blob_stream *stream)
 }
 
 static int stream_init(struct blob_stream *stream, struct blobs *blobs, const struct blob_id *id,
-		       struct wait *wait)
+		       bool keep, struct wait *wait)
 {
 	stream->repo = strdup(id->repo);
 	if (!stream->repo)
@@ -639,7 +644,8 @@ static int stream_init(struct blob_stream *stream, struct blobs *blobs, const st
 	r = blob_know_sums(stream->blob, wait);
 	if (r < 0)
 		return r;
-	return pass_join(stream->blob, &stream->id, JOIN_STREAM, wait, &stream->pass);
+	return pass_join(stream->blob, &stream->id, keep ? JOIN_STREAM : JOIN_GET, wait,
+			 &stream->pass);
 }
 
 int stream_open(struct blobs *blobs, const struct blob_id *id, bool keep, struct wait *wait,
@@ -652,12 +658,12 @@ int stream_open(struct blobs *blobs, const struct blob_id *id, bool keep, struct
 	struct blob_stream *stream = calloc(1, sizeof(*stream));
 	if (!stream)
 		return -ENOMEM;
-	int r = stream_init(stream, blobs, id, wait);
+	int r = stream_init(stream, blobs, id, keep, wait);
 	if (r < 0) {
 		stream_free(stream);
 		return r;
 	}
-	stream_attach(stream, keep);
+	stream_attach(stream);
 	*ret = stream;
 	return 0;
 }

@@ -528,12 +528,15 @@ static void test_stream(void **state)
 	assert_int_equal(blob_stream_open(f->blobs, &f->id, &f->wait, &a), 0);
 	check_stream(f, a, 0);
 	blob_stream_close(a);
+	/* every block was kept, the first ones too */
+	struct cache_id id = blocks_id(&f->digest);
+	for (uint32_t i = 0; i <= BIG_BLOCKS; i++)
+		assert_true(cache_has(f->cache, &id, i));
 	/* from the cache now, whole or in part */
 	assert_int_equal(blob_stream_open(f->blobs, &f->id, &f->wait, &b), 0);
 	check_stream(f, b, 0);
 	blob_stream_close(b);
 	assert_int_equal(fakestore_bytes(f->store), BIG);
-	struct cache_id id = blocks_id(&f->digest);
 	cache_drop(f->cache, &id, 20, 0);
 	assert_int_equal(blob_stream_open(f->blobs, &f->id, &f->wait, &b), 0);
 	check_stream(f, b, 0);
