@@ -112,10 +112,10 @@ static bool follow(const struct index_builder *builder, uint32_t ino, struct ind
 	return true;
 }
 
-/* The directory that the cleaned PATH leads to; what is missing on the way, or in the way, becomes
- * an implicit directory. */
+/* The directory that the cleaned PATH leads to; what is missing on the way becomes an implicit
+ * directory, and so does what is in the way, if that MAY_REPLACE (else -ENOTDIR). */
 static int walk_making(struct index_builder *builder, const char *path, size_t path_len,
-		       uint32_t *ret)
+		       bool may_replace, uint32_t *ret)
 {
 	struct index_trail trail;
 	uint32_t dir = INDEX_ROOT;
@@ -132,7 +132,11 @@ static int walk_making(struct index_builder *builder, const char *path, size_t p
 		uint32_t ino = look_up(builder, dir, name, len);
 		if (ino != INDEX_NONE && build_is(builder, ino, S_IFDIR))
 			dir = ino;
-		else if (ino == INDEX_NONE || !follow(builder, ino, &trail, &dir))
+		else if (ino != INDEX_NONE && follow(builder, ino, &trail, &dir))
+			continue;
+		else if (ino != INDEX_NONE && !may_replace)
+			err = -ENOTDIR;
+		else
 			err = len > INDEX_MAX_NAME ? -EINVAL
 						   : add_implicit(builder, dir, name, len, &dir);
 	}
@@ -142,7 +146,8 @@ static int walk_making(struct index_builder *builder, const char *path, size_t p
 }
 
 /* walk_making with a memory of one: members of a directory mostly stand together. */
-static int find_parent(struct index_builder *builder, const char *path, size_t len, uint32_t *ret)
+static int find_parent(struct index_builder *builder, const char *path, size_t len,
+		       bool may_replace, uint32_t *ret)
 {
 	struct buf *last = &builder->parent_path;
 	uint64_t replaced = builder->replaced;
@@ -154,7 +159,7 @@ static int find_parent(struct index_builder *builder, const char *path, size_t l
 		*ret = builder->parent_dir;
 		return 0;
 	}
-	err = walk_making(builder, path, len, &dir);
+	err = walk_making(builder, path, len, may_replace, &dir);
 	if (err)
 		return err;
 	builder->parent_dir = INDEX_NONE;
@@ -416,9 +421,12 @@ int index_builder_member(struct index_builder *builder, const struct tar_member 
 
 	index_path_split(path, path_len, &dir_len, &name);
 	name_len = path_len - (size_t)(name - path);
-	err = find_parent(builder, path, dir_len, &dir);
+	bool marker = name_len >= 4 && memcmp(name, ".wh.", 4) == 0;
+	err = find_parent(builder, path, dir_len, !marker, &dir);
+	/* umoci deletes what a directory held also where a file took its place: nothing is left to
+	 * hide */
 	if (err)
-		return err;
+		return err == -ENOTDIR ? 0 : err;
 	if (!member->hard_link && S_ISDIR(member->mode)) {
 		err = read_member(builder, member, 0, &inode);
 		return err ? err : set_directory(builder, dir, name, name_len, &inode);

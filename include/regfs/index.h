@@ -16,7 +16,8 @@
  *    the root and cannot leave it;
  *  - a parent that was not named is an implicit directory (INDEX_IMPLICIT, 0755 0:0); one that
  *    is a symlink of this layer is followed within the layer (40 at most), one that is another
- *    non-directory is replaced by an implicit directory;
+ *    non-directory is replaced by an implicit directory (a name that begins with ".wh." below
+ *    one is left out: it has nothing to hide);
  *  - a directory entry over a directory replaces its attributes and keeps its children; any
  *    other replacement drops the old subtree;
  *  - a hard link whose target this layer does not have is kept by its target's path

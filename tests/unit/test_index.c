@@ -156,6 +156,11 @@ static void test_replacement(void **state)
 	assert_layer("f a/b/c 1; f a/b 2; f a/d 3", "a/! a/b=2 a/d=3");
 	assert_layer("f a/b 1; l a x; f a/c 2", "a@x x/! x/c=2");
 	assert_layer("c a; p b; f a 1", "a=1 b|");
+	/* what hides a child of a directory that became a file, as umoci writes it */
+	assert_layer("f a 1; f a/.wh.x 2", "a=1");
+	assert_layer("f a/.wh.x 2; f a 1", "a=1");
+	assert_layer("f a 1; f a/b/.wh..wh..opq 2", "a=1");
+	assert_layer("f a 1; f a/.whx 2", "a/! a/.whx=2");
 	/* the parent remembered from the member before is not the old one */
 	assert_layer("f a/b 1; f a 2; f a/c 3", "a/! a/c=3");
 	assert_layer("f a/b/c 1; l a x; f a/b/d 2", "a@x x/! x/b/! x/b/d=2");
