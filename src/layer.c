@@ -1,15 +1,14 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+// SPDX-License-Identifier: Apache-2.0
 /*
- * layer: the table of layers, and their indexes out of the cache.
- * Must not know other layers' content, nor how an index is built.
+ * layer: the table of layers, and how one comes to its index.
+ * Knows states and references. Must not know decoding (layer_build.c, layer_spans.c).
  */
 #include <errno.h>
 
+#include "layer_priv.h"
 #include "regfs/log.h"
 
-#include "layer_priv.h"
-
-#define MAX_IDLE 512 /* layers nobody holds that stay mapped: re-opening is free */
+/* --- the room as a whole --- */
 
 struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool *jobs)
 {
@@ -17,178 +16,195 @@ struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool 
 
 	if (!layers)
 		return NULL;
+	layers->spans = spans_new();
+	if (!layers->spans) {
+		free(layers);
+		return NULL;
+	}
 	layers->blobs = blobs;
 	layers->cache = cache;
 	layers->jobs = jobs;
+	layers->idle_ms = BUILD_IDLE_MS;
+	layers->retry_ms = LAYER_RETRY_MS;
 	pthread_mutex_init(&layers->lock, NULL);
-	spans_init(&layers->spans);
+	pthread_cond_init(&layers->drained, NULL);
 	return layers;
 }
 
-void layer_free(struct layer *layer)
+static void layer_free(struct layer *layer)
 {
 	if (!layer)
 		return;
 	if (layer->map.data)
 		cache_unmap(&layer->map);
 	free(layer->memory);
-	free(layer->repo);
+	for (unsigned i = 0; i < atomic_load(&layer->nsources); i++)
+		free(layer->sources[i].repo);
 	free(layer);
+}
+
+static void layer_unlink(struct layer *layer)
+{
+	struct layers *layers = layer->layers;
+
+	*(layer->prev ? &layer->prev->next : &layers->first) = layer->next;
+	*(layer->next ? &layer->next->prev : &layers->last) = layer->prev;
+}
+
+static void layer_link_first(struct layer *layer)
+{
+	struct layers *layers = layer->layers;
+
+	layer->prev = NULL;
+	layer->next = layers->first;
+	*(layers->first ? &layers->first->prev : &layers->last) = layer;
+	layers->first = layer;
 }
 
 void layers_free(struct layers *layers)
 {
 	if (!layers)
 		return;
-	builds_end(layers);
-	while (layers->table) {
-		struct layer *layer = layers->table;
+	pthread_mutex_lock(&layers->lock);
+	layers->closing = true;
+	build_cancel_all(layers);
+	while (layers->running > 0)
+		pthread_cond_wait(&layers->drained, &layers->lock);
+	pthread_mutex_unlock(&layers->lock);
 
-		layers->table = layer->next;
+	while (layers->first) {
+		struct layer *layer = layers->first;
+
+		layer_unlink(layer);
 		layer_free(layer);
 	}
-	spans_release(&layers->spans);
+	spans_free(layers->spans);
+	pthread_cond_destroy(&layers->drained);
 	pthread_mutex_destroy(&layers->lock);
 	free(layers);
 }
 
-/* --- making one --- */
+/* --- the table --- */
 
-static struct layer *layer_make(struct layers *layers, const struct blob_id *id)
+static struct layer *layer_new(struct layers *layers, const struct blob_id *id)
 {
 	struct layer *layer = calloc(1, sizeof(*layer));
 
 	if (!layer)
 		return NULL;
-	layer->repo = strdup(id->repo);
-	if (!layer->repo) {
-		free(layer);
-		return NULL;
-	}
 	layer->layers = layers;
 	layer->digest = *id->digest;
-	layer->blob_size = id->size;
-	layer->store = id->store;
-	layer->refs = 1;
+	digest_key(id->digest, layer->key);
+	layer->size = id->size;
+	layer->sources[0] = (struct layer_source){.store = id->store, .repo = strdup(id->repo)};
+	atomic_init(&layer->nsources, 1);
+	if (!layer->sources[0].repo) {
+		layer_free(layer);
+		return NULL;
+	}
 	return layer;
 }
 
-/* Whether the index is of this blob. */
-static bool index_is_of(const struct index *index, const struct blob_id *id)
+/* The layer of ID. One whose index broke leaves the table, to make room for another try; it lives
+ * on for those that hold it, or is handed over as GONE. Lock held. */
+static struct layer *layer_find(struct layers *layers, const struct blob_id *id,
+				struct layer **gone)
 {
-	uint8_t key[DIGEST_KEY_LEN];
+	struct layer *layer = layers->first;
 
-	digest_key(id->digest, key);
-	return !memcmp(index->info.blob_key, key, sizeof(key)) && index->info.blob_size == id->size;
-}
-
-int layer_load(struct layers *layers, const struct blob_id *id, struct layer **ret)
-{
-	struct layer *layer;
-	struct cache_id cache_id;
-	char text[DIGEST_STR_MAX];
-	int r;
-
-	layer = layer_make(layers, id);
-	if (!layer)
-		return -ENOMEM;
-	layer_blob_cache_id(id->digest, CACHE_INDEX, &cache_id);
-	if (cache_map(layers->cache, &cache_id, &layer->map) < 0) {
-		layer->map.data = NULL;
-		layer_free(layer);
-		return -ENOENT;
-	}
-	r = index_open(layer->map.data, layer->map.len, &layer->index);
-	if (r == 0 && !index_is_of(&layer->index, id))
-		r = -EIO;
-	if (r == 0) {
-		*ret = layer;
-		return 0;
-	}
-	if (r != -ESTALE)
-		log_warn("index of layer %s: damaged; it is made again",
-			 digest_format(id->digest, text));
-	cache_remove(layers->cache, &cache_id);
-	layer_free(layer);
-	return -ENOENT;
-}
-
-int layer_from_memory(struct layers *layers, const struct blob_id *id, char *memory, size_t len,
-		      struct layer **ret)
-{
-	struct layer *layer = layer_make(layers, id);
-	int r;
-
-	if (!layer)
-		return -ENOMEM;
-	r = index_open(memory, len, &layer->index);
-	if (r < 0) {
-		layer_free(layer);
-		return r;
-	}
-	layer->memory = memory;
-	*ret = layer;
-	return 0;
-}
-
-/* --- the table --- */
-
-/* Lock held. Held and moved to the front, or NULL. One whose map broke is left out. */
-static struct layer *table_find(struct layers *layers, const struct digest *digest, uint64_t size)
-{
-	for (struct layer **at = &layers->table; *at; at = &(*at)->next) {
-		struct layer *layer = *at;
-
-		if (!digest_equal(&layer->digest, digest) || layer->blob_size != size ||
-		    layer_broken(layer))
-			continue;
-		*at = layer->next;
-		layer->next = layers->table;
-		layers->table = layer;
-		layer->refs++;
+	while (layer && (layer->size != id->size || !digest_equal(&layer->digest, id->digest)))
+		layer = layer->next;
+	if (!layer || layer->state != LAYER_READY || !layer_broken(layer))
 		return layer;
+	layer_unlink(layer);
+	layer->unlisted = true;
+	if (layer->refs == 0) {
+		layers->idle--;
+		*gone = layer;
 	}
 	return NULL;
 }
 
-/* Lock held. Takes out what is idle and too many, or broken. */
-static struct layer *table_trim(struct layers *layers)
+static struct layer *layer_hold_locked(struct layer *layer)
 {
-	struct layer *gone = NULL;
-	unsigned idle = 0;
-
-	for (struct layer **at = &layers->table; *at;) {
-		struct layer *layer = *at;
-
-		if (layer->refs || (!layer_broken(layer) && ++idle <= MAX_IDLE)) {
-			at = &layer->next;
-			continue;
-		}
-		*at = layer->next;
-		layer->next = gone;
-		gone = layer;
-	}
-	return gone;
+	if (layer->refs++ == 0)
+		layer->layers->idle--;
+	layer_unlink(layer);
+	layer_link_first(layer);
+	return layer;
 }
 
-struct layer *layer_install(struct layer *fresh)
+static bool layer_has_source(const struct layer *layer, const struct blob_id *id)
 {
-	struct layers *layers = fresh->layers;
-	struct layer *first;
+	unsigned n = atomic_load(&layer->nsources);
+
+	for (unsigned i = 0; i < n; i++)
+		if (layer->sources[i].store == id->store &&
+		    strcmp(layer->sources[i].repo, id->repo) == 0)
+			return true;
+	return n == LAYER_SOURCES;
+}
+
+static void layer_add_source(struct layer *layer, struct store *store, char *repo)
+{
+	unsigned n = atomic_load(&layer->nsources);
+
+	layer->sources[n] = (struct layer_source){.store = store, .repo = repo};
+	atomic_store(&layer->nsources, n + 1);
+}
+
+/* The layer if it is known, with this source too. */
+static struct layer *layer_hold_known(struct layers *layers, const struct blob_id *id)
+{
+	struct layer *gone = NULL;
 
 	pthread_mutex_lock(&layers->lock);
-	first = table_find(layers, &fresh->digest, fresh->blob_size);
-	if (!first) {
-		fresh->number = ++layers->numbers;
-		fresh->listed = true;
-		fresh->next = layers->table;
-		layers->table = fresh;
+	struct layer *layer = layer_find(layers, id, &gone);
+	if (layer && layer_has_source(layer, id))
+		layer_hold_locked(layer);
+	else
+		layer = NULL;
+	pthread_mutex_unlock(&layers->lock);
+	layer_free(gone);
+	return layer;
+}
+
+/* Makes FRESH part of the table, or only takes its source where the layer is there. */
+static struct layer *layer_install(struct layer *fresh, const struct blob_id *id)
+{
+	struct layers *layers = fresh->layers;
+	struct layer *gone = NULL;
+
+	pthread_mutex_lock(&layers->lock);
+	struct layer *layer = layer_find(layers, id, &gone);
+	if (!layer) {
+		layer = STEAL(fresh);
+		layer->refs = 1;
+		layer->serial = layers->next_serial++;
+		layer_link_first(layer);
+	} else {
+		layer_hold_locked(layer);
+		if (!layer_has_source(layer, id))
+			layer_add_source(layer, id->store, STEAL(fresh->sources[0].repo));
 	}
 	pthread_mutex_unlock(&layers->lock);
-	if (!first)
-		return fresh;
 	layer_free(fresh);
-	return first;
+	layer_free(gone);
+	return layer;
+}
+
+static int layer_hold(struct layers *layers, const struct blob_id *id, struct layer **ret)
+{
+	struct layer *layer = layer_hold_known(layers, id);
+
+	if (!layer) {
+		struct layer *fresh = layer_new(layers, id);
+		if (!fresh)
+			return -ENOMEM;
+		layer = layer_install(fresh, id);
+	}
+	*ret = layer;
+	return 0;
 }
 
 struct layer *layer_ref(struct layer *layer)
@@ -199,54 +215,172 @@ struct layer *layer_ref(struct layer *layer)
 	return layer;
 }
 
+/* The layer that has to go for one that became idle. Lock held. */
+static struct layer *layer_evict(struct layers *layers)
+{
+	struct layer *layer = layers->last;
+
+	if (layers->idle <= LAYERS_IDLE_MAX)
+		return NULL;
+	while (layer->refs > 0)
+		layer = layer->prev;
+	layers->idle--;
+	layer_unlink(layer);
+	return layer;
+}
+
 void layer_unref(struct layer *layer)
 {
 	struct layer *gone = NULL;
 
 	if (!layer)
 		return;
-	pthread_mutex_lock(&layer->layers->lock);
-	if (--layer->refs == 0)
-		gone = table_trim(layer->layers);
-	pthread_mutex_unlock(&layer->layers->lock);
-	while (gone) {
-		struct layer *next = gone->next;
-
-		layer_free(gone);
-		gone = next;
+	struct layers *layers = layer->layers;
+	pthread_mutex_lock(&layers->lock);
+	if (--layer->refs == 0 && layer->unlisted) {
+		gone = layer;
+	} else if (layer->refs == 0) {
+		layers->idle++;
+		gone = layer_evict(layers);
 	}
+	pthread_mutex_unlock(&layers->lock);
+	layer_free(gone);
+}
+
+/* --- the index out of the cache --- */
+
+void layer_log_name(const struct layer *layer, char out[static DIGEST_STR_MAX])
+{
+	digest_format(&layer->digest, out);
+}
+
+static int map_check(const struct layer *layer, const struct cache_map *map, struct index *ret)
+{
+	int r = index_open(map->data, map->len, ret);
+
+	if (r < 0)
+		return r;
+	if (*map->broken || memcmp(ret->info.blob_key, layer->key, DIGEST_KEY_LEN) != 0)
+		return -EIO;
+	/* the right layer under a wrong size: the pass over the blob will find the lie */
+	return ret->info.blob_size == layer->size ? 0 : -ENOENT;
+}
+
+int layer_map(struct layer *layer)
+{
+	struct cache_id id = {.kind = CACHE_INDEX};
+	char name[DIGEST_STR_MAX];
+	struct cache_map map;
+
+	memcpy(id.key, layer->key, DIGEST_KEY_LEN);
+	int r = cache_map(layer->layers->cache, &id, &map);
+	if (r < 0)
+		return r == -ENOMEM ? r : -ENOENT;
+	r = map_check(layer, &map, &layer->index);
+	if (r == 0) {
+		layer->map = map;
+		return 0;
+	}
+	cache_unmap(&map);
+	if (r == -ENOENT)
+		return r;
+	layer_log_name(layer, name);
+	log_warn("layer %s: its index in the cache is %s and is built anew", name,
+		 r == -ESTALE ? "of another version" : "damaged");
+	cache_remove(layer->layers->cache, &id);
+	return -ENOENT;
 }
 
 /* --- opening --- */
 
-static int layer_find(struct layers *layers, const struct blob_id *id, struct layer **ret)
+void layer_settle(struct layer *layer, int error, bool for_good)
 {
-	struct layer *layer;
+	struct layers *layers = layer->layers;
+
+	pthread_mutex_lock(&layers->lock);
+	layer->state = error ? LAYER_NEW : LAYER_READY;
+	layer->error = error;
+	layer->retry_ms = for_good ? INT64_MAX : now_ms() + layers->retry_ms;
+	wait_wake(&layer->ready);
+	pthread_mutex_unlock(&layers->lock);
+}
+
+/* Whoever set BUSY brings it to an end, or has a job do so. */
+static void layer_look(struct layer *layer, const struct blob_id *id, struct wait *wait)
+{
+	int r = layer_map(layer);
+
+	if (r == -ENOENT && wait_may_block(wait)) {
+		r = build_start(layer, id);
+		if (r == 0)
+			return;
+	} else if (r == -ENOENT) {
+		r = -EWOULDBLOCK;
+	}
+	layer_settle(layer, r, false);
+}
+
+/* That another one might not block, or that nobody waited any more, is no failure. Lock held. */
+static bool layer_failed(const struct layer *layer)
+{
+	return layer->error && layer->error != -EWOULDBLOCK && layer->error != -ECANCELED &&
+	       now_ms() < layer->retry_ms;
+}
+
+static int layer_wait_busy(struct layer *layer, struct wait *wait)
+{
+	layer->waiters++;
+	int r = wait_on(wait, &layer->ready, &layer->layers->lock, WAIT_FOREVER);
+	if (--layer->waiters == 0)
+		layer->idle_ms = now_ms();
+	return r;
+}
+
+/* One step towards READY: 1 done, 0 look again. Lock held, and let go meanwhile. */
+static int layer_step(struct layer *layer, const struct blob_id *id, struct wait *wait)
+{
+	struct layers *layers = layer->layers;
+
+	if (layer->state == LAYER_READY)
+		return 1;
+	if (layer->state == LAYER_BUSY)
+		return layer_wait_busy(layer, wait);
+	if (layer_failed(layer))
+		return layer->error;
+	if (layers->closing)
+		return -EINTR;
+	layer->state = LAYER_BUSY;
+	layer->idle_ms = now_ms();
+	pthread_mutex_unlock(&layers->lock);
+	layer_look(layer, id, wait);
+	pthread_mutex_lock(&layers->lock);
+	return layer->state == LAYER_NEW ? layer->error : 0;
+}
+
+static int layer_get_ready(struct layer *layer, const struct blob_id *id, struct wait *wait)
+{
+	struct layers *layers = layer->layers;
 	int r;
 
 	pthread_mutex_lock(&layers->lock);
-	layer = table_find(layers, id->digest, id->size);
+	do {
+		r = layer_step(layer, id, wait);
+	} while (r == 0);
 	pthread_mutex_unlock(&layers->lock);
-	if (!layer) {
-		r = layer_load(layers, id, &layer);
-		if (r < 0)
-			return r;
-		layer = layer_install(layer);
-	}
-	*ret = layer;
-	return 0;
+	return r < 0 ? r : 0;
 }
 
-static int check_diff_id(const struct layer *layer, const struct digest *diff_id)
+static int layer_check_diff_id(struct layer *layer, const struct digest *diff_id)
 {
-	const struct digest *found = &layer->index.info.diff_id;
-	char blob[DIGEST_STR_MAX], want[DIGEST_STR_MAX], is[DIGEST_STR_MAX];
+	const struct digest *computed = &layer->index.info.diff_id;
+	char name[DIGEST_STR_MAX], want[DIGEST_STR_MAX], got[DIGEST_STR_MAX];
 
-	if (!diff_id || found->algo != diff_id->algo || digest_equal(found, diff_id))
+	if (!diff_id || computed->algo != diff_id->algo || digest_equal(computed, diff_id))
 		return 0;
-	log_error("layer %s: its diff ID is %s, the config says %s",
-		  digest_format(&layer->digest, blob), digest_format(found, is),
-		  digest_format(diff_id, want));
+	layer_log_name(layer, name);
+	if (!atomic_exchange(&layer->complained, true))
+		log_error("layer %s: the config gives its diff ID as %s, and it is %s", name,
+			  digest_format(diff_id, want), digest_format(computed, got));
 	return -EIO;
 }
 
@@ -254,13 +388,13 @@ int layer_open(struct layers *layers, const struct blob_id *id, const struct dig
 	       struct wait *wait, struct layer **ret)
 {
 	struct layer *layer;
-	int r = layer_find(layers, id, &layer);
 
-	if (r == -ENOENT)
-		r = build_run(layers, BUILD_INDEX, id, wait, &layer);
+	int r = layer_hold(layers, id, &layer);
 	if (r < 0)
 		return r;
-	r = check_diff_id(layer, diff_id);
+	r = layer_get_ready(layer, id, wait);
+	if (r == 0)
+		r = layer_check_diff_id(layer, diff_id);
 	if (r < 0) {
 		layer_unref(layer);
 		return r;
@@ -272,12 +406,22 @@ int layer_open(struct layers *layers, const struct blob_id *id, const struct dig
 void layer_prepare(struct layers *layers, const struct blob_id *id)
 {
 	struct layer *layer;
-	int r = layer_find(layers, id, &layer);
 
-	if (r == 0)
-		layer_unref(layer);
-	else if (r == -ENOENT)
-		build_prepare(layers, id);
+	if (layer_hold(layers, id, &layer) < 0)
+		return;
+	pthread_mutex_lock(&layers->lock);
+	bool start = layer->state == LAYER_NEW && !layer_failed(layer) && !layers->closing;
+	if (start) {
+		layer->state = LAYER_BUSY;
+		layer->idle_ms = now_ms();
+	}
+	pthread_mutex_unlock(&layers->lock);
+	if (start) {
+		int r = build_start(layer, id);
+		if (r < 0)
+			layer_settle(layer, r, false);
+	}
+	layer_unref(layer);
 }
 
 const struct index *layer_index(const struct layer *layer)
@@ -287,6 +431,5 @@ const struct index *layer_index(const struct layer *layer)
 
 bool layer_broken(const struct layer *layer)
 {
-	return layer->map.data && layer->map.broken &&
-	       __atomic_load_n(layer->map.broken, __ATOMIC_ACQUIRE);
+	return layer->map.data && *layer->map.broken;
 }

@@ -1,335 +1,445 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+// SPDX-License-Identifier: Apache-2.0
 /*
- * layer_build: a layer's blob to its index: streamed, decoded, scanned, all in one go. The
- * blob's pass fetches and hashes on another thread.
- * Must not know waiters.
+ * The job that builds a layer's index: the blob's stream, decoded, scanned as tar, with resume
+ * points, all in one walk; while the blob's pass fetches and hashes on its own thread.
+ * Knows the pipeline. Must not know how an index is read.
  *
- * Where points are too far apart to resume from (one huge zstd frame, one huge deflate block)
- * the decoded output is kept in the cache instead: written on the way as long as that is how it
- * looks, or made again by build_decoded().
+ * Nothing leaves the job before the blob's stream has come to its verified end.
  */
 #include <errno.h>
 
+#include "layer_priv.h"
 #include "regfs/log.h"
 #include "regfs/stats.h"
+#include "regfs/tar.h"
 
-#include "layer_priv.h"
+#define OUT_LEN	    (128 * KIB) /* less than LAYER_SPACING: one point at most in each */
+#define WHY_LEN	    128
+#define MEMBERS_MAX 8000000 /* of one layer; they are in memory until the index is written */
 
-#define FAR_ZSTD  (4 * MIB)
-#define FAR_GZIP  (16 * MIB)
-#define INDEX_MAX (UINT64_C(4) << 30)
+struct build {
+	struct pool_work work;
+	struct layer *layer;
+	struct wait wait;
+	char *repo;
+	struct blob_id id;
+	bool slot; /* it may decode; guarded by layers->lock */
+	struct build *next;
 
-/* A blob being decoded. */
-struct feed {
-	struct build *build;
 	struct blob_stream *stream;
-	struct decoder *decoder;
-	struct diff *diff;
-	struct index_builder *builder; /* NULL: only the bytes count */
 	enum codec codec;
-	bool stream_ended;
-	uint64_t last_point; /* where the last point lies, decoded */
-	bool far;	     /* there was a gap too large to resume over */
-	/* decoded output that is kept */
-	bool keeping;
-	uint64_t pass;
-	uint8_t *block;
-	size_t block_len;
-	uint32_t nblocks;
+	struct decoder *decoder; /* NULL: plain */
+	struct index_builder *builder;
+	struct diff *diff;
+	struct keep keep;
+	uint8_t *out;
+	uint64_t plain_len;
+	uint32_t members;
+	bool has_point; /* keep still has to hear of point */
+	uint64_t point;
+	bool ended;	  /* the stream came to its verified end */
+	int stream_error; /* the blob's, not the content's */
+	char why[WHY_LEN];
 };
 
-static void feed_cleanup(struct feed *feed)
+/* --- being wanted --- */
+
+/* -ECANCELED when nobody has waited for a while. Lock held. */
+static int build_wanted(const struct build *build)
 {
-	struct cache_id id;
+	const struct layer *layer = build->layer;
 
-	if (feed->nblocks && feed->pass) {
-		layer_blob_cache_id(&feed->build->digest, CACHE_DECODED, &id);
-		cache_drop(feed->build->layers->cache, &id, feed->nblocks, feed->pass);
-	}
-	blob_stream_close(feed->stream);
-	decoder_free(feed->decoder);
-	diff_cleanup(&feed->diff);
-	free(feed->block);
-}
-
-/* --- keeping decoded output --- */
-
-static void keep_block(struct feed *feed)
-{
-	struct cache_id id;
-
-	if (!feed->block_len)
-		return;
-	layer_blob_cache_id(&feed->build->digest, CACHE_DECODED, &id);
-	/* what the cache cannot keep is decoded again when it is read */
-	(void)cache_write(feed->build->layers->cache, &id, feed->nblocks++, feed->block,
-			  feed->block_len, feed->pass);
-	feed->block_len = 0;
-}
-
-static void keep_bytes(struct feed *feed, const uint8_t *data, size_t len)
-{
-	while (len && feed->keeping) {
-		size_t n = MIN(len, CACHE_BLOCK - feed->block_len);
-
-		memcpy(feed->block + feed->block_len, data, n);
-		feed->block_len += n;
-		data += n;
-		len -= n;
-		if (feed->block_len == CACHE_BLOCK)
-			keep_block(feed);
-	}
-}
-
-static void keep_stop(struct feed *feed)
-{
-	struct cache_id id;
-
-	if (!feed->keeping)
-		return;
-	feed->keeping = false;
-	layer_blob_cache_id(&feed->build->digest, CACHE_DECODED, &id);
-	cache_drop(feed->build->layers->cache, &id, feed->nblocks, feed->pass);
-	feed->nblocks = 0;
-}
-
-static int keep_start(struct feed *feed)
-{
-	feed->block = malloc(CACHE_BLOCK);
-	if (!feed->block)
-		return -ENOMEM;
-	feed->pass = cache_pass_new(feed->build->layers->cache);
-	feed->keeping = true;
-	return 0;
-}
-
-/* The blob was right: what was kept counts. */
-static void keep_commit(struct feed *feed)
-{
-	struct cache_id id;
-
-	if (!feed->keeping)
-		return;
-	keep_block(feed);
-	layer_blob_cache_id(&feed->build->digest, CACHE_DECODED, &id);
-	cache_commit(feed->build->layers->cache, &id, feed->nblocks, feed->pass);
-	feed->nblocks = 0;
-}
-
-/* --- decoding --- */
-
-static void note_gap(struct feed *feed, uint64_t out_off)
-{
-	uint64_t most = feed->codec == CODEC_ZSTD ? FAR_ZSTD : FAR_GZIP;
-
-	if (out_off - feed->last_point > most)
-		feed->far = true;
-}
-
-static int on_point(void *arg, const struct codec_point *point)
-{
-	struct feed *feed = arg;
-
-	note_gap(feed, point->out_off);
-	feed->last_point = point->out_off;
-	if (!feed->far)
-		keep_stop(feed);
-	return feed->builder ? index_builder_point(feed->builder, point) : 0;
-}
-
-static int fail_decode(const struct feed *feed, const char *why)
-{
-	char digest[DIGEST_STR_MAX];
-
-	log_error("%s/%s: layer %s: %s", feed->build->store->name, feed->build->repo,
-		  digest_format(&feed->build->digest, digest), why);
-	return -EIO;
-}
-
-/* More of the blob for the decoder. 0, or a negative errno. */
-static int feed_input(struct feed *feed)
-{
-	const void *data = NULL;
-	ssize_t n;
-
-	if (build_is_unwanted(feed->build))
+	if (layer->layers->closing)
 		return -EINTR;
-	n = blob_stream_read(feed->stream, &data, &feed->build->wait);
-	if (n < 0)
-		return n;
-	feed->stream_ended = n == 0;
-	decoder_input(feed->decoder, data, n, n == 0);
+	if (layer->waiters == 0 && now_ms() - layer->idle_ms >= layer->layers->idle_ms)
+		return -ECANCELED;
 	return 0;
 }
 
-/* A tar_source_fn: the next decoded bytes. */
-static ssize_t feed_read(void *arg, const void **ret)
+static int build_check(struct build *build)
 {
-	struct feed *feed = arg;
-	uint8_t *buffer = diff_buffer(feed->diff);
-	ssize_t n;
+	struct layers *layers = build->layer->layers;
 
-	for (;;) {
-		n = decoder_read(feed->decoder, buffer, DIFF_BUFFER);
-		if (n == -EINVAL)
-			return fail_decode(feed, decoder_error(feed->decoder));
-		if (n != 0 || decoder_done(feed->decoder))
-			break;
-		int r = feed_input(feed);
+	pthread_mutex_lock(&layers->lock);
+	int r = build_wanted(build);
+	pthread_mutex_unlock(&layers->lock);
+	return r;
+}
 
-		if (r < 0)
-			return r;
+static int build_take_slot(struct build *build)
+{
+	struct layers *layers = build->layer->layers;
+	int r = 0;
+
+	pthread_mutex_lock(&layers->lock);
+	while (r == 0 && layers->decoding >= LAYERS_BUILDS_MAX) {
+		r = wait_on(&build->wait, &layers->slots, &layers->lock,
+			    now_ms() + layers->idle_ms);
+		if (r == -ETIMEDOUT)
+			r = build_wanted(build);
 	}
-	if (n <= 0)
-		return n;
-	diff_add(feed->diff, n);
-	keep_bytes(feed, buffer, n);
-	*ret = buffer;
+	if (r == 0) {
+		build->slot = true;
+		layers->decoding++;
+	}
+	pthread_mutex_unlock(&layers->lock);
+	return r;
+}
+
+/* --- the source of the scan --- */
+
+static int build_point(void *arg, const struct codec_point *point)
+{
+	struct build *build = arg;
+
+	build->has_point = true;
+	build->point = point->out_off;
+	return index_builder_point(build->builder, point);
+}
+
+/* The next bytes of the blob. 0: its verified end. */
+static ssize_t build_piece(struct build *build, const void **ret)
+{
+	ssize_t n = 0;
+
+	if (build->ended)
+		return 0;
+	int r = build_check(build);
+	if (r == 0)
+		n = blob_stream_read(build->stream, ret, &build->wait);
+	if (r < 0 || n < 0) {
+		build->stream_error = r < 0 ? r : (int)n;
+		return build->stream_error;
+	}
+	build->ended = n == 0;
 	return n;
 }
 
-/* Opens the blob and makes the decoder that its first bytes ask for. */
-static int feed_open(struct feed *feed)
+/* Hands on what the decoder gave: the output ends at the decoder's offset, and a point may lie in
+ * or at the end of it. */
+static void build_decoded(struct build *build, size_t len)
 {
-	const struct decoder_options options = {
-		.spacing = LAYER_SPACING,
-		.on_point = on_point,
-		.arg = feed,
-	};
-	const void *data = NULL;
-	struct blob_id id;
-	ssize_t n;
-	int r;
+	size_t before = len;
 
-	build_blob_id(feed->build, &id);
-	r = blob_stream_open(feed->build->layers->blobs, &id, &feed->build->wait, &feed->stream);
-	if (r < 0)
-		return r;
-	n = blob_stream_read(feed->stream, &data, &feed->build->wait);
-	if (n < 0)
-		return n;
-	feed->codec = codec_detect(data, n);
-	feed->diff = diff_new(feed->build->layers->jobs);
-	feed->decoder = decoder_new(feed->codec, feed->codec == CODEC_PLAIN ? NULL : &options);
-	if (!feed->diff || !feed->decoder)
-		return -ENOMEM;
-	feed->stream_ended = n == 0;
-	decoder_input(feed->decoder, data, n, n == 0);
-	return feed->codec == CODEC_ZSTD ? keep_start(feed) : 0;
+	diff_push(build->diff, build->out, len);
+	if (build->has_point)
+		before -= MIN(len, decoder_out_off(build->decoder) - build->point);
+	keep_data(&build->keep, build->out, before);
+	if (build->has_point)
+		keep_point(&build->keep);
+	keep_data(&build->keep, build->out + before, len - before);
+	build->has_point = false;
 }
 
-/* Reads the blob to its verified end: what was decoded may be trusted then. */
-static int feed_end(struct feed *feed)
+static ssize_t build_read_decoded(struct build *build, const void **ret)
 {
-	const void *data;
-	ssize_t n = 1;
+	for (;;) {
+		const void *piece = NULL;
+		ssize_t n = decoder_read(build->decoder, build->out, OUT_LEN);
 
-	while (n > 0 && !feed->stream_ended)
-		n = blob_stream_read(feed->stream, &data, &feed->build->wait);
-	return n < 0 ? n : 0;
+		if (n == -EINVAL)
+			snprintf(build->why, WHY_LEN, "%s", decoder_error(build->decoder));
+		if (n > 0) {
+			build_decoded(build, n);
+			*ret = build->out;
+		}
+		if (n != 0 || decoder_done(build->decoder))
+			return n;
+		n = build_piece(build, &piece);
+		if (n < 0)
+			return n;
+		decoder_input(build->decoder, piece, n, n == 0);
+	}
+}
+
+static ssize_t build_read(void *arg, const void **ret)
+{
+	struct build *build = arg;
+
+	if (build->decoder)
+		return build_read_decoded(build, ret);
+	ssize_t n = build_piece(build, ret);
+	if (n > 0)
+		build->plain_len += n;
+	return n;
+}
+
+static int build_member(void *arg, const struct tar_member *member)
+{
+	struct build *build = arg;
+
+	if (++build->members > MEMBERS_MAX) {
+		snprintf(build->why, WHY_LEN, "it has more than %d members", MEMBERS_MAX);
+		return -EINVAL;
+	}
+	int r = index_builder_member(build->builder, member);
+	if (r == -EINVAL)
+		snprintf(build->why, WHY_LEN, "a member has an impossible name");
+	return r;
+}
+
+/* --- the walk --- */
+
+/* The first piece says how the blob is encoded. It stays lent out until the next is asked for. */
+static int build_prepare(struct build *build, const void **ret_first, ssize_t *ret_len)
+{
+	const struct decoder_options options = {
+		.spacing = LAYER_SPACING, .on_point = build_point, .arg = build};
+
+	int r = blob_stream_open(build->layer->layers->blobs, &build->id, &build->wait,
+				 &build->stream);
+	if (r < 0)
+		return build->stream_error = r;
+	ssize_t n = build_piece(build, ret_first);
+	if (n < 0)
+		return n;
+	build->codec = n > 0 ? codec_detect(*ret_first, n) : CODEC_PLAIN;
+	build->builder = index_builder_new();
+	build->out = malloc(OUT_LEN);
+	if (!build->builder || !build->out)
+		return -ENOMEM;
+	if (build->codec != CODEC_PLAIN) {
+		build->decoder = decoder_new(build->codec, &options);
+		if (!build->decoder)
+			return -ENOMEM;
+		build->diff = diff_start();
+		decoder_input(build->decoder, *ret_first, n, n == 0);
+	}
+	*ret_len = n;
+	return 0;
+}
+
+/* For plain blobs: the first piece was read already, to look at its magic. */
+struct replay {
+	struct build *build;
+	const void *first;
+	ssize_t len;
+};
+
+static ssize_t replay_read(void *arg, const void **ret)
+{
+	struct replay *replay = arg;
+	ssize_t n = replay->len;
+
+	if (n == 0 || replay->build->decoder)
+		return build_read(replay->build, ret);
+	*ret = replay->first;
+	replay->len = 0;
+	replay->build->plain_len += n;
+	return n;
+}
+
+static int member_of_replay(void *arg, const struct tar_member *member)
+{
+	struct replay *replay = arg;
+
+	return build_member(replay->build, member);
+}
+
+static int build_scan(struct build *build)
+{
+	struct replay replay = {.build = build};
+	const struct tar_source source = {.read = replay_read, .arg = &replay};
+	char why[WHY_LEN] = "";
+
+	int r = build_prepare(build, &replay.first, &replay.len);
+	if (r < 0)
+		return r;
+	r = tar_scan(&source, member_of_replay, &replay, NULL, why, sizeof(why));
+	if (r == -EINVAL && !build->why[0])
+		snprintf(build->why, WHY_LEN, "%s", why);
+	return r;
+}
+
+/* What follows the archive, up to the verified end: without it nothing counts, not even what is
+ * wrong with the content. */
+static int build_drain(struct build *build)
+{
+	const void *piece;
+	ssize_t n;
+
+	do {
+		n = build_piece(build, &piece);
+	} while (n > 0);
+	return n;
 }
 
 /* --- the index --- */
 
-static int add_member(void *arg, const struct tar_member *member)
+static void build_describe(struct build *build, struct index_info *info)
 {
-	struct feed *feed = arg;
+	const struct layer *layer = build->layer;
 
-	return index_builder_member(feed->builder, member);
-}
-
-static int scan(struct feed *feed)
-{
-	const struct tar_source source = {.read = feed_read, .arg = feed};
-	char why[256] = "";
-	int r = tar_scan(&source, add_member, feed, NULL, why, sizeof(why));
-
-	if (r == -EINVAL)
-		return fail_decode(feed, *why ? why : "a member that cannot be");
-	return r;
-}
-
-static int write_index(struct feed *feed, struct buf *ret)
-{
-	struct index_info info = {
-		.blob_size = feed->build->size,
-		.decoded_size = decoder_out_off(feed->decoder),
-		.codec = feed->codec,
-		.keep_decoded = feed->far,
+	*info = (struct index_info){
+		.blob_size = layer->size,
+		.decoded_size = build->decoder ? decoder_out_off(build->decoder) : build->plain_len,
+		.codec = build->codec,
+		.keep_decoded = build->keep.gap,
 	};
-
-	digest_key(&feed->build->digest, info.blob_key);
-	diff_finish(feed->diff, &info.diff_id);
-	return index_builder_finish(feed->builder, &info, ret);
+	memcpy(info->blob_key, layer->key, DIGEST_KEY_LEN);
+	if (build->codec == CODEC_PLAIN)
+		info->diff_id = layer->digest;
+	else if (!diff_finish(STEAL(build->diff), &info->diff_id))
+		info->diff_id = (struct digest){.algo = DIGEST_NONE};
 }
 
-/* The layer of the index just written: mapped from the cache, or, where that cannot keep it,
- * out of memory. */
-static int use_index(struct build *build, struct buf *bytes, struct layer **ret)
+/* Into the cache, and mapped from there; into memory where that does not work. */
+static int build_publish(struct build *build)
 {
-	struct layers *layers = build->layers;
-	struct cache_id cache_id;
-	struct blob_id id;
-	char *memory;
-	size_t len;
-	int r = -ENOENT;
+	struct layer *layer = build->layer;
+	struct cache_id id = {.kind = CACHE_INDEX};
+	AUTO_BUF struct buf file = BUF_INIT(INDEX_MAX);
+	struct index_info info;
 
-	build_blob_id(build, &id);
-	layer_blob_cache_id(&build->digest, CACHE_INDEX, &cache_id);
-	if (cache_put(layers->cache, &cache_id, bytes->data, bytes->len) == 0)
-		r = layer_load(layers, &id, ret);
-	if (r != -ENOENT)
-		return r;
-	memory = buf_steal(bytes, &len);
-	r = layer_from_memory(layers, &id, memory, len, ret);
+	build_describe(build, &info);
+	int r = index_builder_finish(build->builder, &info, &file);
 	if (r < 0)
-		free(memory);
+		return r;
+	memcpy(id.key, layer->key, DIGEST_KEY_LEN);
+	if (cache_put(layer->layers->cache, &id, file.data, file.len) == 0 && layer_map(layer) == 0)
+		return 0;
+	r = index_open(file.data, file.len, &layer->index);
+	if (r == 0)
+		layer->memory = buf_steal(&file, NULL);
 	return r;
 }
 
-int build_index(struct build *build, struct layer **ret)
+static void build_log_content(const struct build *build)
 {
-	CLEANUP(index_builder_cleanup) struct index_builder *builder = index_builder_new();
-	CLEANUP(feed_cleanup) struct feed feed = {.build = build, .builder = builder};
-	AUTO_BUF struct buf bytes = BUF_INIT(INDEX_MAX);
-	int r;
+	char name[DIGEST_STR_MAX];
 
-	if (!builder)
+	layer_log_name(build->layer, name);
+	log_error("%s/%s: layer %s: its digest is right, but it cannot be read as a layer: %s",
+		  build->id.store->name, build->id.repo, name,
+		  build->why[0] ? build->why : "unknown reason");
+}
+
+/* *RET_FOR_GOOD: it is the content itself that is wrong. */
+static int build_index(struct build *build, bool *ret_for_good)
+{
+	int r = build_take_slot(build);
+
+	if (r < 0)
+		return r;
+	r = build_scan(build);
+	if (r < 0 && (build->stream_error || r != -EINVAL))
+		return build->stream_error ? build->stream_error : r;
+	int end = build_drain(build);
+	if (end < 0)
+		return end;
+	if (r == 0)
+		r = build_publish(build);
+	if (r == -EINVAL || r == -EFBIG) {
+		build_log_content(build);
+		*ret_for_good = true;
+		return -EIO;
+	}
+	return r;
+}
+
+/* --- the job --- */
+
+static void build_free(struct build *build)
+{
+	struct digest unused;
+
+	blob_stream_close(build->stream);
+	decoder_free(build->decoder);
+	index_builder_free(build->builder);
+	diff_finish(build->diff, &unused);
+	wait_release(&build->wait);
+	free(build->out);
+	free(build->repo);
+	free(build);
+}
+
+static void build_unlist(struct build *build)
+{
+	struct layers *layers = build->layer->layers;
+	struct build **link = &layers->builds;
+
+	pthread_mutex_lock(&layers->lock);
+	while (*link != build)
+		link = &(*link)->next;
+	*link = build->next;
+	if (build->slot)
+		layers->decoding--;
+	wait_wake(&layers->slots);
+	pthread_mutex_unlock(&layers->lock);
+}
+
+static void build_end(struct build *build, int result, bool for_good)
+{
+	struct layer *layer = build->layer;
+	struct layers *layers = layer->layers;
+
+	keep_finish(&build->keep, result == 0);
+	build_unlist(build);
+	build_free(build);
+	layer_settle(layer, result, for_good);
+	layer_unref(layer);
+	pthread_mutex_lock(&layers->lock);
+	if (--layers->running == 0)
+		pthread_cond_broadcast(&layers->drained);
+	pthread_mutex_unlock(&layers->lock);
+}
+
+static void build_run(struct pool_work *work)
+{
+	struct build *build = CONTAINER_OF(work, struct build, work);
+	bool for_good = false;
+
+	/* another process may have built it while this one queued */
+	int r = layer_map(build->layer);
+	if (r == -ENOENT) {
+		keep_init(&build->keep, build->layer->layers->cache, build->layer->key);
+		r = build_index(build, &for_good);
+		if (r == 0)
+			stats_add(STAT_LAYERS_INDEXED, 1);
+	}
+	build_end(build, r, for_good);
+}
+
+static struct build *build_new(struct layer *layer, const struct blob_id *id)
+{
+	struct build *build = calloc(1, sizeof(*build));
+
+	if (!build)
+		return NULL;
+	wait_init(&build->wait, true);
+	build->work.run = build_run;
+	build->layer = layer;
+	build->repo = strdup(id->repo);
+	build->id = *id;
+	build->id.digest = &layer->digest;
+	build->id.repo = build->repo;
+	if (!build->repo) {
+		build_free(build);
+		return NULL;
+	}
+	return build;
+}
+
+int build_start(struct layer *layer, const struct blob_id *id)
+{
+	struct layers *layers = layer->layers;
+	struct build *build = build_new(layer, id);
+
+	if (!build)
 		return -ENOMEM;
-	r = feed_open(&feed);
-	if (r == 0)
-		r = scan(&feed);
-	if (r == 0)
-		r = feed_end(&feed);
-	if (r < 0)
-		return r;
-	note_gap(&feed, decoder_out_off(feed.decoder));
-	if (!feed.far)
-		keep_stop(&feed);
-	keep_commit(&feed);
-	r = write_index(&feed, &bytes);
-	if (r < 0)
-		return r;
-	stats_add(STAT_LAYERS_INDEXED, 1);
-	return use_index(build, &bytes, ret);
+	pthread_mutex_lock(&layers->lock);
+	build->next = layers->builds;
+	layers->builds = build;
+	layers->running++;
+	layer->refs++;
+	pthread_mutex_unlock(&layers->lock);
+	if (pool_submit(layers->jobs, &build->work) < 0)
+		build_end(build, -ENOMEM, false);
+	return 0;
 }
 
-int build_decoded(struct build *build)
+void build_cancel_all(struct layers *layers)
 {
-	CLEANUP(feed_cleanup) struct feed feed = {.build = build, .far = true};
-	const void *data;
-	ssize_t n;
-	int r = feed_open(&feed);
-
-	if (r == 0 && !feed.keeping)
-		r = keep_start(&feed);
-	if (r < 0)
-		return r;
-	/* the first bytes were not decoded yet, so nothing was missed */
-	while ((n = feed_read(&feed, &data)) > 0)
-		;
-	r = n < 0 ? n : feed_end(&feed);
-	if (r == 0)
-		keep_commit(&feed);
-	return r;
+	for (struct build *build = layers->builds; build; build = build->next)
+		wait_cancel(&build->wait);
 }

@@ -1,133 +1,146 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+// SPDX-License-Identifier: Apache-2.0
 /*
- * layer_diff: the diff ID, hashed on another core while the layer is decoded. Decoding never
- * waits for it: when all buffers are still to be hashed there is no idle core, and it
- * gives up.
- * Must not know what is decoded.
+ * The diff ID: the SHA-256 of what a layer decodes to, computed beside the decoding where a core
+ * has nothing better to do.
+ * Knows a ring and a thread. Must not know layers.
+ *
+ * The thread runs under SCHED_IDLE, which it could not leave again without privilege; so it
+ * is not one of the pool's. There is no lock that it could hold while it is not scheduled: one side
+ * only adds to the ring, the other only takes, and two counters say how far they are. When the ring
+ * is full the hash is given up, for it is a luxury: the blob's digest vouches for the bytes
+ * already.
  */
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+
 #include "layer_priv.h"
 
-#define BUFFERS 8
+#define SLOTS	   16
+#define SLOT_LEN   (256 * KIB)
+#define STACK_SIZE (128 * KIB)
 
-struct diff {
-	struct pool_work work;
-	struct hasher *hasher;
-	uint8_t *buffers[BUFFERS];
-	size_t lens[BUFFERS];
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	/* guarded by lock; counts of buffers since the start */
-	uint64_t given, hashed;
-	bool given_up, ended, running;
+struct slot {
+	size_t len; /* 0: the end */
+	uint8_t data[SLOT_LEN];
 };
 
-static void hash_loop(struct pool_work *work)
+struct diff {
+	pthread_t thread;
+	sem_t filled;	   /* slots the hasher may take */
+	atomic_uint taken; /* slots it has done with */
+	atomic_bool given_up;
+	unsigned pushed; /* the pusher's */
+	struct hasher *hasher;
+	struct slot *slots;
+};
+
+static void take_slot(struct diff *diff)
 {
-	struct diff *diff = CONTAINER_OF(work, struct diff, work);
-
-	pthread_mutex_lock(&diff->lock);
-	for (;;) {
-		while (diff->hashed == diff->given && !diff->ended && !diff->given_up)
-			pthread_cond_wait(&diff->changed, &diff->lock);
-		if (diff->given_up || diff->hashed == diff->given)
-			break;
-		size_t at = diff->hashed % BUFFERS;
-
-		pthread_mutex_unlock(&diff->lock);
-		hasher_add(diff->hasher, diff->buffers[at], diff->lens[at]);
-		pthread_mutex_lock(&diff->lock);
-		diff->hashed++;
-		pthread_cond_signal(&diff->changed);
-	}
-	diff->running = false;
-	pthread_cond_signal(&diff->changed);
-	pthread_mutex_unlock(&diff->lock);
+	while (sem_wait(&diff->filled) < 0)
+		;
 }
 
-struct diff *diff_new(struct pool *jobs)
+static void *diff_main(void *arg)
+{
+	struct diff *diff = arg;
+	unsigned taken = 0;
+
+	for (;;) {
+		take_slot(diff);
+		const struct slot *slot = &diff->slots[taken % SLOTS];
+		if (slot->len == 0 || atomic_load(&diff->given_up))
+			return NULL;
+		hasher_add(diff->hasher, slot->data, slot->len);
+		atomic_store(&diff->taken, ++taken);
+	}
+}
+
+static int diff_spawn(struct diff *diff)
+{
+	const struct sched_param param = {.sched_priority = 0};
+	pthread_attr_t attr;
+	sigset_t all, old;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int r = pthread_create(&diff->thread, &attr, diff_main, diff);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (r == 0)
+		pthread_setschedparam(diff->thread, SCHED_IDLE, &param);
+	return r;
+}
+
+static void diff_free(struct diff *diff)
+{
+	sem_destroy(&diff->filled);
+	hasher_free(diff->hasher);
+	free(diff->slots);
+	free(diff);
+}
+
+struct diff *diff_start(void)
 {
 	struct diff *diff = calloc(1, sizeof(*diff));
 
 	if (!diff)
 		return NULL;
-	pthread_mutex_init(&diff->lock, NULL);
-	pthread_cond_init(&diff->changed, NULL);
-	diff->given_up = true;
-	for (size_t i = 0; i < BUFFERS; i++) {
-		diff->buffers[i] = malloc(DIFF_BUFFER);
-		if (!diff->buffers[i]) {
-			diff_cleanup(&diff);
-			return NULL;
-		}
-	}
+	sem_init(&diff->filled, 0, 0);
 	diff->hasher = hasher_new(DIGEST_SHA256);
-	diff->work.run = hash_loop;
-	diff->given_up = diff->hasher == NULL;
-	diff->running = !diff->given_up;
-	if (diff->running && pool_submit(jobs, &diff->work) < 0)
-		diff->given_up = !(diff->running = false);
+	diff->slots = malloc(SLOTS * sizeof(*diff->slots));
+	if (!diff->hasher || !diff->slots || diff_spawn(diff) != 0) {
+		diff_free(diff);
+		return NULL;
+	}
 	return diff;
 }
 
-/* Lock held. The hasher's thread reads a buffer at most once more. */
-static void give_up(struct diff *diff)
+static bool diff_slot(struct diff *diff, const void *data, size_t len)
 {
-	diff->given_up = true;
-	pthread_cond_signal(&diff->changed);
-	while (diff->running)
-		pthread_cond_wait(&diff->changed, &diff->lock);
+	struct slot *slot = &diff->slots[diff->pushed % SLOTS];
+
+	if (diff->pushed - atomic_load(&diff->taken) == SLOTS)
+		return false;
+	slot->len = len;
+	if (len > 0)
+		memcpy(slot->data, data, len);
+	diff->pushed++;
+	sem_post(&diff->filled);
+	return true;
 }
 
-uint8_t *diff_buffer(struct diff *diff)
+void diff_push(struct diff *diff, const void *data, size_t len)
 {
-	uint8_t *buffer;
+	const uint8_t *at = data;
 
-	pthread_mutex_lock(&diff->lock);
-	/* the one given last may still be in use by the decoder's reader, so one stays free */
-	if (!diff->given_up && diff->given - diff->hashed >= BUFFERS - 1)
-		give_up(diff);
-	buffer = diff->buffers[diff->given % BUFFERS];
-	pthread_mutex_unlock(&diff->lock);
-	return buffer;
+	while (diff && len > 0 && !atomic_load(&diff->given_up)) {
+		size_t n = MIN(len, SLOT_LEN);
+
+		if (!diff_slot(diff, at, n))
+			atomic_store(&diff->given_up, true);
+		at += n;
+		len -= n;
+	}
 }
 
-void diff_add(struct diff *diff, size_t len)
+bool diff_finish(struct diff *diff, struct digest *ret)
 {
-	pthread_mutex_lock(&diff->lock);
-	diff->lens[diff->given % BUFFERS] = len;
-	diff->given++;
-	pthread_cond_signal(&diff->changed);
-	pthread_mutex_unlock(&diff->lock);
-}
-
-void diff_finish(struct diff *diff, struct digest *ret)
-{
-	struct digest digest = {.algo = DIGEST_NONE};
-
-	pthread_mutex_lock(&diff->lock);
-	diff->ended = true;
-	pthread_cond_signal(&diff->changed);
-	while (diff->running)
-		pthread_cond_wait(&diff->changed, &diff->lock);
-	if (!diff->given_up)
-		hasher_final(diff->hasher, &digest);
-	pthread_mutex_unlock(&diff->lock);
-	*ret = digest;
-}
-
-void diff_cleanup(struct diff **at)
-{
-	struct diff *diff = *at;
-
 	if (!diff)
-		return;
-	pthread_mutex_lock(&diff->lock);
-	give_up(diff);
-	pthread_mutex_unlock(&diff->lock);
-	hasher_free(diff->hasher);
-	for (size_t i = 0; i < BUFFERS; i++)
-		free(diff->buffers[i]);
-	pthread_cond_destroy(&diff->changed);
-	pthread_mutex_destroy(&diff->lock);
-	free(diff);
+		return false;
+	if (!diff_slot(diff, NULL, 0)) {
+		/* full: a slot that is there is enough to see that it is over */
+		atomic_store(&diff->given_up, true);
+		sem_post(&diff->filled);
+	}
+	pthread_join(diff->thread, NULL);
+	bool computed = !atomic_load(&diff->given_up);
+	if (computed)
+		hasher_final(diff->hasher, ret);
+	diff_free(diff);
+	return computed;
 }

@@ -1,138 +1,157 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * layer_priv: what the files of the layer room share: the table, builds, decoded spans.
+ * What the files of the room `layer` share: layer.c (the table, opening), layer_build.c (stream,
+ * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
+ * ID beside it), layer_read.c (a file's bytes), layer_spans.c (decoded pieces).
+ *
+ * Two locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
+ * and cursors. Neither is held across I/O or decoding, nor inside the other.
+ *
+ * The decoded stream is cut into *pieces*: from each resume point on, LAYER_PIECE bytes each, the
+ * last one before the next point being shorter. A piece is what is kept in memory, and, where it is
+ * LAYER_GAP or further behind its point, also in the cache (CACHE_DECODED), because decoding up to
+ * it again would take too long. Its number there is its offset / LAYER_PIECE, which is unique among
+ * those that are kept.
  */
 #ifndef REGFS_LAYER_PRIV_H
 #define REGFS_LAYER_PRIV_H
 
+#include <stdatomic.h>
+
 #include "regfs/layer.h"
 
-/* Decoded bytes of [point N, point N + 1), or a piece of them where they are many. */
-struct span {
-	uint64_t layer; /* struct layer.number */
-	uint32_t point, piece;
-	uint8_t *data; /* NULL while it is being decoded */
-	size_t len;
-	unsigned users;
-	struct wait_queue waiters;
-	struct span *next; /* most recently used first */
+#define LAYER_PIECE	  CACHE_BLOCK
+#define LAYER_GAP	  (4 * MIB) /* a multiple of LAYER_PIECE */
+#define LAYER_SOURCES	  4
+#define LAYERS_IDLE_MAX	  64
+#define LAYERS_BUILDS_MAX 4	/* that decode at once */
+#define BUILD_IDLE_MS	  30000 /* a build nobody waits for is called off after that */
+#define LAYER_RETRY_MS	  1000	/* a failure that may pass is repeated for so long */
+#define INDEX_MAX	  ((size_t)1 << 30)
+
+enum layer_state {
+	LAYER_NEW,   /* no index at hand, nobody looks for one; error says how the last try ended */
+	LAYER_BUSY,  /* somebody maps it, or a job builds it */
+	LAYER_READY, /* the index is there and stays */
 };
 
-struct spans {
-	pthread_mutex_t lock;
-	struct span *list;  /* guarded by lock */
-	size_t total_bytes; /* guarded by lock */
+/* A repository that holds the blob. */
+struct layer_source {
+	struct store *store;
+	char *repo;
 };
 
 struct layer {
 	struct layers *layers;
-	uint64_t number; /* unlike any other's in this process */
 	struct digest digest;
-	uint64_t blob_size;
-	struct store *store;
-	char *repo;
-	struct index index;
-	struct cache_map map; /* of the index; .data NULL where it is in .memory */
-	char *memory;
-	unsigned refs;	    /* guarded by layers->lock */
-	bool listed;	    /* in the table; guarded by layers->lock */
-	struct layer *next; /* guarded by layers->lock; most recently used first */
-};
-
-enum build_kind { BUILD_INDEX, BUILD_DECODED };
-
-/* A layer's index being made, or its decoded output; a job of its own. */
-struct build {
-	struct pool_work work;
-	struct layers *layers;
-	enum build_kind kind;
-	struct digest digest;
+	uint8_t key[DIGEST_KEY_LEN];
 	uint64_t size;
-	struct store *store;
-	char *repo;
-	struct wait wait; /* cancelled when nobody wants the build any more */
-	/* all below guarded by layers->lock */
-	unsigned refs;	     /* the job's and each waiter's */
-	unsigned interested; /* waiters */
-	bool prepared;	     /* asked for in advance: goes on without waiters */
-	int64_t left_ms;     /* when the last waiter left */
-	bool done;
-	int result;
-	struct layer *layer; /* BUILD_INDEX, done well: held by the build */
-	struct wait_queue waiters;
-	struct build *next;
+	uint64_t serial; /* unlike any other layer's, for the tables of pieces */
+	/* Entries below nsources are constant; it grows under layers->lock. */
+	struct layer_source sources[LAYER_SOURCES];
+	atomic_uint nsources;
+	atomic_uint preferred;	/* the source that worked last */
+	atomic_bool complained; /* about a wrong diff ID */
+
+	/* guarded by layers->lock */
+	struct layer *prev, *next;
+	unsigned refs;
+	bool unlisted; /* its index broke: replaced in the table */
+	enum layer_state state;
+	int error;
+	int64_t retry_ms; /* until when the error is repeated; INT64_MAX: it is the content's */
+	unsigned waiters;
+	int64_t idle_ms; /* when waiters became 0 */
+	struct wait_queue ready;
+
+	/* constant once READY */
+	struct cache_map map;
+	char *memory; /* where the cache does not keep the index */
+	struct index index;
 };
+
+struct build;
 
 struct layers {
 	struct blobs *blobs;
 	struct cache *cache;
 	struct pool *jobs;
-	struct spans spans;
+	struct spans *spans;
+	int64_t idle_ms;  /* BUILD_IDLE_MS; tests shorten it */
+	int64_t retry_ms; /* LAYER_RETRY_MS; tests shorten it */
+
 	pthread_mutex_t lock;
-	struct layer *table;  /* guarded by lock */
-	struct build *builds; /* guarded by lock */
-	uint64_t numbers;     /* guarded by lock */
-	unsigned decoding;    /* builds that decode now; guarded by lock */
-	bool ending;	      /* guarded by lock */
-	struct wait_queue slots, ended;
+	pthread_cond_t drained;
+	/* guarded by lock */
+	struct layer *first, *last; /* most recently used first */
+	unsigned idle;
+	uint64_t next_serial;
+	struct build *builds;
+	unsigned running;  /* builds */
+	unsigned decoding; /* those that have a slot */
+	struct wait_queue slots;
+	bool closing;
 };
 
-static inline void build_blob_id(const struct build *build, struct blob_id *ret)
-{
-	*ret = (struct blob_id){
-		.digest = &build->digest,
-		.size = build->size,
-		.store = build->store,
-		.repo = build->repo,
-	};
-}
+/* --- layer.c --- */
 
-/* The layer whose index lies in the cache, in no table yet. -ENOENT; a damaged one is removed. */
-int layer_load(struct layers *layers, const struct blob_id *id, struct layer **ret);
-/* The layer with the index in MEMORY (taken on success). */
-int layer_from_memory(struct layers *layers, const struct blob_id *id, char *memory, size_t len,
-		      struct layer **ret);
-void layer_free(struct layer *layer);
-/* Puts FRESH (one reference, the caller's) into the table, or drops it for one that came first. */
-struct layer *layer_install(struct layer *fresh);
+/* Maps the index out of the cache. 0, -ENOENT, -ENOMEM. State BUSY, by the caller. */
+int layer_map(struct layer *layer);
+void layer_log_name(const struct layer *layer, char out[static DIGEST_STR_MAX]);
+/* Ends BUSY: READY with 0. */
+void layer_settle(struct layer *layer, int error, bool for_good);
 
-/* layer_build.c: makes the build's index, or its decoded output, in the cache. */
-int build_index(struct build *build, struct layer **ret);
-int build_decoded(struct build *build);
-/* True when nobody has wanted the build for a while. */
-bool build_is_unwanted(struct build *build);
+/* --- layer_build.c --- */
 
-/* layer_jobs.c: joins or starts the build of ID and waits for it. */
-int build_run(struct layers *layers, enum build_kind kind, const struct blob_id *id,
-	      struct wait *wait, struct layer **ret);
-void build_prepare(struct layers *layers, const struct blob_id *id);
-/* Calls off all builds and waits for their end. */
-void builds_end(struct layers *layers);
+/* Starts the job that opens LAYER (state BUSY, set by the caller, who holds it) and ends BUSY; if
+ * that fails BUSY stays the caller's: -ENOMEM. */
+int build_start(struct layer *layer, const struct blob_id *id);
+void build_cancel_all(struct layers *layers); /* lock held */
 
-/* layer_spans.c */
-void spans_init(struct spans *spans);
-void spans_release(struct spans *spans);
-/* Decoded bytes of LAYER's stream at OFF. Count, at least 1, or a negative errno. */
-ssize_t span_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait);
+/* --- layer_keep.c --- */
 
-/* layer_diff.c: hashes the decoded bytes beside the decoding, as long as it keeps up. */
+/* Cuts decoded output into pieces and puts those into the cache that are far behind their point. */
+struct keep {
+	struct cache *cache;
+	struct cache_id id; /* CACHE_DECODED */
+	uint64_t pass;
+	uint64_t base;	  /* the last point */
+	uint64_t off;	  /* how far the output has come */
+	uint64_t limit;	  /* kept at most */
+	uint64_t kept;	  /* bytes */
+	uint32_t nblocks; /* highest block + 1 */
+	size_t len;	  /* of the piece being filled */
+	uint8_t *piece;	  /* LAYER_PIECE bytes; NULL until needed */
+	bool gap;	  /* something was further behind than LAYER_GAP */
+};
+
+void keep_init(struct keep *keep, struct cache *cache, const uint8_t key[static DIGEST_KEY_LEN]);
+void keep_data(struct keep *keep, const uint8_t *data, size_t len);
+void keep_point(struct keep *keep);
+/* The blob's digest was right, or not. */
+void keep_finish(struct keep *keep, bool verified);
+
+/* --- layer_diff.c --- */
+
 struct diff;
-#define DIFF_BUFFER (256 * KIB)
-/* NULL when memory is short. */
-struct diff *diff_new(struct pool *jobs);
-/* A buffer of DIFF_BUFFER bytes to decode into; valid until the next call. */
-uint8_t *diff_buffer(struct diff *diff);
-/* The buffer last given holds LEN bytes. */
-void diff_add(struct diff *diff, size_t len);
-/* Ends it: the digest of all, or .algo DIGEST_NONE where it could not keep up. */
-void diff_finish(struct diff *diff, struct digest *ret);
-void diff_cleanup(struct diff **diff);
+/* NULL where there is no thread or memory for it. */
+struct diff *diff_start(void);
+/* Copies. Gives up rather than wait. */
+void diff_push(struct diff *diff, const void *data, size_t len);
+/* Frees DIFF; true and the SHA-256 of all that was pushed, if it kept up. NULL: false. */
+bool diff_finish(struct diff *diff, struct digest *ret);
 
-static inline void layer_blob_cache_id(const struct digest *digest, enum cache_kind kind,
-				       struct cache_id *ret)
-{
-	ret->kind = kind;
-	digest_key(digest, ret->key);
-}
+/* --- layer_read.c --- */
+
+/* blob_read() from whichever source works. */
+ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len,
+			struct wait *wait);
+
+/* --- layer_spans.c --- */
+
+struct spans *spans_new(void);
+void spans_free(struct spans *spans);
+/* All LEN bytes of the decoded stream at OFF, or an error. */
+int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait);
 
 #endif

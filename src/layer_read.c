@@ -1,111 +1,134 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+// SPDX-License-Identifier: Apache-2.0
 /*
- * layer_read: a file's bytes: its range to ranges of the decoded stream, and those from where
- * they can be had: the blob itself, kept decoded blocks, or spans.
- * Must not know names.
+ * A file's bytes: from the file to its extents, to the decoded stream.
+ * Knows the index and the sources. Must not know decoding (layer_spans.c).
  */
 #include <errno.h>
 #include <sys/stat.h>
 
 #include "layer_priv.h"
 
-static ssize_t read_plain(struct layer *layer, uint64_t off, void *buf, size_t len,
-			  struct wait *wait)
-{
-	const struct blob_id id = {
-		.digest = &layer->digest,
-		.size = layer->blob_size,
-		.store = layer->store,
-		.repo = layer->repo,
-	};
+/* --- where the blob may be had --- */
 
-	return blob_read(layer->layers->blobs, &id, off, buf, len, wait);
+/* An error that another repository might not give. */
+static bool is_the_sources(int error)
+{
+	return error != -EWOULDBLOCK && error != -EINTR && error != -ENOMEM && error != -EFBIG;
 }
 
-static ssize_t read_kept_block(struct layer *layer, uint64_t off, void *buf, size_t len)
+ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
 {
-	struct cache_id id;
+	unsigned n = atomic_load(&layer->nsources);
+	unsigned preferred = atomic_load(&layer->preferred);
+	ssize_t r = -EIO;
 
-	layer_blob_cache_id(&layer->digest, CACHE_DECODED, &id);
-	return cache_read(layer->layers->cache, &id, off / CACHE_BLOCK, off % CACHE_BLOCK, buf,
-			  MIN(len, CACHE_BLOCK - off % CACHE_BLOCK), 0);
-}
+	for (unsigned i = 0; i < n; i++) {
+		const struct layer_source *source = &layer->sources[(preferred + i) % n];
+		const struct blob_id id = {.digest = &layer->digest,
+					   .size = layer->size,
+					   .store = source->store,
+					   .repo = source->repo};
 
-/* Decoded blocks that were evicted are made again; what the cache cannot keep at all is
- * decoded from the last point, however far that is. */
-static ssize_t read_kept(struct layer *layer, uint64_t off, void *buf, size_t len,
-			 struct wait *wait)
-{
-	const struct blob_id id = {
-		.digest = &layer->digest,
-		.size = layer->blob_size,
-		.store = layer->store,
-		.repo = layer->repo,
-	};
-	ssize_t n = read_kept_block(layer, off, buf, len);
-	int r;
-
-	if (n > 0)
-		return n;
-	r = build_run(layer->layers, BUILD_DECODED, &id, wait, NULL);
-	if (r < 0)
-		return r;
-	n = read_kept_block(layer, off, buf, len);
-	return n > 0 ? n : span_read(layer, off, buf, len, wait);
+		r = blob_read(layer->layers->blobs, &id, off, buf, len, wait);
+		if (r >= 0 && i > 0)
+			atomic_store(&layer->preferred, (preferred + i) % n);
+		if (r >= 0 || !is_the_sources(r))
+			break;
+	}
+	return r;
 }
 
 /* All LEN bytes of the decoded stream at OFF. */
-static int read_decoded(struct layer *layer, uint64_t off, uint8_t *buf, size_t len,
-			struct wait *wait)
+static int stream_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
 {
 	const struct index_info *info = &layer->index.info;
 
 	if (off > info->decoded_size || len > info->decoded_size - off)
 		return -EIO;
-	while (len) {
-		ssize_t n;
+	if (info->codec != CODEC_PLAIN)
+		return spans_read(layer, off, buf, len, wait);
+	ssize_t n = layer_blob_read(layer, off, buf, len, wait);
+	if (n < 0)
+		return n;
+	return n == (ssize_t)len ? 0 : -EIO;
+}
 
-		if (info->codec == CODEC_PLAIN)
-			n = read_plain(layer, off, buf, len, wait);
-		else if (info->keep_decoded)
-			n = read_kept(layer, off, buf, len, wait);
-		else
-			n = span_read(layer, off, buf, len, wait);
-		if (n <= 0)
-			return n < 0 ? (int)n : -EIO;
-		off += n;
-		buf += n;
-		len -= n;
+/* --- extents --- */
+
+/* A file without a map of its holes is one extent. */
+static uint32_t extent_count(const struct index_inode *inode)
+{
+	return inode->flags & INDEX_SPARSE ? inode->nextents : inode->size > 0;
+}
+
+static int extent_get(const struct layer *layer, const struct index_inode *inode, uint32_t n,
+		      struct tar_extent *ret)
+{
+	if (inode->flags & INDEX_SPARSE)
+		return index_extent(&layer->index, inode, n, ret);
+	*ret = (struct tar_extent){.len = inode->size};
+	return 0;
+}
+
+/* What is asked for: of a file, into a buffer. */
+struct file_read {
+	uint64_t off;
+	uint8_t *buf;
+	size_t len;
+};
+
+/* The part of EXTENT, whose data begins at DATA_OFF of the stream, that is asked for. */
+static int read_extent(struct layer *layer, const struct tar_extent *extent, uint64_t data_off,
+		       const struct file_read *read, struct wait *wait)
+{
+	uint64_t from = MAX(extent->off, read->off);
+	uint64_t to = MIN(extent->off + extent->len, read->off + read->len);
+
+	if (from >= to)
+		return 0;
+	return stream_read(layer, data_off + (from - extent->off), read->buf + (from - read->off),
+			   to - from, wait);
+}
+
+static int read_extents(struct layer *layer, const struct index_inode *inode,
+			const struct file_read *read, struct wait *wait)
+{
+	uint64_t data_off = inode->data_off;
+	uint32_t n = extent_count(inode);
+
+	if (inode->flags & INDEX_SPARSE)
+		memset(read->buf, 0, read->len);
+	for (uint32_t i = 0; i < n; i++) {
+		struct tar_extent extent;
+
+		int r = extent_get(layer, inode, i, &extent);
+		if (r < 0)
+			return r;
+		if (extent.off >= read->off + read->len)
+			break;
+		if (extent.off > inode->size || extent.len > inode->size - extent.off)
+			return -EIO;
+		r = read_extent(layer, &extent, data_off, read, wait);
+		if (r < 0)
+			return r;
+		data_off += extent.len;
 	}
 	return 0;
 }
 
-/* The data extents follow each other in the stream; between them are zeros. */
-static int read_sparse(struct layer *layer, const struct index_inode *inode, uint64_t off,
-		       uint8_t *buf, size_t len, struct wait *wait)
+static int get_file(const struct layer *layer, uint32_t ino, struct index_inode *ret)
 {
-	uint64_t data_off = inode->data_off;
+	struct index_inode inode;
 
-	memset(buf, 0, len);
-	for (uint32_t i = 0; i < inode->nextents; i++) {
-		struct tar_extent extent;
-		int r = index_extent(&layer->index, inode, i, &extent);
-
-		if (r < 0)
-			return r;
-		if (extent.off >= off + len)
-			break;
-		if (extent.off + extent.len > off) {
-			uint64_t from = MAX(extent.off, off);
-			uint64_t to = MIN(extent.off + extent.len, off + len);
-
-			r = read_decoded(layer, data_off + (from - extent.off), buf + (from - off),
-					 to - from, wait);
-			if (r < 0)
-				return r;
-		}
-		data_off += extent.len;
-	}
+	int r = index_inode(&layer->index, ino, &inode);
+	if (r < 0)
+		return r;
+	if (!S_ISREG(inode.mode))
+		return S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
+	/* what it links to is another layer's */
+	if (inode.flags & INDEX_LINK_OUT)
+		inode.size = 0;
+	*ret = inode;
 	return 0;
 }
 
@@ -113,49 +136,52 @@ ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, s
 		   struct wait *wait)
 {
 	struct index_inode inode;
-	int r = index_inode(&layer->index, ino, &inode);
 
+	int r = get_file(layer, ino, &inode);
 	if (r < 0)
 		return r;
-	if (!S_ISREG(inode.mode))
-		return S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
 	if (off >= inode.size)
 		return 0;
-	len = MIN(len, inode.size - off);
-	if (inode.flags & INDEX_SPARSE)
-		r = read_sparse(layer, &inode, off, buf, len, wait);
-	else
-		r = read_decoded(layer, inode.data_off + off, buf, len, wait);
-	if (r < 0)
-		return r;
-	return layer_broken(layer) ? -EIO : (ssize_t)len;
+	const struct file_read read = {.off = off, .buf = buf, .len = MIN(len, inode.size - off)};
+	r = read_extents(layer, &inode, &read, wait);
+	if (r == 0 && layer_broken(layer))
+		r = -EIO;
+	return r < 0 ? r : (ssize_t)read.len;
+}
+
+/* The first place at or after OFF that is data, or not. */
+static int64_t seek_extents(const struct layer *layer, const struct index_inode *inode,
+			    uint64_t off, bool data)
+{
+	uint32_t n = extent_count(inode);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct tar_extent extent;
+
+		int r = extent_get(layer, inode, i, &extent);
+		if (r < 0)
+			return r;
+		if (extent.len == 0 || extent.off + extent.len <= off)
+			continue;
+		if (data)
+			return MAX(off, extent.off);
+		if (off < extent.off)
+			return off;
+		off = extent.off + extent.len;
+	}
+	return data ? -ENXIO : (int64_t)MIN(off, inode->size);
 }
 
 int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence)
 {
 	struct index_inode inode;
-	int r = index_inode(&layer->index, ino, &inode);
 
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	int r = get_file(layer, ino, &inode);
 	if (r < 0)
 		return r;
 	if (off >= inode.size)
 		return -ENXIO;
-	if (!(inode.flags & INDEX_SPARSE))
-		return whence == SEEK_DATA ? off : inode.size;
-	for (uint32_t i = 0; i < inode.nextents; i++) {
-		struct tar_extent extent;
-
-		r = index_extent(&layer->index, &inode, i, &extent);
-		if (r < 0)
-			return r;
-		if (extent.off + extent.len <= off)
-			continue;
-		if (whence == SEEK_DATA)
-			return MAX(off, extent.off);
-		if (extent.off > off)
-			return off;
-		/* inside data: the hole begins behind it, or behind those that touch it */
-		off = extent.off + extent.len;
-	}
-	return whence == SEEK_DATA ? -ENXIO : (int64_t)MIN(off, inode.size);
+	return seek_extents(layer, &inode, off, whence == SEEK_DATA);
 }

@@ -1,355 +1,536 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+// SPDX-License-Identifier: Apache-2.0
 /*
- * layer_spans: decoded bytes from resume points on, in a small memory cache that all layers share.
- * Two readers of one span cause one decoding.
- * Must not know files.
+ * Decoded pieces in memory, and the cursors that make them.
+ * Knows resume points and decoders. Must not know files.
+ *
+ * A *cursor* is a decoder that stands somewhere in a layer's stream. To get at a piece, the cursor
+ * that stands nearest before it is moved on, or a new one is set up at the last resume point: so a
+ * sequential reader decodes each byte once, a random one only from its point up to what it wants.
+ *
+ * A cursor is either idle (in the list, anybody may take it) or busy (one thread moves it; others
+ * that want what it will come to wait for it: single flight). A thread that has to stop, because it
+ * may not block or was called off, leaves the cursor as it stands, with the piece half made, and
+ * the next one goes on.
+ *
+ * All tables are guarded by spans->lock; a busy cursor's other fields belong to its thread. A
+ * complete piece is constant and counted.
  */
 #include <errno.h>
 
+#include "layer_priv.h"
 #include "regfs/log.h"
 #include "regfs/stats.h"
 
-#include "layer_priv.h"
+#define PIECES_MAX  128 /* 16 MiB */
+#define BUCKETS	    256
+#define CURSORS_MAX 8	      /* idle ones */
+#define QUICK_LEN   (2 * MIB) /* decoded at most by a thread that may not block */
+#define NO_POSITION UINT64_MAX
 
-#define SPANS_BYTES (16 * MIB)
-#define SPAN_WHOLE  (4 * MIB) /* up to here a span is decoded whole */
-#define SPAN_PIECE  (2 * MIB) /* of longer ones, pieces of that */
-#define INPUT_MAX   (1 * MIB)
-
-void spans_init(struct spans *spans)
-{
-	*spans = (struct spans){0};
-	pthread_mutex_init(&spans->lock, NULL);
-}
-
-static void span_free(struct span *span)
-{
-	free(span->data);
-	free(span);
-}
-
-void spans_release(struct spans *spans)
-{
-	while (spans->list) {
-		struct span *span = spans->list;
-
-		spans->list = span->next;
-		span_free(span);
-	}
-	pthread_mutex_destroy(&spans->lock);
-}
-
-/* --- where a span lies --- */
-
-struct place {
-	uint32_t point, piece;
-	uint64_t start;	  /* decoded offset of the piece */
-	size_t len;	  /* of the piece */
-	uint64_t in_end;  /* compressed offset where its span ends */
-	uint64_t out_off; /* of the point */
+struct span_piece {
+	atomic_uint refs; /* the table's and readers' */
+	uint64_t serial, off;
+	size_t len;
+	struct span_piece *chain; /* of its bucket */
+	struct span_piece *newer, *older;
+	uint8_t data[LAYER_PIECE];
 };
 
-static int find_place(const struct layer *layer, uint64_t off, struct place *ret)
-{
-	const struct index_info *info = &layer->index.info;
-	uint64_t end = info->decoded_size, in_end = info->blob_size;
-	uint32_t n = index_point_before(&layer->index, off);
-	struct codec_point point, next;
-	int r = index_point(&layer->index, n, NULL, &point);
+struct cursor {
+	struct cursor *next;
+	bool busy;
+	uint64_t serial;
+	uint64_t pos; /* where its next piece begins */
+	/* its thread's */
+	struct decoder *decoder;
+	struct span_piece *part; /* the next piece, as far as it has come; NULL: nothing yet */
+	uint64_t in_off;	 /* of the next input */
+	uint8_t in[CACHE_BLOCK];
+};
 
+struct spans {
+	pthread_mutex_t lock;
+	struct span_piece *buckets[BUCKETS];
+	struct span_piece *newest, *oldest;
+	unsigned npieces;
+	struct cursor *cursors; /* all, the last used first */
+	struct wait_queue moved;
+};
+
+/* Where a piece lies. */
+struct place {
+	uint64_t base; /* its resume point */
+	uint64_t off;
+	size_t len;
+};
+
+struct spans *spans_new(void)
+{
+	struct spans *spans = calloc(1, sizeof(*spans));
+
+	if (spans)
+		pthread_mutex_init(&spans->lock, NULL);
+	return spans;
+}
+
+static void span_piece_unref(struct span_piece *piece)
+{
+	if (piece && atomic_fetch_sub(&piece->refs, 1) == 1)
+		free(piece);
+}
+
+static void cursor_free(struct cursor *cursor)
+{
+	if (!cursor)
+		return;
+	decoder_free(cursor->decoder);
+	span_piece_unref(cursor->part);
+	free(cursor);
+}
+
+void spans_free(struct spans *spans)
+{
+	if (!spans)
+		return;
+	while (spans->cursors) {
+		struct cursor *cursor = spans->cursors;
+
+		spans->cursors = cursor->next;
+		cursor_free(cursor);
+	}
+	while (spans->newest) {
+		struct span_piece *piece = spans->newest;
+
+		spans->newest = piece->older;
+		span_piece_unref(piece);
+	}
+	pthread_mutex_destroy(&spans->lock);
+	free(spans);
+}
+
+static int place_of(const struct index *index, uint64_t off, struct place *ret)
+{
+	uint32_t n = index_point_before(index, off);
+	uint64_t end = index->info.decoded_size;
+	struct codec_point point, next;
+
+	int r = index_point(index, n, NULL, &point);
+	if (r == 0 && n + 1 < index->info.npoints) {
+		r = index_point(index, n + 1, NULL, &next);
+		end = next.out_off;
+	}
 	if (r < 0)
 		return r;
-	if (n + 1 < info->npoints) {
-		r = index_point(&layer->index, n + 1, NULL, &next);
-		if (r < 0)
-			return r;
-		end = next.out_off;
-		in_end = next.in_off;
-	}
-	if (off < point.out_off || off >= end || end > info->decoded_size)
+	if (off < point.out_off || off >= end)
 		return -EIO;
-	*ret = (struct place){
-		.point = n,
-		.start = point.out_off,
-		.len = end - point.out_off,
-		.in_end = in_end,
-		.out_off = point.out_off,
-	};
-	if (end - point.out_off > SPAN_WHOLE) {
-		ret->piece = (off - point.out_off) / SPAN_PIECE;
-		ret->start += (uint64_t)ret->piece * SPAN_PIECE;
-		ret->len = MIN((uint64_t)SPAN_PIECE, end - ret->start);
-	}
+	ret->base = point.out_off;
+	ret->off = off - (off - point.out_off) % LAYER_PIECE;
+	ret->len = MIN(LAYER_PIECE, end - ret->off);
 	return 0;
 }
 
-/* --- decoding --- */
+/* --- the table of pieces; lock held --- */
 
-/* The compressed bytes from a point on, verified. */
-struct input {
-	struct layer *layer;
-	uint64_t off, end;
-	uint8_t *buf;
-	size_t cap;
-};
-
-static ssize_t input_next(struct input *input, struct wait *wait)
+static struct span_piece **bucket(struct spans *spans, uint64_t serial, uint64_t off)
 {
-	const struct blob_id id = {
-		.digest = &input->layer->digest,
-		.size = input->layer->blob_size,
-		.store = input->layer->store,
-		.repo = input->layer->repo,
-	};
-	ssize_t n;
+	return &spans->buckets[hash64(serial, &off, sizeof(off)) % BUCKETS];
+}
 
-	/* a span's last block may end in the byte that the next point begins in */
-	if (input->off >= input->end)
-		input->end = MIN(input->off + CACHE_BLOCK, input->layer->blob_size);
-	if (input->off >= input->end)
-		return 0;
-	n = blob_read(input->layer->layers->blobs, &id, input->off, input->buf,
-		      MIN(input->cap, input->end - input->off), wait);
-	if (n > 0)
-		input->off += n;
+static void age_unlink(struct spans *spans, struct span_piece *piece)
+{
+	*(piece->newer ? &piece->newer->older : &spans->newest) = piece->older;
+	*(piece->older ? &piece->older->newer : &spans->oldest) = piece->newer;
+}
+
+static void age_link(struct spans *spans, struct span_piece *piece)
+{
+	piece->newer = NULL;
+	piece->older = spans->newest;
+	*(spans->newest ? &spans->newest->newer : &spans->oldest) = piece;
+	spans->newest = piece;
+}
+
+static struct span_piece *table_find(struct spans *spans, uint64_t serial, uint64_t off)
+{
+	struct span_piece *piece = *bucket(spans, serial, off);
+
+	while (piece && (piece->serial != serial || piece->off != off))
+		piece = piece->chain;
+	if (!piece)
+		return NULL;
+	age_unlink(spans, piece);
+	age_link(spans, piece);
+	atomic_fetch_add(&piece->refs, 1);
+	return piece;
+}
+
+static struct span_piece *table_drop_oldest(struct spans *spans)
+{
+	struct span_piece *piece = spans->oldest;
+	struct span_piece **link = bucket(spans, piece->serial, piece->off);
+
+	while (*link != piece)
+		link = &(*link)->chain;
+	*link = piece->chain;
+	age_unlink(spans, piece);
+	spans->npieces--;
+	return piece;
+}
+
+/* Takes over the caller's reference. Gives the piece that has to go, or NULL. */
+static struct span_piece *table_add(struct spans *spans, struct span_piece *piece)
+{
+	struct span_piece **head = bucket(spans, piece->serial, piece->off);
+	struct span_piece *gone = NULL;
+
+	if (spans->npieces == PIECES_MAX)
+		gone = table_drop_oldest(spans);
+	piece->chain = *head;
+	*head = piece;
+	age_link(spans, piece);
+	spans->npieces++;
+	return gone;
+}
+
+static struct span_piece *piece_make(const struct layer *layer, uint64_t off)
+{
+	struct span_piece *piece = malloc(sizeof(*piece));
+
+	if (!piece)
+		return NULL;
+	atomic_init(&piece->refs, 1);
+	piece->serial = layer->serial;
+	piece->off = off;
+	piece->len = 0;
+	return piece;
+}
+
+/* --- cursors --- */
+
+/* Input up to the next boundary of the cache's blocks, which are checked as a whole anyway. */
+static ssize_t cursor_input(struct layer *layer, struct cursor *cursor, struct wait *wait)
+{
+	size_t len = CACHE_BLOCK - cursor->in_off % CACHE_BLOCK;
+
+	ssize_t n = layer_blob_read(layer, cursor->in_off, cursor->in, len, wait);
+	if (n < 0)
+		return n;
+	cursor->in_off += n;
+	decoder_input(cursor->decoder, cursor->in, n, cursor->in_off >= layer->size);
 	return n;
 }
 
-static int fail(const struct layer *layer, const char *why)
+static int cursor_resume(struct layer *layer, struct cursor *cursor, struct wait *wait)
 {
-	char digest[DIGEST_STR_MAX];
+	const struct index *index = &layer->index;
+	struct codec_point point;
+	uint8_t first = 0;
 
-	log_error("layer %s: its index does not fit it: %s", digest_format(&layer->digest, digest),
-		  why);
+	/* the window is only looked at now: the input buffer has room for it */
+	int r = index_point(index, index_point_before(index, cursor->pos), cursor->in, &point);
+	if (r < 0)
+		return r;
+	if (point.bits && point.in_off > 0) {
+		ssize_t n = layer_blob_read(layer, point.in_off - 1, &first, 1, wait);
+		if (n <= 0)
+			return n < 0 ? n : -EIO;
+	}
+	cursor->decoder = decoder_resume(index->info.codec, &point, first);
+	if (!cursor->decoder)
+		return -ENOMEM;
+	cursor->in_off = point.in_off;
+	stats_add(STAT_SPANS_DECODED, 1);
+	return 0;
+}
+
+/* The index and the blob are both verified: they can only disagree through a fault of ours. */
+static int cursor_astray(const struct layer *layer, const struct cursor *cursor)
+{
+	char name[DIGEST_STR_MAX];
+
+	layer_log_name(layer, name);
+	log_error("layer %s: it does not decode at %llu as its index says", name,
+		  (unsigned long long)(cursor->pos + cursor->part->len));
 	return -EIO;
 }
 
-/* Produces LEN bytes into OUT after SKIP bytes, which pass through OUT as well. */
-static int decode(struct decoder *decoder, struct input *input, uint64_t skip, uint8_t *out,
-		  size_t len, struct wait *wait)
+/* Decodes until the part is LEN long. */
+static int cursor_decode(struct layer *layer, struct cursor *cursor, size_t len, struct wait *wait)
 {
-	size_t done = 0;
+	struct span_piece *part = cursor->part;
 
-	while (done < len) {
-		size_t room = skip ? MIN(skip, (uint64_t)len) : len - done;
-		ssize_t n = decoder_read(decoder, out + (skip ? 0 : done), room);
-
-		if (n < 0)
-			return n == -EINVAL ? fail(input->layer, decoder_error(decoder)) : (int)n;
-		if (skip)
-			skip -= n;
-		else
-			done += n;
-		if (n > 0)
-			continue;
-		if (decoder_done(decoder))
-			return fail(input->layer, "it ends early");
-		n = input_next(input, wait);
+	while (part->len < len) {
+		ssize_t n = decoder_read(cursor->decoder, part->data + part->len, len - part->len);
+		if (n == -ENOMEM)
+			return n;
+		if (n < 0 || (n == 0 && decoder_done(cursor->decoder)))
+			return cursor_astray(layer, cursor);
+		part->len += n;
+		if (n == 0)
+			n = cursor_input(layer, cursor, wait);
 		if (n < 0)
 			return n;
-		decoder_input(decoder, input->buf, n, n == 0);
 	}
 	return 0;
 }
 
-static int open_decoder(struct layer *layer, const struct place *place, struct input *input,
-			struct wait *wait, struct decoder **ret)
+/* Makes the cursor's next piece. Its place is in *RET; the piece is the cursor's part. */
+static int cursor_make(struct layer *layer, struct cursor *cursor, struct wait *wait,
+		       struct place *ret)
 {
-	AUTO_FREE uint8_t *window = malloc(CODEC_WINDOW);
-	struct codec_point point;
-	uint8_t first = 0;
-	int r;
+	int r = place_of(&layer->index, cursor->pos, ret);
 
-	if (!window)
-		return -ENOMEM;
-	r = index_point(&layer->index, place->point, window, &point);
-	if (r < 0)
-		return r;
-	input->off = point.in_off;
-	if (point.bits) {
-		ssize_t n;
-
-		if (!point.in_off)
-			return -EIO;
-		/* the byte before, with what follows it: both mostly lie in one block */
-		input->off--;
-		n = input_next(input, wait);
-		if (n <= 0)
-			return n < 0 ? (int)n : -EIO;
-		first = input->buf[0];
+	if (r == 0 && ret->off != cursor->pos)
+		r = -EIO;
+	if (r == 0 && wait_cancelled(wait))
+		r = -EINTR;
+	if (r == 0 && !cursor->decoder)
+		r = cursor_resume(layer, cursor, wait);
+	if (r == 0 && !cursor->part) {
+		cursor->part = piece_make(layer, cursor->pos);
+		r = cursor->part ? 0 : -ENOMEM;
 	}
-	*ret = decoder_resume(layer->index.info.codec, &point, first);
-	return *ret ? 0 : -ENOMEM;
+	return r < 0 ? r : cursor_decode(layer, cursor, ret->len, wait);
 }
 
-static int decode_place(struct layer *layer, const struct place *place, uint8_t *out,
-			struct wait *wait)
+static struct cache_id decoded_id(const struct layer *layer)
 {
-	struct input input = {.layer = layer, .end = place->in_end};
-	AUTO_FREE uint8_t *buf = NULL;
-	AUTO_DECODER struct decoder *decoder = NULL;
-	uint64_t before;
-	int r;
+	struct cache_id id = {.kind = CACHE_DECODED};
 
-	input.cap = INPUT_MAX;
-	buf = malloc(input.cap);
-	if (!buf)
-		return -ENOMEM;
-	input.buf = buf;
-	r = open_decoder(layer, place, &input, wait, &decoder);
-	if (r < 0)
-		return r;
-	/* open_decoder() may have read some: all but the first byte belongs to the decoder */
-	before = decoder_in_off(decoder);
-	if (input.off > before)
-		decoder_input(decoder, buf + 1, input.off - before, false);
-	stats_add(STAT_SPANS_DECODED, 1);
-	return decode(decoder, &input, place->start - place->out_off, out, place->len, wait);
+	memcpy(id.key, layer->key, DIGEST_KEY_LEN);
+	return id;
 }
 
-/* --- the memory cache --- */
-
-/* Lock held. Lets go of the least recently used ones that nobody uses. */
-static void trim(struct spans *spans)
+static bool is_kept(const struct place *place)
 {
-	while (spans->total_bytes > SPANS_BYTES) {
-		struct span **last = NULL;
-
-		for (struct span **at = &spans->list; *at; at = &(*at)->next)
-			if (!(*at)->users)
-				last = at;
-		if (!last)
-			return;
-		struct span *gone = *last;
-
-		*last = gone->next;
-		spans->total_bytes -= gone->len;
-		span_free(gone);
-	}
+	return place->off - place->base >= LAYER_GAP && place->off / LAYER_PIECE < UINT32_MAX;
 }
 
-/* Lock held. In use, and moved to the front, or NULL. */
-static struct span *find(struct spans *spans, const struct layer *layer, const struct place *place)
+/* The cursor's part is done: everybody may have it, and the cursor stands behind it. */
+static void cursor_publish(struct layer *layer, struct cursor *cursor, const struct place *place)
 {
-	for (struct span **at = &spans->list; *at; at = &(*at)->next) {
-		struct span *span = *at;
+	struct spans *spans = layer->layers->spans;
+	struct span_piece *piece = STEAL(cursor->part);
 
-		if (span->layer != layer->number || span->point != place->point ||
-		    span->piece != place->piece)
-			continue;
-		*at = span->next;
-		span->next = spans->list;
-		spans->list = span;
-		span->users++;
-		return span;
+	if (is_kept(place)) {
+		struct cache_id id = decoded_id(layer);
+		cache_write(layer->layers->cache, &id, place->off / LAYER_PIECE, piece->data,
+			    piece->len, 0);
 	}
-	return NULL;
+	pthread_mutex_lock(&spans->lock);
+	struct span_piece *gone = table_add(spans, piece);
+	cursor->pos = place->off + place->len;
+	wait_wake(&spans->moved);
+	pthread_mutex_unlock(&spans->lock);
+	span_piece_unref(gone);
+}
+
+/* Moves a busy cursor until it has made the piece at WANT. */
+static int cursor_move(struct layer *layer, struct cursor *cursor, const struct place *want,
+		       struct wait *wait)
+{
+	while (cursor->pos <= want->off) {
+		struct place place;
+
+		int r = cursor_make(layer, cursor, wait, &place);
+		if (r < 0)
+			return r;
+		cursor_publish(layer, cursor, &place);
+	}
+	return 0;
+}
+
+/* --- who moves which cursor --- */
+
+/* Whether moving CURSOR is better than resuming at WANT's point. Lock held. */
+static bool cursor_leads_to(const struct cursor *cursor, uint64_t serial, const struct place *want)
+{
+	return cursor->serial == serial && cursor->pos >= want->base && cursor->pos <= want->off;
+}
+
+/* The cursor that stands nearest before WANT, busy or not. Lock held. */
+static struct cursor *cursor_find(struct spans *spans, uint64_t serial, const struct place *want)
+{
+	struct cursor *best = NULL;
+
+	for (struct cursor *cursor = spans->cursors; cursor; cursor = cursor->next)
+		if (cursor_leads_to(cursor, serial, want) && (!best || cursor->pos > best->pos))
+			best = cursor;
+	return best;
 }
 
 /* Lock held. */
-static void unlist(struct spans *spans, struct span *span)
+static void cursor_to_front(struct spans *spans, struct cursor *cursor)
 {
-	for (struct span **at = &spans->list; *at; at = &(*at)->next) {
-		if (*at == span) {
-			*at = span->next;
-			return;
+	struct cursor **link = &spans->cursors;
+
+	while (*link && *link != cursor)
+		link = &(*link)->next;
+	if (*link)
+		*link = cursor->next;
+	cursor->next = spans->cursors;
+	spans->cursors = cursor;
+}
+
+/* The idle cursors beyond CURSORS_MAX, out of the list. Lock held. */
+static struct cursor *cursors_trim(struct spans *spans)
+{
+	struct cursor **link = &spans->cursors, *gone = NULL;
+	unsigned idle = 0;
+
+	while (*link) {
+		struct cursor *cursor = *link;
+
+		if (cursor->busy || ++idle <= CURSORS_MAX) {
+			link = &cursor->next;
+			continue;
 		}
+		*link = cursor->next;
+		cursor->next = gone;
+		gone = cursor;
+	}
+	return gone;
+}
+
+/* A cursor that failed in earnest is of no use to anybody: it leads nowhere. */
+static bool is_passing(int error)
+{
+	return error == 0 || error == -EWOULDBLOCK || error == -EINTR;
+}
+
+static void cursor_let_go(struct spans *spans, struct cursor *cursor, int result)
+{
+	pthread_mutex_lock(&spans->lock);
+	cursor->busy = false;
+	if (!is_passing(result))
+		cursor->pos = NO_POSITION;
+	struct cursor *gone = cursors_trim(spans);
+	wait_wake(&spans->moved);
+	pthread_mutex_unlock(&spans->lock);
+	while (gone) {
+		struct cursor *next = gone->next;
+
+		cursor_free(gone);
+		gone = next;
 	}
 }
 
-static void put(struct spans *spans, struct span *span)
+/* Makes an idle cursor busy; a fresh one (FRESH) where none leads to WANT. Lock held. 0 and *RET;
+ * 1: the one that does is busy; -ENOMEM: there is no fresh one. */
+static int cursor_take(struct spans *spans, const struct layer *layer, const struct place *want,
+		       struct cursor **fresh, struct cursor **ret)
 {
+	struct cursor *cursor = cursor_find(spans, layer->serial, want);
+
+	if (cursor && cursor->busy)
+		return 1;
+	if (!cursor) {
+		if (!*fresh)
+			return -ENOMEM;
+		cursor = STEAL(*fresh);
+		cursor->serial = layer->serial;
+		cursor->pos = want->base;
+	}
+	cursor->busy = true;
+	cursor_to_front(spans, cursor);
+	*ret = cursor;
+	return 0;
+}
+
+/* One round: moves a cursor to WANT or waits for somebody who does. 0: look again. */
+static int pieces_advance(struct layer *layer, const struct place *want, struct wait *wait)
+{
+	struct spans *spans = layer->layers->spans;
+	struct cursor *fresh = calloc(1, sizeof(*fresh)), *cursor = NULL;
+
 	pthread_mutex_lock(&spans->lock);
-	span->users--;
-	/* one that failed is off the list, and goes with its last user */
-	if (!span->users && !span->data)
-		span_free(span);
+	int r = cursor_take(spans, layer, want, &fresh, &cursor);
+	if (r == 1)
+		r = wait_on(wait, &spans->moved, &spans->lock, WAIT_FOREVER);
+	else if (r == 0)
+		r = 1;
+	pthread_mutex_unlock(&spans->lock);
+	free(fresh);
+	if (r <= 0)
+		return r;
+	if (!wait_may_block(wait) && want->off - cursor->pos > QUICK_LEN)
+		r = -EWOULDBLOCK;
 	else
-		trim(spans);
-	pthread_mutex_unlock(&spans->lock);
-}
-
-/* Decodes SPAN, which the caller just listed, and tells those who wait for it. */
-static int fill(struct layer *layer, const struct place *place, struct span *span,
-		struct wait *wait)
-{
-	struct spans *spans = &layer->layers->spans;
-	uint8_t *data = malloc(place->len);
-	int r = data ? decode_place(layer, place, data, wait) : -ENOMEM;
-
-	pthread_mutex_lock(&spans->lock);
-	if (r == 0) {
-		span->data = STEAL(data);
-		span->len = place->len;
-		spans->total_bytes += span->len;
-	} else {
-		unlist(spans, span);
-	}
-	wait_wake(&span->waiters);
-	pthread_mutex_unlock(&spans->lock);
-	free(data);
+		r = cursor_move(layer, cursor, want, wait);
+	cursor_let_go(spans, cursor, r);
 	return r;
 }
 
-/* The span of PLACE, in use (put() it). */
-static int get(struct layer *layer, const struct place *place, struct wait *wait, struct span **ret)
+/* From what was kept of the decoded output. */
+static struct span_piece *piece_kept(struct layer *layer, const struct place *want)
 {
-	struct spans *spans = &layer->layers->spans;
+	struct spans *spans = layer->layers->spans;
+	struct cache_id id = decoded_id(layer);
+	struct span_piece *piece = piece_make(layer, want->off);
 
+	if (!piece)
+		return NULL;
+	ssize_t n = cache_read(layer->layers->cache, &id, want->off / LAYER_PIECE, 0, piece->data,
+			       want->len, 0);
+	if (n != (ssize_t)want->len) {
+		span_piece_unref(piece);
+		return NULL;
+	}
+	piece->len = want->len;
+	atomic_fetch_add(&piece->refs, 1);
+	pthread_mutex_lock(&spans->lock);
+	struct span_piece *gone = table_add(spans, piece);
+	pthread_mutex_unlock(&spans->lock);
+	span_piece_unref(gone);
+	return piece;
+}
+
+static struct span_piece *piece_find(struct layer *layer, const struct place *want)
+{
+	struct spans *spans = layer->layers->spans;
+
+	pthread_mutex_lock(&spans->lock);
+	struct span_piece *piece = table_find(spans, layer->serial, want->off);
+	pthread_mutex_unlock(&spans->lock);
+	if (!piece && is_kept(want))
+		piece = piece_kept(layer, want);
+	return piece;
+}
+
+static int piece_get(struct layer *layer, const struct place *want, struct wait *wait,
+		     struct span_piece **ret)
+{
 	for (;;) {
-		struct span *span;
-		bool mine = false;
-		int r = 0;
-
-		pthread_mutex_lock(&spans->lock);
-		span = find(spans, layer, place);
-		if (!span) {
-			span = calloc(1, sizeof(*span));
-			if (span) {
-				*span = (struct span){
-					.layer = layer->number,
-					.point = place->point,
-					.piece = place->piece,
-					.users = 1,
-					.next = spans->list,
-				};
-				spans->list = span;
-				mine = true;
-			}
-		} else if (!span->data) {
-			r = wait_on(wait, &span->waiters, &spans->lock, WAIT_FOREVER);
-		}
-		pthread_mutex_unlock(&spans->lock);
-		if (!span)
-			return -ENOMEM;
-		if (mine)
-			r = fill(layer, place, span, wait);
-		if (r == 0 && span->data) {
-			*ret = span;
+		struct span_piece *piece = piece_find(layer, want);
+		if (piece) {
+			*ret = piece;
 			return 0;
 		}
-		put(spans, span);
+		int r = pieces_advance(layer, want, wait);
 		if (r < 0)
 			return r;
-		/* who decoded it was called off: it is our turn */
 	}
 }
 
-/* --- */
-
-ssize_t span_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
+int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
 {
-	struct place place;
-	struct span *span;
-	size_t n;
-	int r = find_place(layer, off, &place);
+	uint8_t *out = buf;
 
-	if (r == 0)
-		r = get(layer, &place, wait, &span);
-	if (r < 0)
-		return r;
-	n = MIN(len, (size_t)(place.start + place.len - off));
-	memcpy(buf, span->data + (off - place.start), n);
-	put(&layer->layers->spans, span);
-	return n;
+	while (len > 0) {
+		struct span_piece *piece = NULL;
+		struct place want;
+
+		int r = place_of(&layer->index, off, &want);
+		if (r == 0)
+			r = piece_get(layer, &want, wait, &piece);
+		if (r < 0)
+			return r;
+		size_t n = MIN(len, want.off + want.len - off);
+		memcpy(out, piece->data + (off - want.off), n);
+		span_piece_unref(piece);
+		out += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
 }
