@@ -7,6 +7,7 @@
  * few fields they change, never around the caller's body_read().
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <strings.h>
@@ -87,7 +88,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	pthread_mutex_lock(&transfer->lock);
 	size_t take = within_length(transfer, len);
 	int err = transfer->closed ? -ECANCELED : http_queue_put(&transfer->queue, data, take);
-	if (err == -EAGAIN) {
+	if (err == -ENOBUFS) {
 		transfer->paused = true;
 		ret = CURL_WRITEFUNC_PAUSE;
 	} else if (err) {
@@ -173,6 +174,8 @@ static int on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
 {
 	(void)arg, (void)purpose;
 	unsigned ms = USER_TIMEOUT_MS;
+	/* Not for the programs we start. */
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 	return CURL_SOCKOPT_OK;
 }

@@ -30,7 +30,7 @@ struct http_queue {
 	size_t cap, start, len;
 };
 void http_queue_release(struct http_queue *queue);
-/* All of it, or nothing: -EAGAIN when it is too full, -ENOMEM. */
+/* All of it, or nothing: -ENOBUFS when it is too full, -ENOMEM. */
 int http_queue_put(struct http_queue *queue, const void *data, size_t len);
 size_t http_queue_get(struct http_queue *queue, void *buf, size_t cap);
 

@@ -31,7 +31,7 @@ static int grow(struct http_queue *queue, size_t need)
 int http_queue_put(struct http_queue *queue, const void *data, size_t len)
 {
 	if (len > HTTP_QUEUE_MAX - queue->len)
-		return -EAGAIN;
+		return -ENOBUFS;
 	if (len > queue->cap - queue->len) {
 		int err = grow(queue, queue->len + len);
 		if (err)

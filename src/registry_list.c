@@ -172,15 +172,14 @@ static int ask_page(struct listing *listing, bool first, struct wait *wait,
 		return err;
 	int status = http_status(transfer);
 	if (status == 400 && first) {
-		AUTO_FREE char *bare = strndup(listing->call.url, strcspn(listing->call.url, "?"));
-		if (!bare)
+		AUTO_FREE char *url = strndup(listing->call.url, strcspn(listing->call.url, "?"));
+		if (!url)
 			return -ENOMEM;
 		http_close(STEAL(transfer));
-		listing->call.url = bare;
-		listing->call.deadline_ms = registry_name_deadline(listing->registry);
-		err = registry_ask(listing->registry, &listing->call, wait, ret);
-		listing->call.url = "/v2/";
-		return err;
+		struct registry_call bare = listing->call;
+		bare.url = url;
+		bare.deadline_ms = registry_name_deadline(listing->registry);
+		return registry_ask(listing->registry, &bare, wait, ret);
 	}
 	if (status < 200 || status > 299)
 		return registry_refused(listing->registry, &listing->call, transfer, wait);
@@ -196,9 +195,8 @@ static int walk_page(struct listing *listing, const char *url, char **ret, struc
 	listing->call.url = url;
 	listing->call.deadline_ms = registry_name_deadline(listing->registry);
 	int err = ask_page(listing, listing->npages == 0, wait, &transfer);
-	listing->call.url = url;
-	err = err ? err : find_next(listing, transfer, &next);
 	err = err ? err : read_page(listing, transfer, wait);
+	err = err ? err : find_next(listing, transfer, &next);
 	if (!err)
 		*ret = STEAL(next);
 	return err;

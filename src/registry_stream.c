@@ -133,15 +133,26 @@ static int out_of_range(struct blob_stream *stream)
 		return 0;
 	}
 	stream->whole = true;
-	return -EAGAIN;
+	return -ERESTART;
 }
 
-/* 0; -EAGAIN: to be asked once more, without a range; or the error. */
+/* What was to be small comes whole and large: it has to go with the bulk (http.h). */
+static bool belongs_elsewhere(struct blob_stream *stream)
+{
+	if (stream->call.bulk || http_content_length(stream->transfer) <= HTTP_SMALL)
+		return false;
+	stream->call.bulk = true;
+	return true;
+}
+
+/* 0; -ERESTART: to be asked once more, in another way; or the error. */
 static int accept_answer(struct blob_stream *stream, struct wait *wait)
 {
 	int status = http_status(stream->transfer);
 	stream->gained = 0;
 	if (status == 200) {
+		if (belongs_elsewhere(stream))
+			return -ERESTART;
 		accept_whole(stream);
 		return 0;
 	}
@@ -173,8 +184,12 @@ static int ask_rest(struct blob_stream *stream, struct wait *wait)
 
 static int open_rest(struct blob_stream *stream, struct wait *wait)
 {
-	int err = ask_rest(stream, wait);
-	return err == -EAGAIN ? ask_rest(stream, wait) : err;
+	/* Twice at most it says so: each time it gives up one of two ways for good. */
+	int err;
+	do {
+		err = ask_rest(stream, wait);
+	} while (err == -ERESTART);
+	return err;
 }
 
 /* The body ended, or broke off with ERR, before .end. 0: to be asked again. */

@@ -101,7 +101,7 @@ static char *session_url(const struct upload *upload, bool mount)
 }
 
 /* 1: the blob is mounted; 0: a session is open; else a negative errno. With MOUNT a refusal is
- * -EAGAIN: some registries refuse the mount and would take the blob. */
+ * -ERESTART: some registries refuse the mount and would take the blob. */
 static int open_session(struct upload *upload, bool mount)
 {
 	AUTO_FREE char *url = session_url(upload, mount);
@@ -120,7 +120,7 @@ static int open_session(struct upload *upload, bool mount)
 		return take_location(upload, &call, answer);
 	}
 	if (mount && status >= 400 && status < 500 && status != 429)
-		return -EAGAIN;
+		return -ERESTART;
 	return registry_refused(upload->registry, &call, answer, upload->wait);
 }
 
@@ -155,7 +155,7 @@ static bool broken(int status)
 }
 
 /* Sends a request of the session with a body: all of it, the rest, or none. *RET is the answer, of
- * 2xx. -EAGAIN: it broke off. */
+ * 2xx. -ERESTART: it broke off. */
 static int send_bytes(struct upload *upload, struct registry_call *call, uint64_t len,
 		      struct http_transfer **ret)
 {
@@ -171,7 +171,7 @@ static int send_bytes(struct upload *upload, struct registry_call *call, uint64_
 			   (int64_t)(upload->put->source->size / STORE_BYTES_PER_MS);
 	int err = registry_send(upload->registry, call, upload->wait, &answer);
 	if (err)
-		return lost ? -EAGAIN : err;
+		return lost ? -ERESTART : err;
 	int status = http_status(answer);
 	if (status >= 200 && status < 300) {
 		*ret = STEAL(answer);
@@ -180,7 +180,7 @@ static int send_bytes(struct upload *upload, struct registry_call *call, uint64_
 	err = registry_refused(upload->registry, call, answer, upload->wait);
 	/* What the registry holds is not what we think, or it has forgotten the session. */
 	bool confused = upload->held > 0 && (status == 416 || status == 400);
-	return broken(status) || confused || status == 404 ? -EAGAIN : err;
+	return broken(status) || confused || status == 404 ? -ERESTART : err;
 }
 
 /* The PUT that ends the session, with LEN bytes. */
@@ -284,17 +284,17 @@ static int recover(struct upload *upload)
 
 static int run(struct upload *upload)
 {
-	int mounted = -EAGAIN;
+	int mounted = -ERESTART;
 	if (upload->put->mount_from)
 		mounted = open_session(upload, true);
 	if (mounted == 1)
 		return 0;
-	int err = mounted == -EAGAIN ? 0 : mounted;
+	int err = mounted == -ERESTART ? 0 : mounted;
 	for (;;) {
 		if (!err && !upload->location)
 			err = open_session(upload, false);
 		err = err ? err : send_rest(upload);
-		if (err != -EAGAIN)
+		if (err != -ERESTART)
 			return err;
 		err = recover(upload);
 		if (err)

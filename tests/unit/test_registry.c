@@ -530,6 +530,20 @@ static void ranges_may_be_ignored(void **state)
 	assert_int_equal(read_blob(&digest, SIZE + 3, UINT64_MAX), 0);
 }
 
+static void what_was_to_be_small_may_come_large(void **state)
+{
+	(void)state;
+	struct digest digest = help_blob("team/app", SIZE);
+	rule("GET", "blobs", "\"ignore_range\": true");
+	assert_int_equal(read_blob(&digest, 2000000, 500), 500);
+	assert_int_equal(requests("GET /v2/team"), 2);
+	/* Refused first, then whole. */
+	server_order(&help.server, "{\"clear\": true}");
+	rule("GET", "blobs", "\"status\": 416, \"times\": 1");
+	assert_int_equal(read_blob(&digest, 2000000, 500), 500);
+	assert_int_equal(requests("GET /v2/team"), 3);
+}
+
 static void another_range_is_eio(void **state)
 {
 	(void)state;
@@ -714,6 +728,7 @@ int main(void)
 		TEST(lists_repositories),
 		TEST(reads_blobs),
 		TEST(ranges_may_be_ignored),
+		TEST(what_was_to_be_small_may_come_large),
 		TEST(another_range_is_eio),
 		TEST(a_refused_range_is_read_whole),
 		TEST(a_broken_body_is_resumed),
