@@ -229,7 +229,9 @@ int main(int argc, char **argv)
 	if (cli_parse(argc, argv, &app.options, &status) < 0)
 		return status;
 	log_set_level(app.options.log);
+	/* after mount nothing ends the process: a write that cannot be is an error like others */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	r = app_mount(&app);
 	if (r == 0)
 		r = fs_daemonize(app.fs);
