@@ -252,6 +252,23 @@ static int emit_boundary(struct decoder *decoder)
 }
 
 /*
+ * Drops what was handed out and is older than the window, as ISA-L does at the end of each call,
+ * but not at INPUT_DONE. With its buffer left full it would decode the next bytes straight into the
+ * caller's, and, were those fewer than a window, not have them as history later.
+ */
+static void drop_old(struct inflate_state *state)
+{
+	int32_t old = MIN(state->tmp_out_valid - (int32_t)CODEC_WINDOW, state->tmp_out_processed);
+
+	if (old <= 0)
+		return;
+	memmove(state->tmp_out_buffer, state->tmp_out_buffer + old,
+		(size_t)(state->tmp_out_valid - old));
+	state->tmp_out_valid -= old;
+	state->tmp_out_processed -= old;
+}
+
+/*
  * Goes on to the end of the block at hand. As long as a byte is pending, ISA-L stays at the state
  * INPUT_DONE there, with the unread bits kept; were all handed out, it would go on to the
  * trailer. So nothing is handed out while it decodes (if all was, the last byte counts as
@@ -274,6 +291,7 @@ static int gzip_seek(struct decoder *decoder)
 		state->block_state = ISAL_BLOCK_NEW_HDR;
 		state->bfinal = 0;
 		decoder->gzip->seeking = false;
+		drop_old(state);
 		rc = emit_boundary(decoder);
 		return rc < 0 ? rc : STEP_MORE;
 	}

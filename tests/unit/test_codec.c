@@ -153,7 +153,7 @@ static void gzip_of_odd_blocks(void **state)
 		{.level = 6, .strategy = Z_HUFFMAN_ONLY},
 		{.level = 6, .strategy = Z_RLE, .mem_level = 1},
 		{.level = 9, .window_bits = 9, .mem_level = 9},
-		{.level = 6, .flush = Z_FULL_FLUSH, .flush_every = 50000},
+		{.level = 6, .mem_level = 9, .flush = Z_FULL_FLUSH, .flush_every = 50000},
 		{.level = 1, .flush = Z_SYNC_FLUSH, .flush_every = 3000},
 		{.level = 6, .flush = Z_PARTIAL_FLUSH, .flush_every = 5000},
 		{.level = 0, .flush = Z_BLOCK, .flush_every = 777},
@@ -244,6 +244,30 @@ static void gzip_points_at_full_buffer(void **state)
 			.spacing = block - CODEC_WINDOW - before, .feed = MIB, .cap = MIB};
 
 		assert_true(check_run(CODEC_GZIP, &in, zeros, len, &run) >= 3);
+	}
+}
+
+/* Where ISA-L's buffer fills up behind a point and a read ends there, what it decoded directly
+ * must be there as history for the next read. */
+static void gzip_read_ends_behind_point(void **state)
+{
+	enum { LEAST = 192 * KIB - 300, MOST = 192 * KIB + 100, STEP = 1, TAIL = 2000 };
+	AUTO_FREE uint8_t *data = malloc(MOST + TAIL);
+
+	(void)state;
+	for (size_t block = LEAST; block < MOST; block += STEP) {
+		const struct deflate_options options = {
+			.level = 6, .mem_level = 9, .flush = Z_FULL_FLUSH, .flush_every = block};
+		const struct run run = {128 * KIB, SIZE_MAX, block + 4};
+		AUTO_BUF struct buf in = BUF_INIT(1 * MIB);
+		uint64_t random = 1, word = 0;
+
+		for (size_t i = 0; i < block + TAIL; i++) {
+			word = i % 16 ? word : codec_random(&random) & 1;
+			data[i] = (uint8_t)(i < block ? 'A' + word * 16 + i % 16 : 'k' + i % 5);
+		}
+		add_zlib(&in, data, block + TAIL, &options);
+		assert_int_equal(check_run(CODEC_GZIP, &in, data, block + TAIL, &run), 1);
 	}
 }
 
@@ -397,6 +421,7 @@ int main(void)
 		cmocka_unit_test(gzip_points_near_block_ends),
 		cmocka_unit_test(gzip_block_ends_in_later_input),
 		cmocka_unit_test(gzip_points_at_full_buffer),
+		cmocka_unit_test(gzip_read_ends_behind_point),
 		cmocka_unit_test(gzip_without_boundaries),
 		cmocka_unit_test(gzip_of_members),
 		cmocka_unit_test(gzip_header_fields),
