@@ -201,52 +201,94 @@ static int image_install(struct images *images, struct store *store, const char 
 	return 0;
 }
 
+/* What is to be opened. A document of the repository may vouch for it: an index for its children.
+ */
+struct wanted {
+	struct store *store;
+	const char *repo;
+	const struct digest *digest;
+	const char *vouched_type; /* the media type that document gives; NULL: nothing vouches */
+};
+
 /* Asks the store. One caller at a time for one image. */
-static int image_fetch(struct images *images, struct store *store, const char *repo,
-		       const struct digest *digest, struct wait *wait, struct image **ret)
+static int image_fetch(struct images *images, const struct wanted *wanted, struct wait *wait,
+		       struct image **ret)
 {
 	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
 	char reference[DIGEST_STR_MAX];
-	int r;
 
-	r = store->ops->get_manifest(store, repo, digest_format(digest, reference), &manifest,
-				     wait);
+	int r = wanted->store->ops->get_manifest(wanted->store, wanted->repo,
+						 digest_format(wanted->digest, reference),
+						 &manifest, wait);
 	if (r < 0)
 		return r;
-	record_manifest(images, store, repo, &manifest);
-	return image_install(images, store, repo, &manifest, ret);
+	record_manifest(images, wanted->store, wanted->repo, &manifest);
+	return image_install(images, wanted->store, wanted->repo, &manifest, ret);
+}
+
+/* From the cache: 0; -ENOENT; what is wrong with it. */
+static int image_recall(struct images *images, const struct wanted *wanted, struct image **ret)
+{
+	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
+	int r = -ENOENT;
+
+	if (wanted->vouched_type)
+		r = recall_vouched(images, wanted->digest, wanted->vouched_type, &manifest);
+	if (r < 0)
+		r = recall_manifest(images, wanted->store, wanted->repo, wanted->digest, &manifest);
+	if (r < 0)
+		return r;
+	return image_install(images, wanted->store, wanted->repo, &manifest, ret);
+}
+
+/* Somebody else may have fetched it since we looked, and before we began to lead. */
+static int image_lead(struct images *images, const struct wanted *wanted, struct wait *wait,
+		      struct flight *lead, struct image **ret)
+{
+	int r = 0;
+
+	*ret = table_get(images, wanted->store, wanted->repo, wanted->digest);
+	if (!*ret)
+		r = image_fetch(images, wanted, wait, ret);
+	flight_end(images, lead, r, wanted->digest);
+	return r;
+}
+
+static int image_get(struct images *images, const struct wanted *wanted, struct wait *wait,
+		     struct image **ret)
+{
+	char text[DIGEST_STR_MAX];
+	AUTO_FREE char *key = format("open %s/%s@%s", wanted->store->name, wanted->repo,
+				     digest_format(wanted->digest, text));
+	struct digest digest;
+	struct flight *lead;
+	int r;
+
+	if (!key)
+		return -ENOMEM;
+	/* Once more after somebody else has fetched it. */
+	do {
+		*ret = table_get(images, wanted->store, wanted->repo, wanted->digest);
+		if (*ret)
+			return 0;
+		r = image_recall(images, wanted, ret);
+		if (r != -ENOENT)
+			return r;
+		r = flight_begin(images, key, wait, &lead, &digest);
+	} while (r == 0);
+	return r == 1 ? image_lead(images, wanted, wait, lead, ret) : r;
 }
 
 int image_open(struct images *images, struct store *store, const char *repo,
 	       const struct digest *digest, struct wait *wait, struct image **ret)
 {
-	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
-	char text[DIGEST_STR_MAX];
-	AUTO_FREE char *key = format("open %s/%s@%s", store->name, repo,
-				     digest_format(digest, text));
-	struct flight flight;
-	int r;
+	const struct wanted wanted = {.store = store, .repo = repo, .digest = digest};
+	struct image *image;
 
-	if (!key)
-		return -ENOMEM;
-	for (;;) {
-		struct image *image = table_get(images, store, repo, digest);
-
-		if (image) {
-			*ret = image;
-			return 0;
-		}
-		if (recall_manifest(images, store, repo, digest, &manifest) == 0)
-			return image_install(images, store, repo, &manifest, ret);
-		r = flight_begin(images, &flight, key, wait);
-		if (r < 0)
-			return r;
-		if (r == 0)
-			continue;
-		r = image_fetch(images, store, repo, digest, wait, ret);
-		flight_end(images, &flight);
-		return r;
-	}
+	int r = image_get(images, &wanted, wait, &image);
+	if (r == 0)
+		*ret = image;
+	return r;
 }
 
 /* --- what it is --- */
@@ -294,8 +336,19 @@ int image_child(struct image *image, size_t n, struct wait *wait, struct image *
 {
 	if (image->manifest.kind != OCI_KIND_INDEX || n >= image->manifest.nchildren)
 		return -EINVAL;
-	return image_open(image->images, image->store, image->repo,
-			  &image->manifest.children[n].digest, wait, ret);
+	const struct oci_descriptor *descriptor = &image->manifest.children[n];
+	const struct wanted wanted = {
+		.store = image->store,
+		.repo = image->repo,
+		.digest = &descriptor->digest,
+		.vouched_type = descriptor->media_type,
+	};
+	struct image *child;
+
+	int r = image_get(image->images, &wanted, wait, &child);
+	if (r == 0)
+		*ret = child;
+	return r;
 }
 
 int image_platform(struct image *image, struct wait *wait, struct image **ret)

@@ -45,6 +45,7 @@ static int config_fetch(struct image *image, struct buf *ret, struct wait *wait)
 	return blob_get(image->images->options.blobs, &id, ret->max, ret, wait);
 }
 
+/* An image has a diff ID for each layer. */
 static int config_check(const struct image *image, const struct oci_config *config)
 {
 	if (!oci_is_image(&image->manifest) || config->ndiff_ids == image->manifest.nlayers)
@@ -53,50 +54,71 @@ static int config_check(const struct image *image, const struct oci_config *conf
 	return -EIO;
 }
 
-static int config_load(struct image *image, struct wait *wait)
+/* Fetched, parsed and checked. Content that is wrong is -EBADMSG, logged. */
+static int config_make(struct image *image, struct wait *wait, struct buf *bytes,
+		       struct oci_config *config)
 {
-	AUTO_BUF struct buf bytes = BUF_INIT(OCI_CONFIG_MAX);
-	struct oci_config config = {0};
-	const char *why;
-	bool loaded;
-	int r;
+	const char *why = "";
 
-	if (image->manifest.kind != OCI_KIND_MANIFEST)
-		return -EINVAL;
-	pthread_mutex_lock(&image->lock);
-	loaded = image->has_config;
-	pthread_mutex_unlock(&image->lock);
-	if (loaded)
-		return 0;
-	r = config_fetch(image, &bytes, wait);
+	int r = config_fetch(image, bytes, wait);
 	if (r == -EFBIG) {
 		complain(image, "config", "larger than 8 MiB");
-		return -EIO;
+		return -EBADMSG;
 	}
 	if (r < 0)
 		return r;
-	r = oci_config_parse(bytes.data ? bytes.data : "", bytes.len, &config, &why);
-	if (r < 0 && r != -ENOMEM) {
-		complain(image, "config", why);
-		r = -EIO;
-	}
-	if (r == 0)
-		r = config_check(image, &config);
-	if (r < 0) {
-		oci_config_release(&config);
+	r = oci_config_parse(bytes->data ? bytes->data : "", bytes->len, config, &why);
+	if (r == -ENOMEM)
 		return r;
-	}
+	if (r < 0)
+		complain(image, "config", why);
+	else
+		r = config_check(image, config);
+	return r < 0 ? -EBADMSG : 0;
+}
+
+/* Takes over BYTES and CONFIG, unless somebody was first. */
+static void config_set(struct image *image, struct buf *bytes, struct oci_config *config)
+{
 	pthread_mutex_lock(&image->lock);
 	if (!image->has_config) {
-		image->config = config;
-		image->config_bytes = bytes;
+		image->config = *config;
+		image->config_bytes = *bytes;
 		image->has_config = true;
-		config = (struct oci_config){0};
-		bytes = (struct buf)BUF_INIT(OCI_CONFIG_MAX);
+		*config = (struct oci_config){0};
+		*bytes = (struct buf)BUF_INIT(OCI_CONFIG_MAX);
 	}
 	pthread_mutex_unlock(&image->lock);
-	oci_config_release(&config);
-	return 0;
+}
+
+/* 1: it is there; an error that is known for good; 0: not known yet. */
+static int config_known(struct image *image)
+{
+	pthread_mutex_lock(&image->lock);
+	int r = image->has_config ? 1 : image->config_error;
+	pthread_mutex_unlock(&image->lock);
+	return r;
+}
+
+static int config_load(struct image *image, struct wait *wait)
+{
+	AUTO_BUF struct buf bytes = BUF_INIT(OCI_CONFIG_MAX);
+	CLEANUP(oci_config_release) struct oci_config config = {0};
+
+	if (image->manifest.kind != OCI_KIND_MANIFEST)
+		return -EINVAL;
+	int r = config_known(image);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = config_make(image, wait, &bytes, &config);
+	if (r == 0)
+		config_set(image, &bytes, &config);
+	if (r != -EBADMSG)
+		return r;
+	pthread_mutex_lock(&image->lock);
+	image->config_error = -EIO;
+	pthread_mutex_unlock(&image->lock);
+	return -EIO;
 }
 
 int image_config(struct image *image, struct wait *wait, const struct oci_config **ret)

@@ -30,15 +30,21 @@ struct image {
 	/* guarded by .lock, set once */
 	pthread_mutex_t lock;
 	bool has_config;
+	int config_error; /* the config is not what it should be: known for good, logged once */
 	struct oci_config config;
 	struct buf config_bytes;
 	struct rootfs *rootfs;
 	struct image_tree *trees; /* manifest.nlayers of them */
 };
 
-/* A question under way, for those who ask the same. */
+/* A question under way, and then its answer, for those who ask the same. Guarded by images->lock.
+ */
 struct flight {
-	const char *key;
+	char *key;
+	unsigned refs; /* the leader's and each follower's */
+	bool done;
+	int result;
+	struct digest digest; /* with result 0: what was asked for */
 	struct wait_queue waiters;
 	struct flight *next;
 };
@@ -50,17 +56,26 @@ struct images {
 	struct flight *flights; /* guarded by lock */
 };
 
-/* Joins the question KEY: 1 where the caller is to ask (and then to call flight_end), 0 where
- * somebody else just did, -EINTR, -EWOULDBLOCK. FLIGHT is the caller's, on its stack. */
-int flight_begin(struct images *images, struct flight *flight, const char *key, struct wait *wait);
-void flight_end(struct images *images, struct flight *flight);
+/* Joins the question KEY. 1: the caller is to ask, and then to call flight_end() with *RET_LEAD. 0:
+ * somebody else has asked, the answer is in *RET. Their error, unless they were called off, or the
+ * caller's own. */
+int flight_begin(struct images *images, const char *key, struct wait *wait,
+		 struct flight **ret_lead, struct digest *ret);
+/* Ends LEAD with RESULT, and DIGEST if that is 0. */
+void flight_end(struct images *images, struct flight *lead, int result,
+		const struct digest *digest);
 
 /* Keeps a manifest as given by STORE for REPO. */
 void record_manifest(struct images *images, struct store *store, const char *repo,
 		     const struct store_manifest *manifest);
-/* What is kept of DIGEST for REPO, hashed again. 0 or -ENOENT. The caller releases. */
+/* What is kept of DIGEST, hashed again, if this repository is known to hold it. 0 or -ENOENT. The
+ * caller releases. */
 int recall_manifest(struct images *images, struct store *store, const char *repo,
 		    const struct digest *digest, struct store_manifest *ret);
+/* The same without asking for the repository, for what a document of that repository vouches for;
+ * MEDIA_TYPE is what that says. */
+int recall_vouched(struct images *images, const struct digest *digest, const char *media_type,
+		   struct store_manifest *ret);
 
 /* Whether ERROR means that the store cannot be reached or does not work just now. */
 bool image_store_gone(int error);

@@ -14,35 +14,93 @@
 
 /* --- one question at a time --- */
 
-int flight_begin(struct images *images, struct flight *flight, const char *key, struct wait *wait)
+static struct flight *flight_new(const char *key)
 {
-	struct flight *other;
+	struct flight *flight = calloc(1, sizeof(*flight));
+
+	if (!flight)
+		return NULL;
+	flight->refs = 1;
+	flight->key = strdup(key);
+	if (!flight->key) {
+		free(flight);
+		return NULL;
+	}
+	return flight;
+}
+
+/* Lock held. */
+static void flight_unref(struct flight *flight)
+{
+	if (--flight->refs > 0)
+		return;
+	free(flight->key);
+	free(flight);
+}
+
+/* Lock held. */
+static struct flight *flight_find(struct images *images, const char *key)
+{
+	struct flight *flight = images->flights;
+
+	while (flight && strcmp(flight->key, key) != 0)
+		flight = flight->next;
+	return flight;
+}
+
+/* Waits for the answer of FLIGHT. 1: whoever asked was called off. Lock held. */
+static int flight_follow(struct images *images, struct flight *flight, struct wait *wait,
+			 struct digest *ret)
+{
+	int r = 0;
+
+	flight->refs++;
+	while (r == 0 && !flight->done)
+		r = wait_on(wait, &flight->waiters, &images->lock, WAIT_FOREVER);
+	if (r == 0 && flight->result == 0)
+		*ret = flight->digest;
+	if (r == 0)
+		r = flight->result == -EINTR || flight->result == -EWOULDBLOCK ? 1 : flight->result;
+	flight_unref(flight);
+	return r;
+}
+
+int flight_begin(struct images *images, const char *key, struct wait *wait,
+		 struct flight **ret_lead, struct digest *ret)
+{
+	struct flight *fresh = flight_new(key), *other;
 	int r = 1;
 
+	if (!fresh)
+		return -ENOMEM;
 	pthread_mutex_lock(&images->lock);
-	for (other = images->flights; other; other = other->next)
-		if (!strcmp(other->key, key))
-			break;
-	if (other) {
-		r = wait_on(wait, &other->waiters, &images->lock, WAIT_FOREVER);
+	while (r == 1 && (other = flight_find(images, key)))
+		r = flight_follow(images, other, wait, ret);
+	if (r == 1) {
+		fresh->next = images->flights;
+		images->flights = fresh;
+		*ret_lead = fresh;
 	} else {
-		*flight = (struct flight){.key = key, .next = images->flights};
-		images->flights = flight;
+		flight_unref(fresh);
 	}
 	pthread_mutex_unlock(&images->lock);
 	return r;
 }
 
-void flight_end(struct images *images, struct flight *flight)
+void flight_end(struct images *images, struct flight *lead, int result, const struct digest *digest)
 {
+	struct flight **at = &images->flights;
+
 	pthread_mutex_lock(&images->lock);
-	for (struct flight **at = &images->flights; *at; at = &(*at)->next) {
-		if (*at == flight) {
-			*at = flight->next;
-			break;
-		}
-	}
-	wait_wake(&flight->waiters);
+	while (*at != lead)
+		at = &(*at)->next;
+	*at = lead->next;
+	lead->done = true;
+	lead->result = result;
+	if (result == 0)
+		lead->digest = *digest;
+	wait_wake(&lead->waiters);
+	flight_unref(lead);
 	pthread_mutex_unlock(&images->lock);
 }
 
@@ -81,6 +139,8 @@ void record_manifest(struct images *images, struct store *store, const char *rep
 	char reference[DIGEST_STR_MAX];
 	struct cache_id id;
 
+	if (manifest->bytes.len > OCI_MANIFEST_MAX)
+		return;
 	manifest_id(&manifest->digest, &id);
 	if (cache_put(images->options.cache, &id, manifest->bytes.data, manifest->bytes.len) < 0)
 		return;
@@ -88,18 +148,13 @@ void record_manifest(struct images *images, struct store *store, const char *rep
 		put_record(images, &id, manifest->media_type);
 }
 
-int recall_manifest(struct images *images, struct store *store, const char *repo,
-		    const struct digest *digest, struct store_manifest *ret)
+/* The bytes of DIGEST, hashed again, whoever they came from. */
+static int recall_bytes(struct images *images, const struct digest *digest, struct buf *ret)
 {
-	AUTO_BUF struct buf type = BUF_INIT(RECORD_MAX);
 	AUTO_BUF struct buf bytes = BUF_INIT(OCI_MANIFEST_MAX);
-	char reference[DIGEST_STR_MAX];
 	struct digest found;
 	struct cache_id id;
 
-	if (name_id("manifest", store, repo, digest_format(digest, reference), &id) < 0 ||
-	    cache_get(images->options.cache, &id, &type) < 0)
-		return -ENOENT;
 	manifest_id(digest, &id);
 	if (cache_get(images->options.cache, &id, &bytes) < 0)
 		return -ENOENT;
@@ -108,28 +163,35 @@ int recall_manifest(struct images *images, struct store *store, const char *repo
 		cache_remove(images->options.cache, &id);
 		return -ENOENT;
 	}
-	*ret = (struct store_manifest){
-		.digest = found,
-		.media_type = buf_steal(&type, NULL),
-		.bytes = bytes,
-	};
+	*ret = bytes;
 	bytes = (struct buf)BUF_INIT(OCI_MANIFEST_MAX);
-	if (!ret->media_type)
-		ret->media_type = strdup("");
-	if (ret->media_type)
+	return 0;
+}
+
+int recall_vouched(struct images *images, const struct digest *digest, const char *media_type,
+		   struct store_manifest *ret)
+{
+	struct store_manifest manifest = {.digest = *digest, .media_type = strdup(media_type)};
+
+	if (manifest.media_type && recall_bytes(images, digest, &manifest.bytes) == 0) {
+		*ret = manifest;
 		return 0;
-	store_manifest_release(ret);
+	}
+	free(manifest.media_type);
 	return -ENOENT;
 }
 
-static void record_tag(struct images *images, struct store *store, const char *repo,
-		       const char *tag, const struct digest *digest)
+int recall_manifest(struct images *images, struct store *store, const char *repo,
+		    const struct digest *digest, struct store_manifest *ret)
 {
-	char text[DIGEST_STR_MAX];
+	AUTO_BUF struct buf type = BUF_INIT(RECORD_MAX);
+	char reference[DIGEST_STR_MAX];
 	struct cache_id id;
 
-	if (name_id("tag", store, repo, tag, &id) == 0)
-		put_record(images, &id, digest_format(digest, text));
+	if (name_id("manifest", store, repo, digest_format(digest, reference), &id) < 0 ||
+	    cache_get(images->options.cache, &id, &type) < 0)
+		return -ENOENT;
+	return recall_vouched(images, digest, type.data ? type.data : "", ret);
 }
 
 static int recall_tag(struct images *images, struct store *store, const char *repo, const char *tag,
@@ -142,6 +204,20 @@ static int recall_tag(struct images *images, struct store *store, const char *re
 	    cache_get(images->options.cache, &id, &text) < 0 || !text.data)
 		return -ENOENT;
 	return digest_parse(text.data, ret) == 0 ? 0 : -ENOENT;
+}
+
+/* A tag that has not moved costs no write. */
+static void record_tag(struct images *images, struct store *store, const char *repo,
+		       const char *tag, const struct digest *digest)
+{
+	char text[DIGEST_STR_MAX];
+	struct digest known;
+	struct cache_id id;
+
+	if (recall_tag(images, store, repo, tag, &known) == 0 && digest_equal(&known, digest))
+		return;
+	if (name_id("tag", store, repo, tag, &id) == 0)
+		put_record(images, &id, digest_format(digest, text));
 }
 
 void image_forget_tag(struct images *images, struct store *store, const char *repo, const char *tag)
@@ -160,6 +236,30 @@ bool image_store_gone(int error)
 	       error == -ECONNRESET || error == -EIO;
 }
 
+static bool is_recalled(struct images *images, struct store *store, const char *repo,
+			const struct digest *digest)
+{
+	struct store_manifest manifest;
+
+	if (recall_manifest(images, store, repo, digest, &manifest) < 0)
+		return false;
+	store_manifest_release(&manifest);
+	return true;
+}
+
+static int resolve_get(struct images *images, struct store *store, const char *repo,
+		       const char *tag, struct wait *wait, struct digest *ret)
+{
+	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
+
+	int r = store->ops->get_manifest(store, repo, tag, &manifest, wait);
+	if (r < 0)
+		return r;
+	record_manifest(images, store, repo, &manifest);
+	*ret = manifest.digest;
+	return 0;
+}
+
 /*
  * Asks the store. A tag that is known and whose manifest is here is asked about by HEAD,
  * which costs no quota and no bytes; else its manifest comes with the answer.
@@ -167,27 +267,19 @@ bool image_store_gone(int error)
 static int resolve_ask(struct images *images, struct store *store, const char *repo,
 		       const char *tag, struct wait *wait, struct digest *ret)
 {
-	CLEANUP(store_manifest_release) struct store_manifest kept = {0}, fresh = {0};
 	struct digest known, now;
-	int r;
 
 	if (recall_tag(images, store, repo, tag, &known) == 0 &&
-	    recall_manifest(images, store, repo, &known, &kept) == 0) {
-		r = store->ops->head(store, repo, tag, &now, wait);
+	    is_recalled(images, store, repo, &known)) {
+		int r = store->ops->head(store, repo, tag, &now, wait);
 		if (r < 0)
 			return r;
-		if (digest_equal(&now, &known)) {
-			*ret = known;
+		if (digest_equal(&now, &known) || is_recalled(images, store, repo, &now)) {
+			*ret = now;
 			return 0;
 		}
 	}
-	r = store->ops->get_manifest(store, repo, tag, &fresh, wait);
-	if (r < 0)
-		return r;
-	record_manifest(images, store, repo, &fresh);
-	record_tag(images, store, repo, tag, &fresh.digest);
-	*ret = fresh.digest;
-	return 0;
+	return resolve_get(images, store, repo, tag, wait, ret);
 }
 
 static int resolve_leading(struct images *images, struct store *store, const char *repo,
@@ -195,10 +287,15 @@ static int resolve_leading(struct images *images, struct store *store, const cha
 {
 	int r = resolve_ask(images, store, repo, tag, wait, ret);
 
+	if (r == 0)
+		record_tag(images, store, repo, tag, ret);
+	if (r == -ENOENT)
+		image_forget_tag(images, store, repo, tag);
 	if (!image_store_gone(r) || recall_tag(images, store, repo, tag, ret) < 0)
 		return r;
-	log_warn("%s/%s:%s: the registry cannot say (%s): the last known image is shown",
-		 store->name, repo, tag, strerror(-r));
+	if (!images->options.offline)
+		log_warn("%s/%s:%s: the registry cannot say (%s): the last known image is shown",
+			 store->name, repo, tag, strerror(-r));
 	return 0;
 }
 
@@ -206,21 +303,14 @@ int image_resolve(struct images *images, struct store *store, const char *repo, 
 		  struct wait *wait, struct digest *ret)
 {
 	AUTO_FREE char *key = format("tag %s/%s:%s", store->name, repo, tag);
-	struct flight flight;
-	int r;
+	struct flight *lead;
 
 	if (!key)
 		return -ENOMEM;
-	r = flight_begin(images, &flight, key, wait);
-	if (r < 0)
+	int r = flight_begin(images, key, wait, &lead, ret);
+	if (r != 1)
 		return r;
-	if (r == 1) {
-		r = resolve_leading(images, store, repo, tag, wait, ret);
-		flight_end(images, &flight);
-		return r;
-	}
-	/* Somebody just asked: what they learned is remembered, and new enough. */
-	if (recall_tag(images, store, repo, tag, ret) == 0)
-		return 0;
-	return resolve_leading(images, store, repo, tag, wait, ret);
+	r = resolve_leading(images, store, repo, tag, wait, ret);
+	flight_end(images, lead, r, ret);
+	return r;
 }
