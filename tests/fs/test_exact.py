@@ -28,18 +28,26 @@ def podman_tree(t, layout):
               "--storage-driver", "overlay", "--events-backend", "none"]
     policy = t.dir / "policy.json"
     policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
-    if t.run(*podman, "info", status=None).returncode != 0:
-        return None
-    image = t.output(*podman, "pull", "-q", "--signature-policy", policy, f"oci:{layout}:latest").strip()
-    point = t.output(*podman, "image", "mount", image).strip()
     try:
-        return tree.read(point)
-    finally:
+        if t.run(*podman, "info", status=None).returncode != 0:
+            return None
+        image = t.output(*podman, "pull", "-q", "--signature-policy", policy, f"oci:{layout}:latest").strip()
+        found = tree.read(t.output(*podman, "image", "mount", image).strip())
         t.run(*podman, "image", "umount", image)
+        return found
+    finally:
         # The storage keeps its own directory mounted on itself.
-        for point in lib.mounts_under(place):
-            t.run("umount", point)
+        while points := lib.mounts_under(place):
+            t.run("umount", points[0])
         t.run("rm", "-rf", place)
+
+
+def read_rootfs(path):
+    """The tree of a mounted rootfs/. Its root's own attributes are known for sure once its layers are
+    at hand: a look at an image directory fetches none."""
+    found = tree.read(path)
+    found[b""] = tree.read_entry(path)[0]
+    return found
 
 
 def compare(got, other, differs):
@@ -58,10 +66,7 @@ def check_case(t, name):
     registry = t.registry()
     case.image.push(registry, "hand/made", "1")
     mount = t.mount(registry.host)
-    got = tree.read(mount.path("hand/made:1/rootfs"))
-    # The root's own attributes are known for sure when its layers are at hand: a look at an image
-    # directory fetches none.
-    got[b""] = tree.read_entry(mount.path("hand/made:1/rootfs"))[0]
+    got = read_rootfs(mount.path("hand/made:1/rootfs"))
     tree.assert_equal(got, {b"": {}} | case.tree)
     if not isinstance(case.umoci, str):
         lib.need("umoci")
@@ -80,7 +85,7 @@ def check_debian(t, kind):
     debian = images.debian()
     registry = t.registry(debian.storage)
     mount = t.mount(registry.host)
-    got = tree.read(mount.path(f"debian:{kind}/rootfs"))
+    got = read_rootfs(mount.path(f"debian:{kind}/rootfs"))
     compare(got, debian.tree(), {})
     return debian, mount, got
 
@@ -88,11 +93,15 @@ def check_debian(t, kind):
 @lib.slow
 def test_debian_gzip(t):
     debian, mount, got = check_debian(t, "gzip")
-    compare(got, podman_tree(t, debian.layout("gzip")), {})
+    podman = podman_tree(t, debian.layout("gzip"))
+    for entry in (podman or {}).values():
+        if entry["type"] == "dir":
+            del entry["mtime"]  # that of the pull, where an upper layer only passes through
+    compare(got, podman, {})
     assert len(got) > 10000, len(got)
     # The same from the saved indexes, and in another order.
     mount.restart()
-    again = tree.read(mount.path("debian:gzip/rootfs"))
+    again = read_rootfs(mount.path("debian:gzip/rootfs"))
     tree.assert_equal(again, got)
 
 
