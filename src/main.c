@@ -204,9 +204,9 @@ static int app_serve(struct app *app)
 /* What publishes goes before what listens, what uses before what is used. */
 static void app_release(struct app *app)
 {
-	pushes_free(app->pushes);
 	events_free(app->events);
 	names_free(app->names);
+	pushes_free(app->pushes); /* _push holds some until names is gone */
 	images_free(app->images);
 	layers_free(app->layers);
 	blobs_free(app->blobs);
