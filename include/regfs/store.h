@@ -94,7 +94,8 @@ struct store_ops {
 	int (*make_repo)(struct store *store, const char *repo, struct wait *wait);
 	/* Whether HOST is a registry at all: 0, or why not. */
 	int (*ping)(struct store *store, struct wait *wait);
-	/* Another number when the store's content changed behind us (a local layout); 0: unknown. */
+	/* Another number when the store's content changed behind us (a local layout); 0: unknown.
+	 */
 	uint64_t (*generation)(struct store *store, const char *repo);
 	void (*free)(struct store *store);
 };
