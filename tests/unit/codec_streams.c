@@ -128,7 +128,7 @@ void add_pieces(struct buf *out, enum codec codec, const uint8_t *in, size_t len
 	encoder_free(encoder);
 }
 
-int keep_point(void *arg, const struct codec_point *point)
+int collect_point(void *arg, const struct codec_point *point)
 {
 	struct points *points = arg;
 	struct codec_point *kept;

@@ -39,7 +39,7 @@ struct points {
 };
 
 /* A codec_point_fn for a struct points. */
-int keep_point(void *arg, const struct codec_point *point);
+int collect_point(void *arg, const struct codec_point *point);
 void points_release(struct points *points);
 
 /* Feeds FEED bytes and reads CAP at a time: 0 or the error, and what came before in OUT. */

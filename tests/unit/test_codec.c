@@ -96,7 +96,7 @@ static size_t check_run(enum codec codec, const struct buf *in, const uint8_t *e
 {
 	CLEANUP(points_release) struct points points = {0};
 	struct decoder_options options = {
-		.spacing = run->spacing, .on_point = keep_point, .arg = &points};
+		.spacing = run->spacing, .on_point = collect_point, .arg = &points};
 	AUTO_FREE uint8_t *out = malloc(len + run->cap);
 	AUTO_DECODER struct decoder *decoder = decoder_new(codec, &options);
 	size_t got = 0;

@@ -41,7 +41,7 @@ static ssize_t decode_broken(enum codec codec, const struct buf *in, size_t feed
 			     const char **ret_error)
 {
 	CLEANUP(points_release) struct points points = {0};
-	struct decoder_options options = {.spacing = 1, .on_point = keep_point, .arg = &points};
+	struct decoder_options options = {.spacing = 1, .on_point = collect_point, .arg = &points};
 	AUTO_DECODER struct decoder *decoder = decoder_new(codec, &options);
 	AUTO_FREE uint8_t *out = malloc(MIB);
 	size_t got;
@@ -138,7 +138,7 @@ static void checksums_after_resuming(void **state)
 {
 	CLEANUP(points_release) struct points points = {0};
 	const struct decoder_options options = {
-		.spacing = DATA_LEN / 2, .on_point = keep_point, .arg = &points};
+		.spacing = DATA_LEN / 2, .on_point = collect_point, .arg = &points};
 	AUTO_FREE uint8_t *out = malloc(DATA_LEN + MIB);
 	AUTO_BUF struct buf in = BUF_INIT(64 * MIB);
 	struct decoder *decoder = decoder_new(CODEC_GZIP, &options);
