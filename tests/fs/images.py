@@ -53,7 +53,8 @@ def debian():
     with open(PLACE / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two tests may come here at once
         if not place.exists():
-            for old in PLACE.glob("debian-*"):
+            # Others than this, and what a making that was killed has left.
+            for old in [*PLACE.glob("debian-*"), *PLACE.glob("tmp*")]:
                 shutil.rmtree(old)
             with tempfile.TemporaryDirectory(dir=PLACE) as scratch:
                 make(pathlib.Path(scratch))

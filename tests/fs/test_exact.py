@@ -12,6 +12,9 @@ import lib
 import tree
 
 
+prepare = images.debian
+
+
 def umoci_tree(t, layout):
     t.run("umoci", "unpack", "--image", f"{layout}:latest", t.dir / "bundle")
     found = tree.read(t.dir / "bundle/rootfs")
