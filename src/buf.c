@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * buf: growing bytes with a cap from birth.
  * Knows memory. Must not know what the bytes mean.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * digest: "sha256:…" and hashing (OCI image-spec, descriptor.md, "Digests").
  * The only user of OpenSSL's EVP. Must not know storage.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * event: publish and subscribe, for "a name has changed".
  * Must not know who listens.

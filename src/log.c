@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * log: levels, redaction, and the ring of recent events behind _regfs/log.
  * Knows stderr, syslog and the clock. Must not know its callers.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pool: threads that appear with work and go when idle.
  * Knows threads. Must not know the work.

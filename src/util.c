@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * util: clocks, whole reads and writes, numbers, hashing.
  * Knows the C library. Must not know anything else of regfs.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * wait: how a request waits, and how it is called off.
  * Knows threads. Must not know what is waited for.

@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* buf: the cap is exact, failure changes nothing, JSON strings are well-formed UTF-8. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

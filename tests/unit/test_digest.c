@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* digest: what is one, and known answers (FIPS 180-4). */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

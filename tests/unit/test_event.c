@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* event: all subscribers get all events, in order, on another thread. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

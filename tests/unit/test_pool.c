@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pool: the maximum holds, nothing queues behind an idle thread, free drains. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stats: each counter by itself, from any thread. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

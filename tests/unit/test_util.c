@@ -1,4 +1,5 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* util: numbers, paths, whole reads and the hash that st_ino depends on. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <errno.h>

@@ -1,4 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wait: no wake-up is lost, a cancel ends one wait and stays, and a wait may be freed as soon as it
+ * has returned. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
