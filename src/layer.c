@@ -320,20 +320,27 @@ static void layer_look(struct layer *layer, const struct blob_id *id, struct wai
 	layer_settle(layer, r, false);
 }
 
-/* That another one might not block, or that nobody waited any more, is no failure. Lock held. */
-static bool layer_failed(const struct layer *layer)
+/* How the last try ended. That it might not block, or that nobody waited any more, is no failure.
+ * Lock held. */
+static int layer_failure(const struct layer *layer)
 {
-	return layer->error && layer->error != -EWOULDBLOCK && layer->error != -ECANCELED &&
-	       now_ms() < layer->retry_ms;
+	return layer->error == -EWOULDBLOCK || layer->error == -ECANCELED ? 0 : layer->error;
 }
 
+/* Whether that is still to be repeated. Lock held. */
+static bool layer_failed(const struct layer *layer)
+{
+	return layer_failure(layer) && now_ms() < layer->retry_ms;
+}
+
+/* Until BUSY has ended: 0 to look again, or how it failed. */
 static int layer_wait_busy(struct layer *layer, struct wait *wait)
 {
 	layer->waiters++;
 	int r = wait_on(wait, &layer->ready, &layer->layers->lock, WAIT_FOREVER);
 	if (--layer->waiters == 0)
 		layer->idle_ms = now_ms();
-	return r;
+	return r == 0 && layer->state == LAYER_NEW ? layer_failure(layer) : r;
 }
 
 /* One step towards READY: 1 done, 0 look again. Lock held, and let go meanwhile. */

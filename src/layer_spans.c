@@ -416,7 +416,7 @@ static void cursor_let_go(struct spans *spans, struct cursor *cursor, int result
 }
 
 /* Makes an idle cursor busy; a fresh one (FRESH) where none leads to WANT. Lock held. 0 and *RET;
- * 1: the one that does is busy; -ENOMEM: there is no fresh one. */
+ * 1: the one that does is busy; -ENOENT: it takes a fresh one. */
 static int cursor_take(struct spans *spans, const struct layer *layer, const struct place *want,
 		       struct cursor **fresh, struct cursor **ret)
 {
@@ -426,7 +426,7 @@ static int cursor_take(struct spans *spans, const struct layer *layer, const str
 		return 1;
 	if (!cursor) {
 		if (!*fresh)
-			return -ENOMEM;
+			return -ENOENT;
 		cursor = STEAL(*fresh);
 		cursor->serial = layer->serial;
 		cursor->pos = want->base;
@@ -437,27 +437,44 @@ static int cursor_take(struct spans *spans, const struct layer *layer, const str
 	return 0;
 }
 
+/* 1: *RET is busy, and ours. 0: one that was busy has moved. */
+static int cursor_get(struct layer *layer, const struct place *want, struct wait *wait,
+		      struct cursor **ret)
+{
+	struct spans *spans = layer->layers->spans;
+	struct cursor *fresh = NULL;
+
+	for (;;) {
+		pthread_mutex_lock(&spans->lock);
+		int r = cursor_take(spans, layer, want, &fresh, ret);
+		if (r == 1)
+			r = wait_on(wait, &spans->moved, &spans->lock, WAIT_FOREVER);
+		else if (r == 0)
+			r = 1;
+		pthread_mutex_unlock(&spans->lock);
+		if (r != -ENOENT) {
+			free(fresh);
+			return r;
+		}
+		fresh = calloc(1, sizeof(*fresh));
+		if (!fresh)
+			return -ENOMEM;
+	}
+}
+
 /* One round: moves a cursor to WANT or waits for somebody who does. 0: look again. */
 static int pieces_advance(struct layer *layer, const struct place *want, struct wait *wait)
 {
-	struct spans *spans = layer->layers->spans;
-	struct cursor *fresh = calloc(1, sizeof(*fresh)), *cursor = NULL;
+	struct cursor *cursor = NULL;
 
-	pthread_mutex_lock(&spans->lock);
-	int r = cursor_take(spans, layer, want, &fresh, &cursor);
-	if (r == 1)
-		r = wait_on(wait, &spans->moved, &spans->lock, WAIT_FOREVER);
-	else if (r == 0)
-		r = 1;
-	pthread_mutex_unlock(&spans->lock);
-	free(fresh);
+	int r = cursor_get(layer, want, wait, &cursor);
 	if (r <= 0)
 		return r;
 	if (!wait_may_block(wait) && want->off - cursor->pos > QUICK_LEN)
 		r = -EWOULDBLOCK;
 	else
 		r = cursor_move(layer, cursor, want, wait);
-	cursor_let_go(spans, cursor, r);
+	cursor_let_go(layer->layers->spans, cursor, r);
 	return r;
 }
 

@@ -163,7 +163,7 @@ static void compress_zstd(const struct buf *in, struct buf *out, size_t frame)
 	}
 }
 
-enum kind { PLAIN, GZIP, FRAMES, ONE_FRAME };
+enum kind { PLAIN, GZIP, FRAMES, BIG_FRAMES, ONE_FRAME };
 
 static void set_blob(struct fixture *f, const void *data, size_t len)
 {
@@ -174,13 +174,17 @@ static void set_blob(struct fixture *f, const void *data, size_t len)
 
 static void use(struct fixture *f, enum kind kind)
 {
+	/* the middle one has gaps, and a point within a block */
+	const size_t frame_len[] = {
+		[FRAMES] = MIB, [BIG_FRAMES] = 6 * MIB - 1000, [ONE_FRAME] = f->tar.len};
+
 	buf_clear(&f->blob);
 	if (kind == PLAIN)
 		assert_int_equal(buf_add(&f->blob, f->tar.data, f->tar.len), 0);
 	else if (kind == GZIP)
 		compress_gzip(&f->tar, &f->blob);
 	else
-		compress_zstd(&f->tar, &f->blob, kind == FRAMES ? MIB : f->tar.len);
+		compress_zstd(&f->tar, &f->blob, frame_len[kind]);
 	set_blob(f, f->blob.data, f->blob.len);
 }
 
@@ -338,6 +342,11 @@ static void test_zstd_frames(void **state)
 	check_kind(*state, FRAMES);
 }
 
+static void test_zstd_big_frames(void **state)
+{
+	check_kind(*state, BIG_FRAMES);
+}
+
 static void test_zstd_one_frame(void **state)
 {
 	check_kind(*state, ONE_FRAME);
@@ -356,18 +365,18 @@ static void test_range_of_evicted_blob(void **state)
 	layer_unref(layer);
 }
 
-static void test_kept_output(void **state)
+static void check_kept_output(struct fixture *f, enum kind kind)
 {
-	struct fixture *f = *state;
 	int64_t decoded;
 
-	use(f, ONE_FRAME);
+	use(f, kind);
 	struct layer *layer = open_layer(f);
 	assert_true(layer_index(layer)->info.keep_decoded);
 	decoded = stats_get(STAT_SPANS_DECODED);
 	evict(f, CACHE_BLOB);
 	/* out of what was kept: no decoding, no network */
-	check_big(f, layer, 9 * MIB, 2 * MIB);
+	check_big(f, layer, 5 * MIB, 128 * KIB);
+	check_big(f, layer, 11 * MIB, 128 * KIB);
 	assert_int_equal(fakestore_bytes(f->store), f->id.size);
 	assert_int_equal(stats_get(STAT_SPANS_DECODED), decoded);
 	layer_unref(layer);
@@ -377,6 +386,24 @@ static void test_kept_output(void **state)
 	layer = open_layer(f);
 	check_all(f, layer);
 	layer_unref(layer);
+	/* and it was kept again */
+	uint64_t bytes = fakestore_bytes(f->store);
+	evict(f, CACHE_BLOB);
+	reopen(f);
+	layer = open_layer(f);
+	check_big(f, layer, 5 * MIB, 128 * KIB);
+	assert_int_equal(fakestore_bytes(f->store), bytes);
+	layer_unref(layer);
+}
+
+static void test_kept_output_of_one_frame(void **state)
+{
+	check_kept_output(*state, ONE_FRAME);
+}
+
+static void test_kept_output_of_big_frames(void **state)
+{
+	check_kept_output(*state, BIG_FRAMES);
 }
 
 static void test_small_reads(void **state)
@@ -490,6 +517,7 @@ static void test_not_a_layer(void **state)
 	struct fixture *f = *state;
 	int64_t hits;
 
+	f->layers->retry_ms = 0;
 	/* a text in gzip; half a tar; a cut stream */
 	buf_clear(&f->blob);
 	compress_gzip(&(struct buf){.data = (char *)f->big, .len = 3 * MIB}, &f->blob);
@@ -520,6 +548,31 @@ static void test_diff_id(void **state)
 	assert_int_equal(try_open(f, &f->diff_id), 0);
 }
 
+/* Up to what the ring holds it cannot fail to keep up; beyond, it is right or given up. */
+static void test_diff_beside(void **state)
+{
+	struct fixture *f = *state;
+	struct digest digest, expected;
+
+	struct diff *diff = diff_start();
+	diff_push(diff, f->big, 700000);
+	diff_push(diff, f->big + 700000, 1);
+	assert_true(diff_finish(diff, &digest));
+	digest_of(DIGEST_SHA256, f->big, 700001, &expected);
+	assert_true(digest_equal(&digest, &expected));
+	diff = diff_start();
+	for (int i = 0; i < 10; i++)
+		diff_push(diff, f->big, BIG);
+	if (diff_finish(diff, &digest)) {
+		struct hasher *hasher = hasher_new(DIGEST_SHA256);
+		for (int i = 0; i < 10; i++)
+			hasher_add(hasher, f->big, BIG);
+		hasher_final(hasher, &expected);
+		hasher_free(hasher);
+		assert_true(digest_equal(&digest, &expected));
+	}
+}
+
 static void test_damaged_index(void **state)
 {
 	struct fixture *f = *state;
@@ -535,14 +588,47 @@ static void test_damaged_index(void **state)
 	struct layer *layer = open_layer(f);
 	check_all(f, layer);
 	layer_unref(layer);
-	/* an index that is sound and another layer's */
-	file.len = 0;
+}
+
+/* Sound, and that of another layer of the same size. */
+static void test_index_of_another(void **state)
+{
+	struct fixture *f = *state;
+	struct cache_id id = {.kind = CACHE_INDEX};
+	AUTO_BUF struct buf file = BUF_INIT(ARCHIVE_MAX);
+	AUTO_BUF struct buf a = BUF_INIT(4096), b = BUF_INIT(4096);
+	struct layer *layer;
+
+	add_file(&a, "one", "1", 1);
+	add_file(&b, "two", "2", 1);
+	set_blob(f, a.data, a.len);
+	assert_int_equal(try_open(f, NULL), 0);
+	digest_key(&f->digest, id.key);
 	assert_int_equal(cache_get(f->cache, &id, &file), 0);
-	use(f, PLAIN);
+	set_blob(f, b.data, b.len);
 	digest_key(&f->digest, id.key);
 	assert_int_equal(cache_put(f->cache, &id, file.data, file.len), 0);
+	assert_int_equal(layer_open(f->layers, &f->id, NULL, &f->wait, &layer), 0);
+	find(layer, NULL, "two");
+	layer_unref(layer);
+}
+
+static void test_broken_index(void **state)
+{
+	struct fixture *f = *state;
+	struct layer *held = open_layer(f);
+	uint32_t ino = find(held, NULL, "big");
+	struct layer *layer;
+
+	/* what the cache says when the file was cut */
+	*held->map.broken = true;
+	assert_int_equal(layer_read(held, ino, 0, f->out, 10, &f->wait), -EIO);
+	assert_true(layer_broken(held));
+	/* others get a new one, beside it */
 	layer = open_layer(f);
+	assert_ptr_not_equal(layer, held);
 	check_all(f, layer);
+	layer_unref(held);
 	layer_unref(layer);
 }
 
@@ -575,6 +661,8 @@ static void test_other_source(void **state)
 	fakestore_remove_blob(f->store, "team/app", &f->digest);
 	evict(f, CACHE_BLOB);
 	check_all(f, layer);
+	/* and is not asked first again */
+	assert_int_equal(atomic_load(&layer->preferred), 1);
 	layer_unref(layer);
 }
 
@@ -733,11 +821,11 @@ static void test_free_ends_builds(void **state)
 	/* teardown frees the layers while it stalls */
 }
 
-#ifdef LAYER_GAP
 static void test_unwanted_build_ends(void **state)
 {
 	struct fixture *f = *state;
 	struct opener a;
+	int64_t indexed = stats_get(STAT_LAYERS_INDEXED);
 
 	fakestore_stall_at(f->store, 1000000);
 	opener_start(&a, f, 0, 10);
@@ -757,9 +845,9 @@ static void test_unwanted_build_ends(void **state)
 	f->layers->idle_ms = BUILD_IDLE_MS;
 	pthread_mutex_unlock(&f->layers->lock);
 	/* and that is no failure that anybody remembers */
+	assert_int_equal(stats_get(STAT_LAYERS_INDEXED), indexed);
 	layer_unref(open_layer(f));
 }
-#endif
 
 static void test_many_layers_stay_bounded(void **state)
 {
@@ -767,7 +855,7 @@ static void test_many_layers_stay_bounded(void **state)
 	struct layer *held = open_layer(f);
 	char text[64];
 
-	for (int i = 0; i < 600; i++) {
+	for (int i = 0; i < 2 * LAYERS_IDLE_MAX; i++) {
 		AUTO_BUF struct buf tar = BUF_INIT(4096);
 		struct digest digest;
 		struct blob_id id = f->id;
@@ -782,6 +870,9 @@ static void test_many_layers_stay_bounded(void **state)
 		layer_unref(layer_ref(layer));
 		layer_unref(layer);
 	}
+	pthread_mutex_lock(&f->layers->lock);
+	assert_in_range(f->layers->idle, 1, LAYERS_IDLE_MAX);
+	pthread_mutex_unlock(&f->layers->lock);
 	check_all(f, held);
 	layer_unref(held);
 }
@@ -825,9 +916,11 @@ int main(void)
 		TEST(test_plain),
 		TEST(test_gzip),
 		TEST(test_zstd_frames),
+		TEST(test_zstd_big_frames),
 		TEST(test_zstd_one_frame),
 		TEST(test_range_of_evicted_blob),
-		TEST(test_kept_output),
+		TEST(test_kept_output_of_one_frame),
+		TEST(test_kept_output_of_big_frames),
 		TEST(test_small_reads),
 		TEST(test_sparse),
 		TEST(test_not_files),
@@ -836,7 +929,10 @@ int main(void)
 		TEST(test_wrong_digest_at_the_start),
 		TEST(test_not_a_layer),
 		TEST(test_diff_id),
+		TEST(test_diff_beside),
 		TEST(test_damaged_index),
+		TEST(test_index_of_another),
+		TEST(test_broken_index),
 		TEST(test_store_errors),
 		TEST(test_other_source),
 		TEST(test_would_block),
@@ -845,9 +941,7 @@ int main(void)
 		TEST(test_one_decoding_for_two),
 		TEST(test_prepare),
 		TEST(test_free_ends_builds),
-#ifdef LAYER_GAP
 		TEST(test_unwanted_build_ends),
-#endif
 		TEST(test_many_layers_stay_bounded),
 		TEST_NO_CACHE(test_no_cache_gzip),
 		TEST_NO_CACHE(test_no_cache_one_frame),
