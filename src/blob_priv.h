@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of the room `blob` share: blob.c (the table, the read paths), blob_pass.c (whole
- * streams), blob_fetch.c (verified ranges), blob_sums.c (block sums).
+ * streams), blob_follow.c (those who take from them), blob_fetch.c (verified ranges), blob_feed.c
+ * (where bytes come from), blob_sums.c (block sums).
  *
  * One lock, blobs->lock, guards the table and every field marked so below. It is held for
  * bookkeeping only, never across the cache, a store, the log or a copy of a block.
@@ -154,15 +155,80 @@ int blob_know_sums(struct blob *blob, struct wait *wait);
 ssize_t blob_read_block(struct blob *blob, const struct blob_id *id, const struct want *want,
 			bool raw, struct wait *wait);
 
+/*
+ * A pass and its window.
+ *
+ * Block n is published by setting done to n + 1; window[n % PASS_WINDOW] then holds it until
+ * block n + PASS_WINDOW comes. The job waits before that for attached streams, those that read
+ * out of the window. A stream that has fallen out of it (it joined late, or was not read for long)
+ * takes blocks from the cache, and what was lost there by range after the end.
+ */
+
+/* Why somebody joins. A stream wants the whole pass, though the sums may be known; that of
+ * blob_get() keeps what it reads in its own way. */
+enum join { JOIN_READ, JOIN_RAW, JOIN_STREAM, JOIN_GET };
+
+enum pass_state { PASS_PAUSED, PASS_RUNNING, PASS_DONE };
+
+struct pass {
+	struct pool_work work;
+	struct blob *blob;
+	struct wait wait;
+	struct feed feed;
+	struct hasher *hasher;
+	struct sums *sums;
+	uint64_t number;   /* the cache's, for tentative blocks */
+	bool mixed;	   /* some blocks came from the cache */
+	uint32_t received; /* blocks pulled so far; the job's own count */
+
+	/* guarded by blobs->lock */
+	unsigned refs; /* the blob's, waiters', streams' and the job's */
+	enum pass_state state;
+	int result;	     /* once not RUNNING */
+	bool keep;	     /* blocks go to the cache */
+	bool unkept;	     /* the cache refused one */
+	unsigned interested; /* waiters and streams */
+	unsigned opening;    /* streams that joined and are not in the list yet */
+	int64_t idle_ms;     /* when interested became 0 */
+	uint32_t done;	     /* blocks published */
+	uint32_t raw_at;     /* the block a raw reader took last */
+	int64_t raw_ms;	     /* when that was */
+	struct piece *window[PASS_WINDOW];
+	struct blob_stream *streams;
+	struct wait_queue progress; /* those who want the next block */
+	struct wait_queue ended;    /* those who want the verified end */
+	struct wait_queue room;	    /* the job, before a full window */
+};
+
+struct blob_stream {
+	struct blob *blob;
+	struct pass *pass;
+	char *repo; /* for id */
+	struct blob_id id;
+	struct piece *piece; /* the block lent out */
+	/* guarded by blobs->lock */
+	uint32_t next;
+	bool attached;
+	struct blob_stream *next_stream;
+};
+
 /* --- blob_pass.c --- */
+
+/* Takes part in the pass over BLOB, starting or resuming it: 0 and a pass held; 1: no need, the
+ * sums are known; an error. */
+int pass_join(struct blob *blob, const struct blob_id *id, enum join why, struct wait *wait,
+	      struct pass **ret);
+void pass_leave(struct pass *pass);
+/* A pass nobody runs or holds. */
+void pass_free(struct pass *pass);
+void pass_cancel(struct pass *pass);
+
+/* --- blob_follow.c --- */
 
 /* Takes WANT from the pass over BLOB, starting or resuming it: the count; 0 when there is no need
  * (sums are known): it can be fetched by itself; or an error. */
 ssize_t pass_read(struct blob *blob, const struct blob_id *id, const struct want *want, bool raw,
 		  struct wait *wait);
-/* A pass nobody runs or holds. */
-void pass_free(struct pass *pass);
-void pass_cancel(struct pass *pass);
 int stream_open(struct blobs *blobs, const struct blob_id *id, bool keep, struct wait *wait,
 		struct blob_stream **ret);
 

@@ -2,7 +2,8 @@
 /*
  * What the files of the room `layer` share: layer.c (the table, opening), layer_build.c (stream,
  * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
- * ID beside it), layer_read.c (a file's bytes), layer_spans.c (decoded pieces).
+ * ID beside it), layer_read.c (a file's bytes), layer_spans.c (decoded pieces), layer_verify.c
+ * (regfs cache verify).
  *
  * Two locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
  * and cursors. Neither is held across I/O or decoding, nor inside the other.

@@ -10,8 +10,7 @@
 
 #include "layer_priv.h"
 
-#define OUTPUT	  (256 * KIB)
-#define INDEX_MAX ((size_t)1 << 30)
+#define OUTPUT (256 * KIB)
 
 /* A store that has nothing: only what is cached can be read. */
 static int nowhere_open(struct store *store, const char *repo, const struct digest *digest,
@@ -22,6 +21,8 @@ static int nowhere_open(struct store *store, const char *repo, const struct dige
 }
 
 static const struct store_ops nowhere_ops = {.kind = "nowhere", .open_blob = nowhere_open};
+/* Never changed; static because a store outlives the blobs (a pass may go on for a while). */
+static struct store nowhere = {.ops = &nowhere_ops, .name = (char *)"cache"};
 
 /* Decodes the whole stream. */
 static int hash_decoded(struct blob_stream *stream, enum codec codec, struct digest *ret,
@@ -73,7 +74,6 @@ int layer_verify(struct blobs *blobs, struct cache *cache, const struct cache_id
 		 struct wait *wait)
 {
 	AUTO_BUF struct buf bytes = BUF_INIT(INDEX_MAX);
-	struct store nowhere = {.ops = &nowhere_ops, .name = (char *)"cache"};
 	struct digest digest = {.algo = DIGEST_SHA256}, found;
 	struct blob_id blob = {.digest = &digest, .store = &nowhere, .repo = ""};
 	char text[DIGEST_STR_MAX];

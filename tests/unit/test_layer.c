@@ -632,6 +632,52 @@ static void test_broken_index(void **state)
 	layer_unref(layer);
 }
 
+static int verify(struct fixture *f, struct buf *ret_index)
+{
+	struct cache_id id = {.kind = CACHE_INDEX};
+
+	digest_key(&f->digest, id.key);
+	int r = layer_verify(f->blobs, f->cache, &id, &f->wait);
+	buf_clear(ret_index);
+	cache_get(f->cache, &id, ret_index);
+	return r;
+}
+
+static void put_diff_id(struct fixture *f, struct buf *file, const struct digest *diff_id)
+{
+	struct cache_id id = {.kind = CACHE_INDEX};
+
+	digest_key(&f->digest, id.key);
+	assert_int_equal(index_set_diff_id(file, diff_id), 0);
+	assert_int_equal(cache_put(f->cache, &id, file->data, file->len), 0);
+}
+
+static void test_verify(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_BUF struct buf file = BUF_INIT(ARCHIVE_MAX);
+	const struct digest none = {.algo = DIGEST_NONE};
+	struct digest wrong = f->diff_id;
+	struct index index;
+
+	wrong.bytes[0] ^= 1;
+	assert_int_equal(try_open(f, NULL), 0);
+	assert_int_equal(verify(f, &file), 0);
+	put_diff_id(f, &file, &none);
+	assert_int_equal(verify(f, &file), 0);
+	assert_int_equal(index_open(file.data, file.len, &index), 0);
+	assert_true(digest_equal(&index.info.diff_id, &f->diff_id));
+	put_diff_id(f, &file, &wrong);
+	assert_int_equal(verify(f, &file), -EIO);
+	assert_int_equal(file.len, 0);
+	/* what is not whole in the cache is not asked for */
+	use(f, FRAMES);
+	assert_int_equal(try_open(f, NULL), 0);
+	evict(f, CACHE_BLOB);
+	assert_int_equal(verify(f, &file), -ENOENT);
+	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 2);
+}
+
 static void test_store_errors(void **state)
 {
 	struct fixture *f = *state;
@@ -933,6 +979,7 @@ int main(void)
 		TEST(test_damaged_index),
 		TEST(test_index_of_another),
 		TEST(test_broken_index),
+		TEST(test_verify),
 		TEST(test_store_errors),
 		TEST(test_other_source),
 		TEST(test_would_block),
