@@ -230,6 +230,28 @@ static ssize_t read_cached(struct blobs *blobs, const struct cache_id *id, const
 	return n == (ssize_t)want->len ? n : -ENOENT;
 }
 
+bool blob_failed_elsewhere(struct blob *blob, const struct blob_id *id)
+{
+	struct blobs *blobs = blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	bool elsewhere = blob->error && blob->error_source != blob_source(id) && !blobs->closing;
+	pthread_mutex_unlock(&blobs->lock);
+	return elsewhere;
+}
+
+/* From the pass, which may be another source's: what that fails with is not the last word. */
+static ssize_t read_pass(struct blob *blob, const struct blob_id *id, const struct want *want,
+			 bool raw, struct wait *wait)
+{
+	ssize_t n;
+
+	do {
+		n = pass_read(blob, id, want, raw, wait);
+	} while (n < 0 && n != -EINTR && n != -EWOULDBLOCK && blob_failed_elsewhere(blob, id));
+	return n;
+}
+
 ssize_t blob_read_block(struct blob *blob, const struct blob_id *id, const struct want *want,
 			bool raw, struct wait *wait)
 {
@@ -239,7 +261,7 @@ ssize_t blob_read_block(struct blob *blob, const struct blob_id *id, const struc
 		if (known < 0)
 			return known;
 		ssize_t n = known ? fetch_read(blob, id, want, wait)
-				  : pass_read(blob, id, want, raw, wait);
+				  : read_pass(blob, id, want, raw, wait);
 		if (n != 0)
 			return n;
 		n = read_cached(blob->blobs, &blob->id, want);

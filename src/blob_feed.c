@@ -32,6 +32,7 @@ int feed_source(struct feed *feed, const struct blob_id *id)
 	free(feed->repo);
 	feed->repo = repo;
 	feed->store = id->store;
+	feed->source = blob_source(id);
 	return 0;
 }
 

@@ -278,6 +278,20 @@ static int stream_catch_up(struct blob_stream *stream, struct wait *wait, struct
 	return 0;
 }
 
+/* The pass was another source's and failed there: lets it go on with ours. Not if its digest was
+ * wrong: that pass is over. */
+static bool stream_resume(struct blob_stream *stream, struct wait *wait)
+{
+	struct pass *pass;
+
+	if (!blob_failed_elsewhere(stream->blob, &stream->id) ||
+	    pass_join(stream->blob, &stream->id, JOIN_READ, wait, &pass) != 0)
+		return false;
+	bool same = pass == stream->pass;
+	pass_leave(pass);
+	return same;
+}
+
 ssize_t blob_stream_read(struct blob_stream *stream, const void **ret, struct wait *wait)
 {
 	struct piece *piece = NULL;
@@ -286,9 +300,11 @@ ssize_t blob_stream_read(struct blob_stream *stream, const void **ret, struct wa
 	piece_unref(STEAL(stream->piece));
 	if (stream->next == stream->blob->nblocks)
 		return pass_wait_end(stream->pass, stream->next, wait, &piece);
-	r = stream_next(stream, wait, &piece);
-	if (r == 0 && !piece)
-		r = stream_catch_up(stream, wait, &piece);
+	do {
+		r = stream_next(stream, wait, &piece);
+		if (r == 0 && !piece)
+			r = stream_catch_up(stream, wait, &piece);
+	} while (r < 0 && r != -EINTR && r != -EWOULDBLOCK && stream_resume(stream, wait));
 	if (r < 0)
 		return r;
 	stream->piece = piece;

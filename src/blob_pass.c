@@ -115,18 +115,24 @@ static bool is_stream(enum join why)
 	return why == JOIN_STREAM || why == JOIN_GET;
 }
 
+struct joiner {
+	enum join why;
+	bool may_block;
+	uint64_t source;
+};
+
 /* Takes part in the blob's pass if it runs or may be made to. Lock held. *START: the caller has to
  * launch it. 1: no need. -ENOENT: there is none to join yet. */
-static int join_locked(struct blob *blob, enum join why, bool may_block, struct pass **ret,
+static int join_locked(struct blob *blob, const struct joiner *joiner, struct pass **ret,
 		       bool *ret_start)
 {
 	struct pass *pass = blob->pass;
 
-	if (blob->sums && !is_stream(why))
+	if (blob->sums && !is_stream(joiner->why))
 		return 1;
-	if (blob->error && now_ms() < blob->retry_ms)
+	if (blob->error && blob->error_source == joiner->source && now_ms() < blob->retry_ms)
 		return blob->error;
-	if ((!pass || pass->state != PASS_RUNNING) && !may_block)
+	if ((!pass || pass->state != PASS_RUNNING) && !joiner->may_block)
 		return -EWOULDBLOCK;
 	if (blob->blobs->closing)
 		return -EINTR;
@@ -140,11 +146,11 @@ static int join_locked(struct blob *blob, enum join why, bool may_block, struct 
 	}
 	pass->refs++;
 	pass->interested++;
-	pass->keep |= why != JOIN_GET;
+	pass->keep |= joiner->why != JOIN_GET;
 	/* From here on the window waits for them. */
-	if (why == JOIN_RAW)
+	if (joiner->why == JOIN_RAW)
 		pass->raw_ms = now_ms();
-	if (is_stream(why))
+	if (is_stream(joiner->why))
 		pass->opening++;
 	*ret = pass;
 	return 0;
@@ -153,6 +159,8 @@ static int join_locked(struct blob *blob, enum join why, bool may_block, struct 
 int pass_join(struct blob *blob, const struct blob_id *id, enum join why, struct wait *wait,
 	      struct pass **ret)
 {
+	const struct joiner joiner = {
+		.why = why, .may_block = wait_may_block(wait), .source = blob_source(id)};
 	struct blobs *blobs = blob->blobs;
 	struct pass *pass = NULL;
 	bool start = false;
@@ -160,7 +168,7 @@ int pass_join(struct blob *blob, const struct blob_id *id, enum join why, struct
 
 	for (;;) {
 		pthread_mutex_lock(&blobs->lock);
-		r = join_locked(blob, why, wait_may_block(wait), &pass, &start);
+		r = join_locked(blob, &joiner, &pass, &start);
 		pthread_mutex_unlock(&blobs->lock);
 		if (r != -ENOENT)
 			break;
@@ -384,6 +392,7 @@ static void pass_set_result(struct pass *pass, int result, bool over)
 	if (over && result == 0 && !blob->sums)
 		blob->sums = STEAL(pass->sums);
 	blob->error = result == -ECANCELED ? 0 : result;
+	blob->error_source = pass->feed.source;
 	blob->retry_ms = now_ms() + blob->blobs->retry_ms;
 	wait_wake(&pass->progress);
 	wait_wake(&pass->ended);

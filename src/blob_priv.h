@@ -91,7 +91,9 @@ struct blob {
 	struct wait_queue fetched;
 	struct run runs[RUNS];
 	unsigned next_run;
-	int error; /* of the last pass, repeated until ... */
+	/* How the last pass failed, and where; for that source repeated until retry_ms. */
+	int error;
+	uint64_t error_source;
 	int64_t retry_ms;
 };
 
@@ -118,7 +120,8 @@ void piece_unref(struct piece *piece);
 struct feed {
 	struct blob *blob; /* borrowed */
 	struct store *store;
-	char *repo;   /* owned */
+	char *repo; /* owned */
+	uint64_t source;
 	uint64_t end; /* the offset where it stops */
 	struct store_stream *stream;
 	uint64_t received; /* bytes from the store since the last look */
@@ -151,6 +154,8 @@ void job_end(struct blob *blob);
 /* 1 if the sums are known (looks for their file where that makes sense), 0 if not; -EIO, logged:
  * they are those of another size; -ENOMEM. */
 int blob_know_sums(struct blob *blob, struct wait *wait);
+/* Whether the blob's last pass failed at another source than ID's: with its own it may work. */
+bool blob_failed_elsewhere(struct blob *blob, const struct blob_id *id);
 /* WANT of BLOB, verified, or as it arrives if RAW. The count is all of WANT, or an error. */
 ssize_t blob_read_block(struct blob *blob, const struct blob_id *id, const struct want *want,
 			bool raw, struct wait *wait);

@@ -293,13 +293,14 @@ int layer_map(struct layer *layer)
 
 /* --- opening --- */
 
-void layer_settle(struct layer *layer, int error, bool for_good)
+void layer_settle(struct layer *layer, int error, uint64_t source, bool for_good)
 {
 	struct layers *layers = layer->layers;
 
 	pthread_mutex_lock(&layers->lock);
 	layer->state = error ? LAYER_NEW : LAYER_READY;
 	layer->error = error;
+	layer->error_source = source;
 	layer->retry_ms = for_good ? INT64_MAX : now_ms() + layers->retry_ms;
 	wait_wake(&layer->ready);
 	pthread_mutex_unlock(&layers->lock);
@@ -317,30 +318,34 @@ static void layer_look(struct layer *layer, const struct blob_id *id, struct wai
 	} else if (r == -ENOENT) {
 		r = -EWOULDBLOCK;
 	}
-	layer_settle(layer, r, false);
+	layer_settle(layer, r, blob_source(id), false);
 }
 
-/* How the last try ended. That it might not block, or that nobody waited any more, is no failure.
- * Lock held. */
-static int layer_failure(const struct layer *layer)
+/* How the last try ended. That it might not block, or that nobody waited any more, is no failure;
+ * nor is what another source failed with, unless it is the content. Lock held. */
+static int layer_failure(const struct layer *layer, const struct blob_id *id)
 {
-	return layer->error == -EWOULDBLOCK || layer->error == -ECANCELED ? 0 : layer->error;
+	if (layer->error == -EWOULDBLOCK || layer->error == -ECANCELED)
+		return 0;
+	if (layer->error_source != blob_source(id) && layer->retry_ms != INT64_MAX)
+		return 0;
+	return layer->error;
 }
 
 /* Whether that is still to be repeated. Lock held. */
-static bool layer_failed(const struct layer *layer)
+static bool layer_failed(const struct layer *layer, const struct blob_id *id)
 {
-	return layer_failure(layer) && now_ms() < layer->retry_ms;
+	return layer_failure(layer, id) && now_ms() < layer->retry_ms;
 }
 
 /* Until BUSY has ended: 0 to look again, or how it failed. */
-static int layer_wait_busy(struct layer *layer, struct wait *wait)
+static int layer_wait_busy(struct layer *layer, const struct blob_id *id, struct wait *wait)
 {
 	layer->waiters++;
 	int r = wait_on(wait, &layer->ready, &layer->layers->lock, WAIT_FOREVER);
 	if (--layer->waiters == 0)
 		layer->idle_ms = now_ms();
-	return r == 0 && layer->state == LAYER_NEW ? layer_failure(layer) : r;
+	return r == 0 && layer->state == LAYER_NEW ? layer_failure(layer, id) : r;
 }
 
 /* One step towards READY: 1 done, 0 look again. Lock held, and let go meanwhile. */
@@ -351,8 +356,8 @@ static int layer_step(struct layer *layer, const struct blob_id *id, struct wait
 	if (layer->state == LAYER_READY)
 		return 1;
 	if (layer->state == LAYER_BUSY)
-		return layer_wait_busy(layer, wait);
-	if (layer_failed(layer))
+		return layer_wait_busy(layer, id, wait);
+	if (layer_failed(layer, id))
 		return layer->error;
 	if (layers->closing)
 		return -EINTR;
@@ -417,7 +422,7 @@ void layer_prepare(struct layers *layers, const struct blob_id *id)
 	if (layer_hold(layers, id, &layer) < 0)
 		return;
 	pthread_mutex_lock(&layers->lock);
-	bool start = layer->state == LAYER_NEW && !layer_failed(layer) && !layers->closing;
+	bool start = layer->state == LAYER_NEW && !layer_failed(layer, id) && !layers->closing;
 	if (start) {
 		layer->state = LAYER_BUSY;
 		layer->idle_ms = now_ms();
@@ -426,7 +431,7 @@ void layer_prepare(struct layers *layers, const struct blob_id *id)
 	if (start) {
 		int r = build_start(layer, id);
 		if (r < 0)
-			layer_settle(layer, r, false);
+			layer_settle(layer, r, blob_source(id), false);
 	}
 	layer_unref(layer);
 }

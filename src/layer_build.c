@@ -372,11 +372,12 @@ static void build_end(struct build *build, int result, bool for_good)
 {
 	struct layer *layer = build->layer;
 	struct layers *layers = layer->layers;
+	uint64_t source = blob_source(&build->id);
 
 	keep_finish(&build->keep, result == 0);
 	build_unlist(build);
 	build_free(build);
-	layer_settle(layer, result, for_good);
+	layer_settle(layer, result, source, for_good);
 	layer_unref(layer);
 	pthread_mutex_lock(&layers->lock);
 	if (--layers->running == 0)

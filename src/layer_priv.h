@@ -60,6 +60,7 @@ struct layer {
 	bool unlisted; /* its index broke: replaced in the table */
 	enum layer_state state;
 	int error;
+	uint64_t error_source; /* where that was; blob_source() */
 	int64_t retry_ms; /* until when the error is repeated; INT64_MAX: it is the content's */
 	unsigned waiters;
 	int64_t idle_ms; /* when waiters became 0 */
@@ -99,8 +100,8 @@ struct layers {
 /* Maps the index out of the cache. 0, -ENOENT, -ENOMEM. State BUSY, by the caller. */
 int layer_map(struct layer *layer);
 void layer_log_name(const struct layer *layer, char out[static DIGEST_STR_MAX]);
-/* Ends BUSY: READY with 0. */
-void layer_settle(struct layer *layer, int error, bool for_good);
+/* Ends BUSY: READY with 0. SOURCE is where an error comes from; FOR_GOOD: it is the content's. */
+void layer_settle(struct layer *layer, int error, uint64_t source, bool for_good);
 
 /* --- layer_build.c --- */
 

@@ -37,6 +37,12 @@ struct blob_id {
 	const char *repo;
 };
 
+/* A number for where ID may be had. A failure there says nothing about other places. */
+static inline uint64_t blob_source(const struct blob_id *id)
+{
+	return hash64(hash64(0, &id->store, sizeof(id->store)), id->repo, strlen(id->repo));
+}
+
 /* CACHE and JOBS (a pool without maximum) are borrowed. */
 struct blobs *blobs_new(struct cache *cache, struct pool *jobs, int64_t timeout_ms);
 /* Ends all passes. NULL is fine. */

@@ -194,6 +194,20 @@ static ssize_t reader_join(struct reader *r)
 	return r->result;
 }
 
+static void check_stream(struct fixture *f, struct blob_stream *stream, uint64_t from)
+{
+	const void *data;
+	ssize_t n;
+
+	while ((n = blob_stream_read(stream, &data, &f->wait)) > 0) {
+		assert_memory_equal(data, f->big + from, n);
+		from += n;
+	}
+	assert_int_equal(n, 0);
+	assert_int_equal(from, BIG);
+	assert_int_equal(blob_stream_read(stream, &data, &f->wait), 0);
+}
+
 /* --- passes and ranges --- */
 
 static void test_pass_once(void **state)
@@ -399,6 +413,42 @@ static void test_failed_pass_resumes(void **state)
 	assert_int_equal(fakestore_bytes(f->store), BIG);
 }
 
+/* What one repository refuses, another may give: to its own readers, at once. */
+static void test_other_source_takes_over(void **state)
+{
+	struct fixture *f = *state;
+	struct blob_id other = f->id;
+	struct blob_stream *stream;
+	struct reader a;
+
+	fakestore_add_blob(f->store, "team/copy", f->big, BIG, NULL);
+	fakestore_remove_blob(f->store, "team/app", &f->digest);
+	other.repo = "team/copy";
+	fakestore_stall(f->store, FAKE_OPEN_BLOB);
+	reader_start(&a, f, 0, 10, false);
+	fakestore_await_stalled(f->store, 1);
+	assert_int_equal(blob_stream_open(f->blobs, &other, &f->wait, &stream), 0);
+	fakestore_release(f->store);
+	assert_int_equal(reader_join(&a), -ENOENT);
+	check_stream(f, stream, 0);
+	blob_stream_close(stream);
+}
+
+static void test_failure_is_its_sources(void **state)
+{
+	struct fixture *f = *state;
+	struct blob_id other = f->id;
+
+	fakestore_add_blob(f->store, "team/copy", f->big, BIG, NULL);
+	fakestore_remove_blob(f->store, "team/app", &f->digest);
+	other.repo = "team/copy";
+	f->blobs->retry_ms = 60000;
+	assert_int_equal(read_at(f, 0, 10), -ENOENT);
+	assert_int_equal(read_at(f, 0, 10), -ENOENT);
+	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 1);
+	assert_int_equal(blob_read(f->blobs, &other, 0, f->out, 10, &f->wait), 10);
+}
+
 static void test_wrong_range(void **state)
 {
 	struct fixture *f = *state;
@@ -539,20 +589,6 @@ static void test_raw_never_to_a_wrong_end(void **state)
 }
 
 /* --- streams --- */
-
-static void check_stream(struct fixture *f, struct blob_stream *stream, uint64_t from)
-{
-	const void *data;
-	ssize_t n;
-
-	while ((n = blob_stream_read(stream, &data, &f->wait)) > 0) {
-		assert_memory_equal(data, f->big + from, n);
-		from += n;
-	}
-	assert_int_equal(n, 0);
-	assert_int_equal(from, BIG);
-	assert_int_equal(blob_stream_read(stream, &data, &f->wait), 0);
-}
 
 static void test_stream(void **state)
 {
@@ -765,6 +801,8 @@ int main(void)
 		TEST(test_cut_short),
 		TEST(test_wrong_size),
 		TEST(test_failed_pass_resumes),
+		TEST(test_other_source_takes_over),
+		TEST(test_failure_is_its_sources),
 		TEST(test_wrong_range),
 		TEST(test_range_errors),
 		TEST(test_would_block),

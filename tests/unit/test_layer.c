@@ -743,6 +743,7 @@ static void test_would_block(void **state)
 struct opener {
 	pthread_t thread;
 	struct fixture *f;
+	const char *repo;
 	struct wait wait;
 	uint64_t off;
 	size_t len;
@@ -755,7 +756,10 @@ static void *opener_main(void *arg)
 	struct layer *layer = NULL;
 	AUTO_FREE uint8_t *out = malloc(o->len + 1);
 
-	o->result = layer_open(o->f->layers, &o->f->id, NULL, &o->wait, &layer);
+	struct blob_id id = o->f->id;
+	if (o->repo)
+		id.repo = o->repo;
+	o->result = layer_open(o->f->layers, &id, NULL, &o->wait, &layer);
 	if (o->result < 0)
 		return NULL;
 	ssize_t n = layer_read(layer, find(layer, NULL, "big"), o->off, out, o->len, &o->wait);
@@ -841,6 +845,23 @@ static void test_one_decoding_for_two(void **state)
 	assert_int_equal(opener_join(&b), 0);
 	assert_int_equal(stats_get(STAT_SPANS_DECODED), decoded + 1);
 	layer_unref(layer);
+}
+
+static void test_build_from_another_source(void **state)
+{
+	struct fixture *f = *state;
+	struct opener a;
+
+	fakestore_stall(f->store, FAKE_OPEN_BLOB);
+	a = (struct opener){.f = f, .repo = "team/none"};
+	wait_init(&a.wait, true);
+	assert_int_equal(pthread_create(&a.thread, NULL, opener_main, &a), 0);
+	fakestore_await_stalled(f->store, 1);
+	struct opener b;
+	opener_start(&b, f, 0, 10);
+	fakestore_release(f->store);
+	assert_int_equal(opener_join(&a), -ENOENT);
+	assert_int_equal(opener_join(&b), 0);
 }
 
 static void test_prepare(void **state)
@@ -986,6 +1007,7 @@ int main(void)
 		TEST(test_single_flight),
 		TEST(test_interrupt),
 		TEST(test_one_decoding_for_two),
+		TEST(test_build_from_another_source),
 		TEST(test_prepare),
 		TEST(test_free_ends_builds),
 		TEST(test_unwanted_build_ends),
