@@ -144,11 +144,15 @@ static size_t on_read(char *buf, size_t size, size_t n, void *arg)
 	return (size_t)got;
 }
 
-/* curl sends the body anew, on another connection. */
+/* curl wants to send the body anew, because a connection that it used again broke before any
+ * answer. Then part of the body may have been taken in; whether that does harm, only the caller
+ * can tell. Bytes we hold ourselves are a whole message, which is taken in whole or not at all. */
 static int on_seek(void *arg, curl_off_t off, int origin)
 {
 	struct http_transfer *transfer = arg;
 	if (origin != SEEK_SET || off < 0 || (uint64_t)off > transfer->body_len)
+		return CURL_SEEKFUNC_FAIL;
+	if (transfer->body_read && transfer->sent)
 		return CURL_SEEKFUNC_FAIL;
 	transfer->sent = (uint64_t)off;
 	return CURL_SEEKFUNC_OK;
@@ -398,6 +402,8 @@ void http_easy_end(struct http_transfer *transfer, CURLcode code)
 			words = "the answer's headers are too large";
 		else if (code == CURLE_ABORTED_BY_CALLBACK && transfer->cause)
 			words = "what is to be sent cannot be read";
+		else if (code == CURLE_SEND_FAIL_REWIND)
+			words = "the connection broke while the body was sent";
 		snprintf(why, sizeof(why), "%s%s", words, advice(code));
 		http_transfer_fail(transfer, code_errno(transfer, code), why);
 	}

@@ -44,7 +44,7 @@ enum http_method { HTTP_GET, HTTP_HEAD, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DE
 
 /* Body to send: READ is called on the http thread and must not block for long; it returns
  * how many of at most CAP bytes at OFF it gave (0 only at the end), or a negative errno.
- * OFF goes back to 0 if the body has to be sent again. */
+ * OFF never goes back: if the connection breaks after bytes were read, that is -ECONNRESET. */
 typedef ssize_t http_read_fn(void *arg, uint64_t off, void *buf, size_t cap);
 
 struct http_tls { /* all may be NULL; borrowed for the transfer */

@@ -219,7 +219,7 @@ class Handler(BaseHTTPRequestHandler):
         state = self.server.state
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
-        if act.get("take") is not None and method in ("PUT", "PATCH"):
+        if act.get("take") is not None and method in ("PUT", "PATCH", "POST"):
             return self.half_upload(url.path, act["take"])
         body = self.request_body(act.get("slow_take"))
         if url.path.startswith("/raw/"):

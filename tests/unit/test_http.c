@@ -215,19 +215,21 @@ static void retry_after_may_be_a_date(void **state)
 
 struct source {
 	uint64_t size, fail_at;
-	unsigned calls;
+	uint64_t end; /* of the bytes read so far */
+	bool again;   /* some were read twice */
 };
 
 static ssize_t read_source(void *arg, uint64_t off, void *buf, size_t cap)
 {
 	struct source *source = arg;
-	source->calls++;
+	source->again |= off < source->end;
 	if (off >= source->fail_at)
 		return -ENOSPC;
 	if (off >= source->size)
 		return 0;
 	size_t len = (size_t)MIN((uint64_t)cap, source->size - off);
 	memset(buf, 'a', len);
+	source->end = off + len;
 	return (ssize_t)len;
 }
 
@@ -270,6 +272,25 @@ static void a_failing_source_fails_the_request(void **state)
 	struct source cut = {.size = 1000000, .fail_at = UINT64_MAX};
 	assert_int_equal(send_source(&cut, 3000000, &wait, &transfer), -EIO);
 	assert_null(transfer);
+}
+
+/* libcurl resends a body by itself where a connection that it used again breaks without an answer;
+ * then an upload session would hold the bytes twice. */
+static void a_source_is_not_sent_again(void **state)
+{
+	(void)state;
+	WAIT(wait);
+	struct source first = {.size = 1000, .fail_at = UINT64_MAX};
+	struct source source = {.size = 3000000, .fail_at = UINT64_MAX};
+	struct http_transfer *transfer = NULL;
+	assert_int_equal(send_source(&first, first.size, &wait, &transfer), 0);
+	AUTO_BUF struct buf body = {0};
+	assert_int_equal(http_read_all(transfer, 1000, &body, &wait), 0);
+	http_close(STEAL(transfer));
+	server_rule(&server, "POST", "uploads", "\"take\": 1000000, \"times\": 1");
+	assert_int_equal(send_source(&source, source.size, &wait, &transfer), -ECONNRESET);
+	assert_false(source.again);
+	assert_int_equal(server_count(&server, "POST"), 2);
 }
 
 /* The timeout of an upload is for silence too. */
@@ -695,6 +716,7 @@ int main(void)
 		TEST(retry_after_may_be_a_date),
 		TEST(sends_a_source),
 		TEST(a_failing_source_fails_the_request),
+		TEST(a_source_is_not_sent_again),
 		TEST(a_slow_upload_is_not_stalled),
 		TEST(header_injection_is_refused),
 		TEST(a_short_body_is_a_reset),

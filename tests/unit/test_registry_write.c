@@ -166,6 +166,24 @@ static void a_forgotten_session_begins_anew(void **state)
 	assert_true(has(&made));
 }
 
+/* On a connection that was used before, libcurl would resend what it read by itself. */
+static void a_dropped_upload_on_a_used_connection(void **state)
+{
+	(void)state;
+	struct made made;
+	made_init(&made, SIZE - 2);
+	assert_int_equal(put(&made, NULL), 0);
+	made_init(&made, SIZE);
+	rule("PUT", "uploads", "\"take\": 5000001, \"times\": 1");
+	assert_int_equal(put(&made, NULL), 0);
+	assert_true(has(&made));
+	assert_int_equal(requests("POST"), 2);
+	/* All of it was there: only the end had to be said again. */
+	char length[64];
+	server_header(&help.server, "PUT", "Content-Length", length, sizeof(length));
+	assert_string_equal(length, "0");
+}
+
 static void an_upload_that_always_breaks_ends(void **state)
 {
 	(void)state;
@@ -376,6 +394,7 @@ int main(void)
 		TEST(a_refused_mount_is_an_upload),
 		TEST(a_dropped_upload_resumes),
 		TEST(a_forgotten_session_begins_anew),
+		TEST(a_dropped_upload_on_a_used_connection),
 		TEST(an_upload_that_always_breaks_ends),
 		TEST(a_wrong_digest_is_refused),
 		TEST(a_source_that_fails_ends_the_upload),
