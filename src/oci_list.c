@@ -116,7 +116,7 @@ int oci_names_parse(const char *json, size_t len, const char *field, oci_name_fn
 char *oci_json_string(const char *json, size_t len, const char *field)
 {
 	struct json_reader reader = {0};
-	AUTO_JSON cJSON *root = NULL;
+	AUTO_SECRET_JSON cJSON *root = NULL;
 	const char *why;
 
 	if (json_parse(json, len, OCI_MANIFEST_MAX, &root, &why) || !cJSON_IsObject(root))

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * oci_json: JSON text to a tree that is safe to read, and its fields by type. Knows cJSON and
- * its weak spots. Must not know what the fields mean.
+ * json: JSON text to a tree that is safe to read, and its fields by type. Knows cJSON and its weak
+ * spots. Must not know what the fields mean.
  */
 #include <errno.h>
 
-#include "oci_priv.h"
+#include "regfs/json.h"
 
 /* --- before cJSON sees it --- */
 
@@ -180,7 +180,7 @@ int64_t json_number(struct json_reader *reader, const cJSON *object, const char 
 	if (!field)
 		return deflt;
 	value = field->valuedouble;
-	if (!(value >= -(double)OCI_SIZE_MAX && value <= (double)OCI_SIZE_MAX) ||
+	if (!(value >= -(double)JSON_INTEGER_MAX && value <= (double)JSON_INTEGER_MAX) ||
 	    value != (double)(int64_t)value) {
 		json_fail(reader, -EINVAL, why);
 		return deflt;
@@ -211,7 +211,7 @@ void *json_elements(struct json_reader *reader, const cJSON *list, size_t size, 
 
 char **json_strings(struct json_reader *reader, const cJSON *list, size_t *ret_n, const char *why)
 {
-	char **strings = json_elements(reader, list, sizeof(*strings), OCI_ITEMS_MAX, ret_n);
+	char **strings = json_elements(reader, list, sizeof(*strings), JSON_ITEMS_MAX, ret_n);
 	const cJSON *item = list ? list->child : NULL;
 
 	for (size_t i = 0; i < *ret_n; i++, item = item->next) {
@@ -228,4 +228,23 @@ void json_strings_free(char **strings, size_t n)
 	for (size_t i = 0; i < n; i++)
 		free(strings[i]);
 	free(strings);
+}
+
+/* --- secrets --- */
+
+/* As deep as the document, which json_parse() bounds. */
+static void wipe(cJSON *json)
+{
+	for (; json; json = json->next) {
+		if (json->valuestring)
+			explicit_bzero(json->valuestring, strlen(json->valuestring));
+		wipe(json->child);
+	}
+}
+
+void json_forget(cJSON **json)
+{
+	wipe(*json);
+	cJSON_Delete(*json);
+	*json = NULL;
 }
