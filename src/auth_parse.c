@@ -8,19 +8,12 @@
 
 #include "auth_priv.h"
 
-void auth_forget(char **secret)
-{
-	if (*secret)
-		explicit_bzero(*secret, strlen(*secret));
-	free(*secret);
-	*secret = NULL;
-}
-
 void auth_credential_release(struct auth_credential *credential)
 {
-	auth_forget(&credential->user);
-	auth_forget(&credential->password);
-	auth_forget(&credential->identity_token);
+	secret_free(&credential->user);
+	secret_free(&credential->password);
+	secret_free(&credential->identity_token);
+	secret_free(&credential->registry_token);
 }
 
 void auth_challenges_release(struct auth_challenges *challenges)
@@ -28,6 +21,7 @@ void auth_challenges_release(struct auth_challenges *challenges)
 	free(challenges->realm);
 	free(challenges->service);
 	free(challenges->scope);
+	free(challenges->error);
 	*challenges = (struct auth_challenges){0};
 }
 
@@ -89,6 +83,8 @@ static void keep_param(struct auth_challenges *challenges, const char *name, siz
 		keep(&challenges->service, value);
 	else if (len == 5 && !strncasecmp(name, "scope", len))
 		keep(&challenges->scope, value);
+	else if (len == 5 && !strncasecmp(name, "error", len))
+		keep(&challenges->error, value);
 }
 
 int auth_parse(const char *header, struct auth_challenges *challenges)
@@ -103,8 +99,10 @@ int auth_parse(const char *header, struct auth_challenges *challenges)
 			return 0;
 		at = skip_space(at + len);
 		if (*at != '=') { /* a scheme */
-			in_bearer = len == 6 && !strncasecmp(word, "Bearer", len);
-			challenges->bearer |= in_bearer;
+			bool bearer = len == 6 && !strncasecmp(word, "Bearer", len);
+			/* of several the first, whole: parts of two make no challenge */
+			in_bearer = bearer && !challenges->bearer;
+			challenges->bearer |= bearer;
 			challenges->basic |= len == 5 && !strncasecmp(word, "Basic", len);
 			continue;
 		}
@@ -145,7 +143,7 @@ char *auth_basic_header(const struct auth_credential *credential)
 	char *pair = format("%s:%s", credential->user, credential->password);
 	char *encoded = pair ? auth_base64(pair) : NULL;
 	char *header = encoded ? format("Authorization: Basic %s", encoded) : NULL;
-	auth_forget(&pair);
-	auth_forget(&encoded);
+	secret_free(&pair);
+	secret_free(&encoded);
 	return header;
 }

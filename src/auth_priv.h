@@ -2,9 +2,10 @@
 /*
  * What the files of the auth room share; nobody else includes it.
  *
- * auth.c        what is known of a registry's ways, the tokens, one refresh for many waiters
- * auth_token.c  a conversation with a token service
- * auth_parse.c  WWW-Authenticate, base64; pure
+ * auth.c            the headers that are known, one fetch for many waiters
+ * auth_challenge.c  what follows from a refusal
+ * auth_token.c      a conversation with a token service
+ * auth_parse.c      WWW-Authenticate, base64; pure
  */
 #ifndef REGFS_AUTH_PRIV_H
 #define REGFS_AUTH_PRIV_H
@@ -14,7 +15,7 @@
 /* What a registry's challenges come down to. Strings are owned; NULL where absent. */
 struct auth_challenges {
 	bool basic, bearer;
-	char *realm, *service, *scope; /* of Bearer */
+	char *realm, *service, *scope, *error; /* of the first Bearer */
 };
 void auth_challenges_release(struct auth_challenges *challenges);
 /* Adds the challenges of one WWW-Authenticate header (RFC 7235, section 4.1). What cannot be
@@ -24,8 +25,6 @@ int auth_parse(const char *header, struct auth_challenges *challenges);
 char *auth_base64(const char *text);
 /* "Authorization: Basic …"; NULL when memory is short. */
 char *auth_basic_header(const struct auth_credential *credential);
-/* Frees text that is a secret, and wipes it first. */
-void auth_forget(char **secret);
 
 struct auth_token_request {
 	const char *realm, *service;		  /* service may be NULL */
@@ -36,11 +35,52 @@ struct auth_token_request {
 	int64_t deadline_ms;
 };
 struct auth_token {
-	char *value;
+	char *value; /* for secret_free() */
 	int64_t lifetime_ms;
 };
 /* Asks the token service. 0; -EACCES, -EBUSY, -EIO (logged), the errors of http_start(). */
 int auth_token_fetch(struct http *http, const struct auth_token_request *request, struct wait *wait,
 		     struct auth_token *ret);
+/* A token service's answer at WALL_NOW_MS. 0, -EIO (there is no token in it), -ENOMEM. */
+int auth_token_parse(const char *json, size_t len, int64_t wall_now_ms, struct auth_token *ret);
+
+enum auth_scheme { AUTH_NONE, AUTH_BASIC, AUTH_BEARER };
+
+/* A header for one purpose. */
+struct auth_pass {
+	struct auth_pass *next;
+	enum auth_scheme scheme; /* how it came to be; not AUTH_NONE */
+	char *name;	  /* BEARER: the scope that was asked for; BASIC: the repository; or "" */
+	char *challenged; /* BEARER: the scope as the registry put it, where that differs */
+	char *header;	  /* "Authorization: …"; NULL: none, or refused */
+	bool refused;	  /* the last one was, so what is stored may have changed */
+	int64_t until_ms;
+	int64_t used_ms;
+	bool fetching;
+	unsigned fetches; /* that have ended */
+	int error;	  /* of the last one */
+	unsigned refs;	  /* who looks at it without the lock, or waits */
+	struct wait_queue waiters;
+};
+
+struct auth {
+	struct http *http;
+	char *host;
+	const struct http_tls *tls;
+	auth_lookup_fn *lookup;
+	void *lookup_arg;
+	int64_t timeout_ms;
+
+	pthread_mutex_t lock;
+	/* guarded by lock */
+	enum auth_scheme scheme; /* the registry's */
+	bool challenged;	 /* it has ever asked */
+	char *realm, *service;	 /* of Bearer */
+	struct auth_pass *passes;
+	size_t npasses;
+};
+
+/* With the lock: the pass for NAME, made where there is none. NULL when memory is short. */
+struct auth_pass *auth_pass_of(struct auth *auth, enum auth_scheme scheme, const char *name);
 
 #endif

@@ -64,17 +64,33 @@ static int get_url(const struct auth_token_request *request, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
+static bool has_password(const struct auth_credential *credential)
+{
+	return credential && credential->user && credential->password && *credential->password;
+}
+
+/* *RET stays NULL for those who come anonymously. An identity token stands in for a password: it is
+ * what a service without the newer form was given out by its own login for. */
+static int basic_of(const struct auth_credential *credential, char **ret)
+{
+	if (!credential || (!has_password(credential) && !credential->identity_token))
+		return 0;
+	const struct auth_credential pair = {
+		.user = credential->user ? credential->user : (char *)"<token>",
+		.password = has_password(credential) ? credential->password
+						     : credential->identity_token,
+	};
+	*ret = auth_basic_header(&pair);
+	return *ret ? 0 : -ENOMEM;
+}
+
 static int get_token(struct http *http, const struct auth_token_request *request, struct wait *wait,
 		     struct http_transfer **ret)
 {
-	const struct auth_credential *credential = request->credential;
 	AUTO_FREE char *url = NULL;
-	CLEANUP(auth_forget) char *basic = NULL;
+	AUTO_SECRET char *basic = NULL;
 	int err = get_url(request, &url);
-	if (!err && credential && credential->user && credential->password) {
-		basic = auth_basic_header(credential);
-		err = basic ? 0 : -ENOMEM;
-	}
+	err = err ? err : basic_of(request->credential, &basic);
 	if (err)
 		return err;
 	const struct http_request get = {
@@ -139,11 +155,14 @@ static int ask(struct http *http, const struct auth_token_request *request, stru
 	if (err)
 		return err;
 	int status = http_status(transfer);
-	if (status != 404 && status != 405) {
+	/* A service that knows only the older form: GCR says 404, Artifactory 401 (containerd,
+	 * core/remotes/docker/auth/fetch.go). */
+	bool older = status == 404 || status == 405 ||
+		     (status == 401 && has_password(request->credential));
+	if (!older) {
 		*ret = transfer;
 		return 0;
 	}
-	/* A service that knows only the older form. */
 	http_close(transfer);
 	return get_token(http, request, wait, ret);
 }
@@ -200,23 +219,43 @@ static bool token_valid(const char *token)
 	return *token != '\0';
 }
 
+/* How much of EXPIRES_IN is left of a token that was issued at ISSUED (RFC 3339; NULL: now). A time
+ * that is not in that span says that the clocks differ, and not that the token is over. */
+static int64_t seconds_left(int64_t expires_in, const char *issued, int64_t wall_now_ms)
+{
+	int64_t at;
+	uint32_t nsec;
+	if (!issued || oci_time_parse(issued, &at, &nsec))
+		return expires_in;
+	int64_t age = wall_now_ms / 1000 - at;
+	return age > 0 && age < expires_in ? expires_in - age : expires_in;
+}
+
+int auth_token_parse(const char *json, size_t len, int64_t wall_now_ms, struct auth_token *ret)
+{
+	AUTO_SECRET char *token = oci_json_string(json, len, "token");
+	if (!token || !*token) {
+		secret_free(&token);
+		token = oci_json_string(json, len, "access_token");
+	}
+	if (!token || !token_valid(token))
+		return -EIO;
+	int64_t seconds = oci_json_number(json, len, "expires_in", LIFETIME_MIN_S);
+	seconds = MIN(MAX(seconds, LIFETIME_MIN_S), LIFETIME_MAX_S);
+	AUTO_FREE char *issued = oci_json_string(json, len, "issued_at");
+	seconds = MAX(seconds_left(seconds, issued, wall_now_ms), LIFETIME_MIN_S);
+	ret->lifetime_ms = seconds * INT64_C(1000);
+	ret->value = STEAL(token);
+	return 0;
+}
+
 static int parse_answer(const struct auth_token_request *request, const struct buf *body,
 			struct auth_token *ret)
 {
-	const char *json = body->data ? body->data : "";
-	CLEANUP(auth_forget) char *token = oci_json_string(json, body->len, "token");
-	if (!token || !*token) {
-		auth_forget(&token);
-		token = oci_json_string(json, body->len, "access_token");
-	}
-	if (!token || !token_valid(token)) {
+	int err = auth_token_parse(body->data ? body->data : "", body->len, wall_ms(), ret);
+	if (err == -EIO)
 		log_warn("token service %s: the answer has no token", request->realm);
-		return -EIO;
-	}
-	int64_t seconds = oci_json_number(json, body->len, "expires_in", LIFETIME_MIN_S);
-	ret->lifetime_ms = MIN(MAX(seconds, LIFETIME_MIN_S), LIFETIME_MAX_S) * INT64_C(1000);
-	ret->value = STEAL(token);
-	return 0;
+	return err;
 }
 
 int auth_token_fetch(struct http *http, const struct auth_token_request *request, struct wait *wait,

@@ -188,3 +188,16 @@ bool http_host_is_local(const char *host)
 	return inet_pton(AF_INET6, bare, &v6) == 1 &&
 	       (IN6_IS_ADDR_LINKLOCAL(&v6) || IN6_IS_ADDR_UNSPECIFIED(&v6));
 }
+
+bool http_host_is_private(const char *host)
+{
+	char bare[256];
+	uint32_t v4;
+	struct in6_addr v6;
+	if (!bare_host(host, bare, sizeof(bare)))
+		return false;
+	if (ipv4_of(bare, &v4))
+		return v4 >> 24 == 10 || v4 >> 20 == 0xac1 || v4 >> 16 == 0xc0a8 ||
+		       v4 >> 22 == 0x191; /* 10/8, 172.16/12, 192.168/16, 100.64/10 */
+	return inet_pton(AF_INET6, bare, &v6) == 1 && (v6.s6_addr[0] & 0xfe) == 0xfc; /* fc00::/7 */
+}

@@ -250,6 +250,8 @@ int registry_new(const struct registry_options *options, struct store **ret)
 		.http = options->http,
 		.host = hub ? HUB_KEY : options->host,
 		.tls = &registry->tls,
+		.lookup = options->lookup,
+		.lookup_arg = options->lookup_arg,
 		.timeout_ms = registry->name_timeout_ms,
 	};
 	registry->auth = auth_new(&auth);

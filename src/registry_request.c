@@ -36,7 +36,7 @@ static void exchange_release(struct exchange *x)
 	free(x->base);
 	free(x->start);
 	free(x->url);
-	free(x->used);
+	secret_free(&x->used);
 }
 
 /* ---- whether a URL is the registry's own ---- */
@@ -106,7 +106,7 @@ static int take_credentials(struct exchange *x)
 		if (err)
 			return err;
 	}
-	free(x->used);
+	secret_free(&x->used);
 	x->used = header;
 	return 0;
 }
@@ -171,7 +171,7 @@ static int challenged(struct exchange *x, const struct http_transfer *transfer, 
 		return 0;
 	if (err)
 		return err;
-	AUTO_FREE char *refused = STEAL(x->used);
+	AUTO_SECRET char *refused = STEAL(x->used);
 	err = take_credentials(x);
 	if (err)
 		return err;
@@ -246,7 +246,7 @@ static int look_at(struct exchange *x, const struct http_transfer *transfer, enu
 		return redirected(x, location);
 	if (away && (status == 400 || status == 401 || status == 403))
 		return restart(x);
-	if (status == 401)
+	if (status == 401 || status == 403)
 		return challenged(x, transfer, ret);
 	return busy(x, transfer, ret);
 }

@@ -248,3 +248,11 @@ char *format(const char *fmt, ...)
 	va_end(args);
 	return n < 0 ? NULL : str;
 }
+
+void secret_free(char **secret)
+{
+	if (*secret)
+		explicit_bzero(*secret, strlen(*secret));
+	free(*secret);
+	*secret = NULL;
+}

@@ -14,14 +14,24 @@
 
 struct auth;
 
+/* Strings are owned, and wiped when they are released; NULL: none. */
 struct auth_credential {
-	char *user, *password; /* NULL: none */
-	char *identity_token;  /* NULL: none */
+	char *user, *password;
+	char *identity_token; /* a refresh token, for the token service */
+	char *registry_token; /* goes to the registry as it is; wins over all others */
 };
 void auth_credential_release(struct auth_credential *credential);
-/* Finds what is stored for HOST/REPO (REPO may be NULL). 0, -ENOENT: anonymous; other errors are
- * logged by it. Called anew for each token, so that changes are noticed. */
-typedef int auth_lookup_fn(void *arg, const char *host, const char *repo,
+
+/* What is stored for HOST/REPO? */
+struct auth_query {
+	const char *host;
+	const char *repo;    /* may be NULL */
+	bool fresh;	     /* the registry refused what was found before: look again */
+	int64_t deadline_ms; /* in now_ms() time */
+};
+/* Called anew for each token, with a WAIT that may block. 0; -ENOENT: nothing, go anonymously;
+ * other errors are logged by it: the request fails with them. */
+typedef int auth_lookup_fn(void *arg, const struct auth_query *query, struct wait *wait,
 			   struct auth_credential *ret);
 
 struct auth_options {
@@ -45,15 +55,17 @@ struct auth_ask {
 	int64_t deadline_ms;
 };
 
-/* The Authorization header ("Authorization: …", the caller frees) to send with a request, as far
+/* The Authorization header ("Authorization: …", for secret_free()) to send with a request, as far
  * as it is known without a challenge; *RET is NULL if none. Fetches a token where there is none, or
  * one that is about to expire. 0; -EACCES (the token service refuses; logged), -EIO, the errors of
- * http_start(). */
+ * http_start() and of the lookup. */
 int auth_header(struct auth *auth, const struct auth_ask *ask, struct wait *wait, char **ret);
-/* After a 401: takes in the challenges of TRANSFER. Does not wait. 0: try again with auth_header();
- * -EACCES: nothing more to try (not logged). USED is the header that was refused (NULL: none): it
- * is not used again. */
+/* After a 401 or 403: takes in the challenges of TRANSFER. Does not wait. 0: try again with
+ * auth_header(); -EACCES: nothing more to try (not logged). USED is the header that was refused
+ * (NULL: none): it is not used again. */
 int auth_challenge(struct auth *auth, const struct auth_ask *ask,
 		   const struct http_transfer *transfer, const char *used);
+/* Whether the registry has ever asked who we are. */
+bool auth_was_challenged(struct auth *auth);
 
 #endif

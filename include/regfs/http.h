@@ -122,5 +122,7 @@ bool http_host_is_loopback(const char *host);
 /* Whether HOST is an IP address that only means something nearby: loopback, link-local (cloud
  * metadata services), unspecified. Names are not looked up. */
 bool http_host_is_local(const char *host);
+/* Whether HOST is an IP address of a private network (RFC 1918, RFC 6598, RFC 4193). */
+bool http_host_is_private(const char *host);
 
 #endif

@@ -7,7 +7,7 @@
 #ifndef REGFS_REGISTRY_H
 #define REGFS_REGISTRY_H
 
-#include "regfs/http.h"
+#include "regfs/auth.h"
 #include "regfs/store.h"
 
 struct registry_options {
@@ -18,7 +18,9 @@ struct registry_options {
 	const char *cacert;	 /* PEM file, or NULL; copied */
 	int64_t timeout_ms;	 /* without progress */
 	int64_t name_timeout_ms; /* for a request that asks about a name, whole */
-	bool offline;		 /* every request is -EHOSTUNREACH, unsent */
+	auth_lookup_fn *lookup;	 /* what is stored for a host; NULL: anonymous */
+	void *lookup_arg;
+	bool offline; /* every request is -EHOSTUNREACH, unsent */
 };
 
 /* No request is sent here. 0 or -ENOMEM. */

@@ -100,6 +100,10 @@ uint64_t hash64(uint64_t seed, const void *data, size_t len);
 /* vasprintf that returns NULL when memory is short. The caller frees. */
 char *format(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+/* Wipes a string that is a secret, frees it, and leaves NULL behind. */
+void secret_free(char **secret);
+#define AUTO_SECRET CLEANUP(secret_free)
+
 #include "regfs/banned.h"
 
 #endif

@@ -63,19 +63,27 @@ static void encodes_base64(void **state)
 /* ---- with a registry ---- */
 
 struct keys {
-	const char *user, *password, *identity;
+	const char *user, *password, *identity, *registry;
+	int error;
+	bool fresh;
 	char host[64], repo[64]; /* what was looked up last */
 	int lookups;
 };
 
-static int look_up(void *arg, const char *host, const char *repo, struct auth_credential *ret)
+static int look_up(void *arg, const struct auth_query *query, struct wait *wait,
+		   struct auth_credential *ret)
 {
 	struct keys *keys = arg;
+	assert_true(wait_may_block(wait));
 	keys->lookups++;
-	snprintf(keys->host, sizeof(keys->host), "%s", host);
-	snprintf(keys->repo, sizeof(keys->repo), "%s", repo ? repo : "");
-	if (!keys->user && !keys->identity)
+	keys->fresh = query->fresh;
+	snprintf(keys->host, sizeof(keys->host), "%s", query->host);
+	snprintf(keys->repo, sizeof(keys->repo), "%s", query->repo ? query->repo : "");
+	if (keys->error)
+		return keys->error;
+	if (!keys->user && !keys->identity && !keys->registry)
 		return -ENOENT;
+	ret->registry_token = keys->registry ? strdup(keys->registry) : NULL;
 	ret->user = keys->user ? strdup(keys->user) : NULL;
 	ret->password = keys->password ? strdup(keys->password) : NULL;
 	ret->identity_token = keys->identity ? strdup(keys->identity) : NULL;
