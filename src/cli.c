@@ -41,6 +41,10 @@ static const char help_text[] =
 	"     name_timeout=SECONDS  longest time for a request about a name (10)\n"
 	"     offline             serve what is cached, never use the network\n"
 	"     verify=strict|stream\n"
+	"     prefetch=none|image  bring in all layers of an image whose rootfs is entered (none)\n"
+	"     whiteouts=merge|overlay  deletions in layers/NN as stored, or as overlayfs's "
+	"(merge)\n"
+	"     transform_symlinks  make symlinks of images relative, so that they stay in them\n"
 	"     insecure=HOST       allow plain HTTP to this host (repeatable)\n"
 	"     cacert=FILE         trust the certificates in this PEM file\n"
 	"     compress=gzip|zstd|none  for layers pushed uncompressed (gzip)\n"
@@ -224,6 +228,31 @@ static int opt_verify(struct cli_options *options, const char *value)
 	return MIN(parse_word(value, words), 0);
 }
 
+static int opt_prefetch(struct cli_options *options, const char *value)
+{
+	static const char *const words[] = {"none", "image", NULL};
+	int word = parse_word(value, words);
+
+	options->prefetch = word == 1;
+	return MIN(word, 0);
+}
+
+static int opt_whiteouts(struct cli_options *options, const char *value)
+{
+	static const char *const words[] = {"merge", "overlay", NULL};
+	int word = parse_word(value, words);
+
+	options->overlay_whiteouts = word == 1;
+	return MIN(word, 0);
+}
+
+static int opt_transform_symlinks(struct cli_options *options, const char *value)
+{
+	(void)value;
+	options->transform_symlinks = true;
+	return 0;
+}
+
 static int opt_uid(struct cli_options *options, const char *value)
 {
 	return parse_id(value, &options->set_uid, &options->uid);
@@ -278,6 +307,9 @@ static const struct {
 	{"compress", true, opt_compress},
 	{"log", true, opt_log},
 	{"verify", true, opt_verify},
+	{"prefetch", true, opt_prefetch},
+	{"whiteouts", true, opt_whiteouts},
+	{"transform_symlinks", false, opt_transform_symlinks},
 	{"uid", true, opt_uid},
 	{"gid", true, opt_gid},
 	{"umask", true, opt_umask},

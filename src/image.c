@@ -20,6 +20,7 @@ struct images *images_new(const struct images_options *options)
 		return NULL;
 	images->options = *options;
 	pthread_mutex_init(&images->lock, NULL);
+	prefetcher_init(&images->prefetcher);
 	return images;
 }
 
@@ -37,6 +38,7 @@ void images_free(struct images *images)
 {
 	if (!images)
 		return;
+	prefetcher_stop(images);
 	while (images->images) {
 		struct image *image = images->images;
 

@@ -265,19 +265,39 @@ int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret)
 	return get_rootfs(image, &options, &image->rootfs, wait, ret);
 }
 
+void image_layer_tree_identity(const struct image *image, unsigned n, struct digest *ret)
+{
+	char text[DIGEST_STR_MAX + sizeof("overlay  4294967295")], digest[DIGEST_STR_MAX];
+
+	if (!image->images->options.overlay_whiteouts) {
+		*ret = image->manifest.layers[n].digest;
+		return;
+	}
+	snprintf(text, sizeof(text), "overlay %s %u", digest_format(&image->digest, digest), n);
+	digest_of(DIGEST_SHA256, text, strlen(text), ret);
+}
+
 int image_layer_tree(struct image *image, unsigned n, struct wait *wait, struct rootfs **ret)
 {
+	bool overlay = image->images->options.overlay_whiteouts;
 	uint8_t identity[DIGEST_KEY_LEN];
 	struct rootfs_options options = {
-		.nlayers = 1,
-		.raw = true,
+		.nlayers = overlay ? n + 1 : 1,
+		.raw = !overlay,
+		.overlay = overlay,
 		.identity = identity,
-		.layer = open_tree_layer,
+		.layer = overlay ? open_layer : open_tree_layer,
+		.arg = image,
 	};
+	struct digest digest;
 
 	if (n >= image->manifest.nlayers)
 		return -EINVAL;
-	options.arg = &image->trees[n];
-	digest_key(&image->manifest.layers[n].digest, identity);
+	if (n >= ROOTFS_MAX_LAYERS && overlay)
+		return -EIO;
+	if (!overlay)
+		options.arg = &image->trees[n];
+	image_layer_tree_identity(image, n, &digest);
+	digest_key(&digest, identity);
 	return get_rootfs(image, &options, &image->trees[n].rootfs, wait, ret);
 }

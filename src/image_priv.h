@@ -35,6 +35,7 @@ struct image {
 	struct buf config_bytes;
 	struct rootfs *rootfs;
 	struct image_tree *trees; /* manifest.nlayers of them */
+	bool prefetched;	  /* image_entered() took note of it */
 };
 
 /* A question under way, and then its answer, for those who ask the same. Guarded by images->lock.
@@ -49,12 +50,28 @@ struct flight {
 	struct flight *next;
 };
 
+/* image_prefetch.c's. */
+struct prefetcher {
+	struct pool_work work;
+	struct wait wait;
+	/* guarded by images->lock */
+	struct prefetch *queue;
+	unsigned length;
+	bool running, closing;
+	pthread_cond_t ended;
+};
+
 struct images {
 	struct images_options options;
+	struct prefetcher prefetcher;
 	pthread_mutex_t lock;
 	struct image *images;	/* guarded by lock */
 	struct flight *flights; /* guarded by lock */
 };
+
+void prefetcher_init(struct prefetcher *prefetcher);
+/* Ends what is going on, and waits for that. */
+void prefetcher_stop(struct images *images);
 
 /* Joins the question KEY. 1: the caller is to ask, and then to call flight_end() with *RET_LEAD. 0:
  * somebody else has asked, the answer is in *RET. Their error, unless they were called off, or the

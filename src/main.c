@@ -130,6 +130,8 @@ static int start_images(struct app *app)
 		.cache = app->cache,
 		.platform = &app->options.platform,
 		.offline = app->options.offline,
+		.overlay_whiteouts = app->options.overlay_whiteouts,
+		.prefetch = app->options.prefetch ? app->jobs : NULL,
 	};
 	/* names publishes the changes itself: it waits until the kernel was told */
 	const struct pushes_options pushes = {
@@ -155,6 +157,7 @@ static int start_images(struct app *app)
 		.gid = getgid(),
 		.allow_other = app->options.allow_other,
 		.offline = app->options.offline,
+		.transform_symlinks = app->options.transform_symlinks,
 		.tag_ttl_ms = app->options.tag_ttl_s * 1000,
 		.version = REGFS_VERSION,
 	};

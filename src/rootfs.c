@@ -19,7 +19,8 @@ int rootfs_new(const struct rootfs_options *options, struct rootfs **ret)
 {
 	struct rootfs *rootfs;
 
-	if (options->nlayers > ROOTFS_MAX_LAYERS || (options->raw && options->nlayers != 1))
+	if (options->nlayers > ROOTFS_MAX_LAYERS || (options->raw && options->nlayers != 1) ||
+	    (options->overlay && (options->raw || !options->nlayers)))
 		return -EINVAL;
 	rootfs = calloc(1, sizeof(*rootfs) + options->nlayers * sizeof(rootfs->layers[0]));
 	if (!rootfs)
@@ -159,7 +160,9 @@ int rootfs_lookup(struct rootfs *rootfs, struct rootfs_node dir, const char *nam
 	struct dirset set;
 	int err = rootfs_dirset(rootfs, dir, wait, &set);
 
-	if (!err)
+	if (!err && rootfs->options.overlay)
+		err = rootfs_overlay_lookup(&set, name, len, wait, &node);
+	else if (!err)
 		err = look_up(&set, name, len, wait, &node);
 	err = (int)settle(rootfs, err);
 	if (!err)
@@ -172,7 +175,8 @@ int rootfs_list(struct rootfs *rootfs, struct rootfs_node dir, uint64_t pos, roo
 {
 	struct list_call call = {.pos = pos, .fn = fn, .arg = arg, .wait = wait};
 
-	return (int)settle(rootfs, rootfs_list_call(rootfs, dir, &call));
+	return (int)settle(rootfs, rootfs->options.overlay ? rootfs_overlay_list(rootfs, dir, &call)
+							   : rootfs_list_call(rootfs, dir, &call));
 }
 
 /* --- attributes --- */
@@ -202,13 +206,17 @@ static int dir_source(struct dirset *set, struct wait *wait, struct rootfs_node 
 	}
 }
 
-/* The inode whose attributes NODE shows: 0; 1 if that is none (a directory nobody named). */
+/* The inode whose attributes NODE shows: 0; 1 if that is none (a directory nobody named, a
+ * whiteout). */
 static int source(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
 		  struct rootfs_node *ret)
 {
 	struct dirset set;
-	int next, r = rootfs_dirset(rootfs, node, wait, &set);
+	int next, r;
 
+	if (rootfs_is_whiteout(rootfs, node))
+		return 1;
+	r = rootfs_dirset(rootfs, node, wait, &set);
 	if (r == -ENOTDIR) {
 		*ret = node;
 		return 0;
@@ -274,7 +282,7 @@ static int stat_file(struct rootfs *rootfs, struct rootfs_node node,
 	uint32_t nlink = inode->nlink;
 	int err = rootfs_index(rootfs, node.layer, wait, &index);
 
-	if (!err && !rootfs->options.raw)
+	if (!err && !rootfs->options.raw && !rootfs->options.overlay)
 		err = rootfs_count_links(rootfs, node, inode, wait, &nlink);
 	if (err)
 		return err;
@@ -289,8 +297,15 @@ static int stat_file(struct rootfs *rootfs, struct rootfs_node node,
 /* 2 + the subdirectories, as far as open layers tell: 1 if they do not. */
 static int dir_nlink(struct dirset *set, uint32_t *ret)
 {
+	struct index_inode inode;
 	int err = 0;
 
+	if (set->rootfs->options.overlay) {
+		err = node_inode(set->rootfs, set->parts[0], NULL, &inode);
+		if (!err)
+			*ret = inode.nlink;
+		return err;
+	}
 	while (!err && set->next >= 0)
 		err = rootfs_dirset_grow(set, NULL);
 	if (err == -EWOULDBLOCK) {
@@ -336,6 +351,23 @@ static int stat_dir(struct rootfs *rootfs, struct rootfs_node dir, struct wait *
 	return 0;
 }
 
+/* As overlayfs itself makes them: a device 0/0 without permissions. */
+static int stat_whiteout(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
+			 struct stat *ret)
+{
+	struct rootfs_node from = {.layer = node.layer, .ino = node.ino & ~ROOTFS_WHITEOUT_BIT};
+	struct index_inode inode;
+	int err = node_inode(rootfs, from, wait, &inode);
+
+	if (err)
+		return err;
+	inode.mode = S_IFCHR;
+	inode.rdev_major = inode.rdev_minor = 0;
+	fill_stat(rootfs, node, &inode, ret);
+	ret->st_nlink = 1;
+	return 0;
+}
+
 int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, struct stat *ret,
 		bool *ret_exact)
 {
@@ -344,9 +376,13 @@ int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wai
 	bool exact = true;
 	int err = 0;
 
-	if (node.layer != ROOTFS_ROOT_LAYER)
+	if (rootfs_is_whiteout(rootfs, node))
+		inode.mode = S_IFCHR;
+	else if (node.layer != ROOTFS_ROOT_LAYER)
 		err = node_inode(rootfs, node, wait, &inode);
-	if (!err && S_ISDIR(inode.mode))
+	if (!err && rootfs_is_whiteout(rootfs, node))
+		err = stat_whiteout(rootfs, node, wait, &st);
+	else if (!err && S_ISDIR(inode.mode))
 		err = stat_dir(rootfs, node, wait, &st, &exact);
 	else if (!err)
 		err = stat_file(rootfs, node, &inode, wait, &st);
@@ -403,6 +439,27 @@ int rootfs_readlink(struct rootfs *rootfs, struct rootfs_node node, struct wait 
 	return err;
 }
 
+int rootfs_depth(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, unsigned *ret)
+{
+	char path[ROOTFS_PATH];
+	const struct index *index;
+	struct index_name name;
+	unsigned depth = 0;
+	ssize_t len = 0;
+	int err = rootfs_index(rootfs, node.layer, wait, &index);
+
+	if (!err)
+		err = index_name_of(index, node.ino, 0, &name);
+	if (!err)
+		len = index_path(index, name.dir, path, sizeof(path));
+	if (err || len < 0)
+		return (int)settle(rootfs, err ? err : -EIO);
+	for (ssize_t i = 0; i < len; i++)
+		depth += path[i] == '/';
+	*ret = depth + (len > 0);
+	return 0;
+}
+
 /* NODE's layer, if NODE is a regular file with bytes: 1; 0 if it is an empty one. */
 static int file_layer(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
 		      struct layer **ret)
@@ -451,8 +508,11 @@ static int find_xattr(struct rootfs *rootfs, struct rootfs_node node, const char
 {
 	const struct index *index;
 	struct rootfs_node from;
-	int r = source(rootfs, node, wait, &from);
+	int r;
 
+	if (rootfs->options.overlay && rootfs_overlay_reserved(name))
+		return rootfs_overlay_getxattr(rootfs, node, name, wait, ret);
+	r = source(rootfs, node, wait, &from);
 	if (r)
 		return r < 0 ? r : -ENODATA;
 	r = rootfs_index(rootfs, from.layer, wait, &index);
@@ -483,11 +543,15 @@ static ssize_t list_xattrs(struct rootfs *rootfs, struct rootfs_node node, char 
 	const struct index *index;
 	struct rootfs_node from;
 	struct tar_xattr xattr;
-	size_t used = 0;
-	int r = source(rootfs, node, wait, &from);
+	ssize_t used = 0;
+	int r = 0;
 
-	if (r)
-		return r < 0 ? r : 0;
+	if (rootfs->options.overlay)
+		used = rootfs_overlay_listxattr(rootfs, node, buf, cap, wait);
+	if (used >= 0)
+		r = source(rootfs, node, wait, &from);
+	if (used < 0 || r)
+		return used < 0 ? used : r < 0 ? r : used;
 	r = rootfs_index(rootfs, from.layer, wait, &index);
 	for (uint32_t n = 0; !r; n++) {
 		size_t len;
@@ -495,14 +559,16 @@ static ssize_t list_xattrs(struct rootfs *rootfs, struct rootfs_node node, char 
 		r = index_xattr(index, from.ino, n, &xattr);
 		if (r)
 			break;
+		if (rootfs->options.overlay && rootfs_overlay_reserved(xattr.name))
+			continue;
 		len = strlen(xattr.name) + 1;
-		if (cap && len > cap - used)
+		if (cap && len > cap - (size_t)used)
 			return -ERANGE;
 		if (cap)
 			memcpy(buf + used, xattr.name, len);
-		used += len;
+		used += (ssize_t)len;
 	}
-	return r == -ENODATA ? (ssize_t)used : r;
+	return r == -ENODATA ? used : r;
 }
 
 ssize_t rootfs_listxattr(struct rootfs *rootfs, struct rootfs_node node, char *buf, size_t cap,

@@ -8,13 +8,10 @@
 
 #include "rootfs_priv.h"
 
-#define WHITEOUT     ".wh."
-#define WHITEOUT_LEN 4
-#define OPAQUE	     ".wh..wh..opq"
-
 bool rootfs_hidden_name(const char *name, size_t len)
 {
-	return len >= WHITEOUT_LEN && memcmp(name, WHITEOUT, WHITEOUT_LEN) == 0;
+	return len >= WHITEOUT_PREFIX_LEN &&
+	       memcmp(name, WHITEOUT_PREFIX, WHITEOUT_PREFIX_LEN) == 0;
 }
 
 /* 1 if DIR has it, 0 if not. */
@@ -33,7 +30,7 @@ static int is_opaque(const struct index *index, uint32_t dir, const struct index
 {
 	if (!(inode->flags & INDEX_WHITEOUTS))
 		return 0;
-	return has_name(index, dir, OPAQUE, sizeof(OPAQUE) - 1);
+	return has_name(index, dir, WHITEOUT_OPAQUE, strlen(WHITEOUT_OPAQUE));
 }
 
 /* 1 if this layer's DIR hides NAME of lower layers. */
@@ -41,11 +38,11 @@ static int is_whited_out(const struct index *index, uint32_t dir, const char *na
 {
 	char whiteout[NAME_MAX + 1];
 
-	if (WHITEOUT_LEN + len > sizeof(whiteout))
+	if (WHITEOUT_PREFIX_LEN + len > sizeof(whiteout))
 		return 0;
-	memcpy(whiteout, WHITEOUT, WHITEOUT_LEN);
-	memcpy(whiteout + WHITEOUT_LEN, name, len);
-	return has_name(index, dir, whiteout, WHITEOUT_LEN + len);
+	memcpy(whiteout, WHITEOUT_PREFIX, WHITEOUT_PREFIX_LEN);
+	memcpy(whiteout + WHITEOUT_PREFIX_LEN, name, len);
+	return has_name(index, dir, whiteout, WHITEOUT_PREFIX_LEN + len);
 }
 
 /* ANSWER for NODE, which stands for the name asked for. */
@@ -217,8 +214,11 @@ int rootfs_dirset(struct rootfs *rootfs, struct rootfs_node dir, struct wait *wa
 	struct index_inode inode;
 	int err;
 
-	if (dir.layer == ROOTFS_ROOT_LAYER && rootfs->options.raw)
-		dir = (struct rootfs_node){.layer = 0, .ino = INDEX_ROOT};
+	if (dir.layer == ROOTFS_ROOT_LAYER && (rootfs->options.raw || rootfs->options.overlay))
+		dir = (struct rootfs_node){
+			.layer = (uint16_t)(rootfs->options.nlayers - 1),
+			.ino = INDEX_ROOT,
+		};
 	ret->rootfs = rootfs;
 	ret->dir = dir;
 	ret->n = 0;

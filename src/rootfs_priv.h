@@ -6,6 +6,7 @@
  *	rootfs_dir.c   paths in layers: which directories make up a merged one
  *	rootfs_link.c  hard links between layers
  *	rootfs_list.c  merged listings
+ *	rootfs_overlay.c one layer in the form that overlayfs stacks
  *	rootfs_cache.c what is remembered of directories in use
  *
  * That a directory of one layer is part of a merged one depends on its path alone (and on what
@@ -20,6 +21,13 @@
 #include "regfs/rootfs.h"
 
 #define ROOTFS_PATH 4096 /* no path in an index is longer */
+
+#define WHITEOUT_PREFIX	    ".wh."
+#define WHITEOUT_PREFIX_LEN 4
+#define WHITEOUT_OPAQUE	    ".wh..wh..opq"
+/* Set in the inode number of a node of an overlay tree that is a whiteout: the rest of it is the
+ * inode that says so. An index has far fewer inodes. */
+#define ROOTFS_WHITEOUT_BIT (UINT32_C(1) << 31)
 
 /* The directories of layers whose names a merged directory has, topmost first. */
 struct dirset {
@@ -155,6 +163,29 @@ struct list_call {
 	struct wait *wait;
 };
 int rootfs_list_call(struct rootfs *rootfs, struct rootfs_node dir, const struct list_call *call);
+
+/* --- rootfs_overlay.c: all are for trees with options.overlay --- */
+
+/* SET is the directory's. */
+int rootfs_overlay_lookup(struct dirset *set, const char *name, size_t len, struct wait *wait,
+			  struct rootfs_node *ret);
+int rootfs_overlay_list(struct rootfs *rootfs, struct rootfs_node dir,
+			const struct list_call *call);
+/* 1 if NODE is a directory that hides what is below it, else 0. */
+int rootfs_overlay_opaque(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait);
+/* Whether overlayfs would obey attribute NAME: what a layer says there is not shown. */
+bool rootfs_overlay_reserved(const char *name);
+/* The reserved attributes NODE has here: 0 or -ENODATA; the names, as rootfs_listxattr. */
+int rootfs_overlay_getxattr(struct rootfs *rootfs, struct rootfs_node node, const char *name,
+			    struct wait *wait, struct tar_xattr *ret);
+ssize_t rootfs_overlay_listxattr(struct rootfs *rootfs, struct rootfs_node node, char *buf,
+				 size_t cap, struct wait *wait);
+
+static inline bool rootfs_is_whiteout(const struct rootfs *rootfs, struct rootfs_node node)
+{
+	return rootfs->options.overlay && node.layer != ROOTFS_ROOT_LAYER &&
+	       node.ino & ROOTFS_WHITEOUT_BIT;
+}
 
 /* Subdirectories of the merged directory; SET is complete. */
 int rootfs_count_subdirs(const struct dirset *set, uint32_t *ret);

@@ -46,6 +46,34 @@ static struct node_ref child_ref(const struct treedir *tree, struct rootfs_node 
 	return (struct node_ref){.node = (struct node *)owner, .sub = node_to_sub(node)};
 }
 
+static int read_target(const struct treedir *tree, struct rootfs_node node, struct wait *wait,
+		       char **ret)
+{
+	AUTO_FREE char *target = NULL;
+	unsigned depth;
+	int r = rootfs_readlink(tree->rootfs, node, wait, &target);
+
+	if (r == 0 && !tree->context->transform_symlinks) {
+		*ret = STEAL(target);
+		return 0;
+	}
+	if (r == 0)
+		r = rootfs_depth(tree->rootfs, node, wait, &depth);
+	return r < 0 ? r : treedir_target(target, depth, ret);
+}
+
+/* A symlink's size is the length of what reading it gives. */
+static int target_size(const struct treedir *tree, struct rootfs_node node, struct wait *wait,
+		       struct stat *st)
+{
+	AUTO_FREE char *target = NULL;
+	int r = read_target(tree, node, wait, &target);
+
+	if (r == 0)
+		st->st_size = (off_t)strlen(target);
+	return r;
+}
+
 static int tree_stat(const struct treedir *tree, struct rootfs_node node, struct wait *wait,
 		     struct node_attr *ret)
 {
@@ -53,6 +81,8 @@ static int tree_stat(const struct treedir *tree, struct rootfs_node node, struct
 	int r = rootfs_stat(tree->rootfs, node, wait, &ret->st, &exact);
 
 	ret->timeout = exact ? NODE_FOREVER : 1;
+	if (r == 0 && S_ISLNK(ret->st.st_mode) && tree->context->transform_symlinks)
+		r = target_size(tree, node, wait, &ret->st);
 	return r;
 }
 
@@ -103,6 +133,8 @@ static int tree_lookup(const struct node_ref *dir, const char *name, struct call
 
 	if (r < 0)
 		return r;
+	if (tree->layer == TREEDIR_ROOTFS)
+		image_entered(tree->image);
 	ret->timeout = NODE_FOREVER;
 	r = tree_stat(tree, child, call->wait, &ret->attr);
 	if (r < 0)
@@ -140,13 +172,15 @@ static int tree_list(const struct node_ref *dir, uint64_t pos, node_list_fn *fn,
 {
 	struct list_call list = {.tree = tree_of(dir), .fn = fn, .arg = arg, .call = call};
 
+	if (list.tree->layer == TREEDIR_ROOTFS)
+		image_entered(list.tree->image);
 	return rootfs_list(list.tree->rootfs, sub_to_node(dir->sub), pos, list_one, &list,
 			   call->wait);
 }
 
 static int tree_readlink(const struct node_ref *ref, struct call *call, char **ret)
 {
-	return rootfs_readlink(tree_of(ref)->rootfs, sub_to_node(ref->sub), call->wait, ret);
+	return read_target(tree_of(ref), sub_to_node(ref->sub), call->wait, ret);
 }
 
 static ssize_t tree_read(const struct node_ref *ref, uint64_t off, void *buf, size_t len,
@@ -278,13 +312,13 @@ static int tree_make(const struct treedir *values, struct node *parent, const ch
 static int files_tree(const struct treedir *values, struct node **ret)
 {
 	AUTO_FREE char *name = NULL;
-	const struct digest *digest = image_digest(values->image);
+	struct digest digest = *image_digest(values->image);
 	char text[DIGEST_STR_MAX];
 
 	if (values->layer != TREEDIR_ROOTFS)
-		digest = &image_manifest(values->image)->layers[values->layer].digest;
+		image_layer_tree_identity(values->image, values->layer, &digest);
 	name = format("%s %s", values->layer == TREEDIR_ROOTFS ? "image" : "layer",
-		      digest_format(digest, text));
+		      digest_format(&digest, text));
 	if (!name)
 		return -ENOMEM;
 	*ret = node_find(values->context->nodes, NULL, name, 0);

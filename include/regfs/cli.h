@@ -31,7 +31,7 @@ struct cli_options {
 	struct cli_words registries, insecure;
 	struct oci_platform platform;
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
-	bool offline;
+	bool offline, overlay_whiteouts, transform_symlinks, prefetch;
 	enum codec compress;
 	enum log_level log;
 	bool foreground, debug, single_thread, allow_other;

@@ -22,6 +22,7 @@ struct context {
 	uid_t uid;		 /* the mounting user, who owns virtual entries */
 	gid_t gid;
 	bool allow_other, allow_delete, offline;
+	bool transform_symlinks; /* targets in rootfs/ and layers/NN/ stay in their tree */
 	int64_t tag_ttl_ms;
 	const char *version;
 };

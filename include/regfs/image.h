@@ -21,6 +21,8 @@ struct images_options {
 	struct cache *cache;
 	const struct oci_platform *platform; /* copied by reference: outlives the images */
 	bool offline;
+	bool overlay_whiteouts; /* the trees of layers are as overlayfs stacks them */
+	struct pool *prefetch;	/* runs what image_entered() starts; NULL: nothing is prefetched */
 };
 struct images *images_new(const struct images_options *options);
 void images_free(struct images *images);
@@ -63,8 +65,14 @@ int image_config_bytes(struct image *image, struct wait *wait, const char **ret,
 int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer **ret);
 /* The merged tree; lives as long as the image. -EOPNOTSUPP for artifacts. */
 int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret);
-/* Layer N's own tree, as stored; lives as long as the image. */
+/* Somebody went into the merged tree: its layers are brought in behind whatever is asked for, one
+ * after the other, if the images were told to. Does not wait. */
+void image_entered(struct image *image);
+/* Layer N's own tree, as stored or as overlayfs stacks it; lives as long as the image. */
 int image_layer_tree(struct image *image, unsigned n, struct wait *wait, struct rootfs **ret);
+/* What two trees of layers have in common if they are the same whatever image they are reached by:
+ * a layer as stored is one, as overlayfs stacks it, it depends on the layers below. */
+void image_layer_tree_identity(const struct image *image, unsigned n, struct digest *ret);
 /* How to read blob DESCRIPTOR of this image raw. */
 void image_blob_id(const struct image *image, const struct oci_descriptor *descriptor,
 		   struct blob_id *ret);

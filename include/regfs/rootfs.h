@@ -48,6 +48,11 @@ typedef void rootfs_prepare_fn(void *arg, unsigned n);
 struct rootfs_options {
 	unsigned nlayers;
 	bool raw; /* one layer as stored: whiteouts are plain names, links out are empty files */
+	/* The topmost layer alone, as overlayfs stacks it on the same of the layers below:
+	 * whiteouts are character devices 0/0, directories that hide what is below them have the
+	 * attributes trusted.overlay.opaque and user.overlay.opaque. Positions of listings are not
+	 * dense. */
+	bool overlay;
 	int64_t created_sec; /* for directories that no layer names */
 	uint32_t created_nsec;
 	const uint8_t *identity; /* DIGEST_KEY_LEN bytes that seed st_ino: the image's or the
@@ -57,7 +62,7 @@ struct rootfs_options {
 	void *arg;		    /* must outlive the rootfs */
 };
 
-/* 0, -ENOMEM, -EINVAL (too many layers; raw with other than one). */
+/* 0, -ENOMEM, -EINVAL (too many layers; raw with other than one, overlay with none, both). */
 int rootfs_new(const struct rootfs_options *options, struct rootfs **ret);
 /* NULL is fine. */
 void rootfs_free(struct rootfs *rootfs);
@@ -72,6 +77,9 @@ int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wai
 		bool *ret_exact);
 /* The caller frees *RET (NUL-terminated). -EINVAL for what is no symlink. */
 int rootfs_readlink(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, char **ret);
+/* How many directories stand between the root and NODE, which is none itself; of a file with
+ * several names, by one of them. */
+int rootfs_depth(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, unsigned *ret);
 /* Both: -EISDIR for directories, -EINVAL for other things without bytes. */
 ssize_t rootfs_read(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, void *buf,
 		    size_t len, struct wait *wait);

@@ -18,4 +18,8 @@
 int treedir_new(const struct context *context, struct node *parent, const char *name,
 		struct image *image, int layer, struct wait *wait, struct node **ret);
 
+/* TARGET of a symlink that stands DEPTH directories below its tree's root, as a relative path that
+ * does not lead out of the tree by itself. Pure. The caller frees. 0, -ENOMEM, -ENAMETOOLONG. */
+int treedir_target(const char *target, unsigned depth, char **ret);
+
 #endif
