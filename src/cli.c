@@ -48,6 +48,7 @@ static const char help_text[] =
 	"     insecure=HOST       allow plain HTTP to this host (repeatable)\n"
 	"     cacert=FILE         trust the certificates in this PEM file\n"
 	"     compress=gzip|zstd|none  for layers pushed uncompressed (gzip)\n"
+	"     compress_level=N    gzip: 1 to 9 (2); zstd: 1 to 19 (3)\n"
 	"     log=error|warn|info|debug  (info)\n"
 	"\n"
 	"A push that must be checked: producer | cp /dev/stdin MNT/repo/_push/TAG.tar\n";
@@ -214,6 +215,16 @@ static int opt_compress(struct cli_options *options, const char *value)
 	return 0;
 }
 
+static int opt_compress_level(struct cli_options *options, const char *value)
+{
+	uint64_t level;
+
+	if (!parse_u64(value, &level) || level < 1 || level > 19)
+		return -EINVAL;
+	options->compress_level = (int)level;
+	return 0;
+}
+
 static int opt_log(struct cli_options *options, const char *value)
 {
 	return log_level_parse(value, &options->log);
@@ -305,6 +316,7 @@ static const struct {
 	{"name_timeout", true, opt_name_timeout},
 	{"cacert", true, opt_cacert},
 	{"compress", true, opt_compress},
+	{"compress_level", true, opt_compress_level},
 	{"log", true, opt_log},
 	{"verify", true, opt_verify},
 	{"prefetch", true, opt_prefetch},

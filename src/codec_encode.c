@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * codec_encode: pieces of at most 1 MiB to gzip members or zstd frames.
- * Knows ISA-L's deflate and libzstd. Must not know who pushes what. Deterministic: no times, no
- * names.
+ * Knows ISA-L's deflate (gzip up to level 3), zlib's (from 4 on) and libzstd. Must not know who
+ * pushes what. Deterministic: no times, no names.
  */
 #include <errno.h>
 #include <isa-l/igzip_lib.h>
+#include <zlib.h>
 #include <zstd.h>
 
 #include "regfs/codec.h"
 
 #define PIECE_MAX     (1 * MIB)
 #define GZIP_WRAPPER  (10 + 8)	 /* header and trailer */
-#define STORED_BLOCK  UINT16_MAX /* what one stored block holds, behind 5 bytes */
+#define STORED_BLOCK  (16 * KIB) /* what a stored block holds at least, behind 5 bytes */
 #define GZIP_LEVEL    2
-#define GZIP_LEVEL_UP 3
+#define ISAL_LEVEL_UP 3
+#define GZIP_LEVEL_UP 9
 #define ZSTD_LEVEL    3
 
 struct encoder {
 	enum codec codec;
 	ZSTD_CCtx *zstd;	   /* CODEC_ZSTD */
-	struct isal_zstream *gzip; /* CODEC_GZIP */
+	struct isal_zstream *gzip; /* CODEC_GZIP up to ISAL_LEVEL_UP, else */
+	z_stream *zlib;
 	uint8_t *level_buf;
 	uint32_t level_buf_size;
 	int level;
@@ -29,6 +32,20 @@ struct encoder {
 static void encoder_cleanup(struct encoder **encoder)
 {
 	encoder_free(*encoder);
+}
+
+#define ZLIB_GZIP 16 /* added to the window's bits: a gzip wrapper */
+#define ZLIB_MEM  9
+
+static bool open_zlib(struct encoder *encoder)
+{
+	z_stream *zlib = calloc(1, sizeof(*zlib));
+
+	if (zlib && deflateInit2(zlib, encoder->level, Z_DEFLATED, MAX_WBITS + ZLIB_GZIP, ZLIB_MEM,
+				 Z_DEFAULT_STRATEGY) != Z_OK)
+		free(STEAL(zlib));
+	encoder->zlib = zlib;
+	return zlib;
 }
 
 static bool open_gzip(struct encoder *encoder, int level)
@@ -41,6 +58,8 @@ static bool open_gzip(struct encoder *encoder, int level)
 	};
 
 	encoder->level = level <= 0 ? GZIP_LEVEL : MIN(level, GZIP_LEVEL_UP);
+	if (encoder->level > ISAL_LEVEL_UP)
+		return open_zlib(encoder);
 	encoder->level_buf_size = buf_sizes[encoder->level];
 	encoder->level_buf = malloc(encoder->level_buf_size);
 	encoder->gzip = malloc(sizeof(*encoder->gzip));
@@ -76,9 +95,26 @@ void encoder_free(struct encoder *encoder)
 	if (!encoder)
 		return;
 	ZSTD_freeCCtx(encoder->zstd);
+	if (encoder->zlib)
+		deflateEnd(encoder->zlib);
+	free(encoder->zlib);
 	free(encoder->gzip);
 	free(encoder->level_buf);
 	free(encoder);
+}
+
+static ssize_t zlib_piece(struct encoder *encoder, const void *in, size_t len, void *out,
+			  size_t cap)
+{
+	z_stream *zlib = encoder->zlib;
+
+	if (deflateReset(zlib) != Z_OK)
+		return -EINVAL;
+	zlib->next_in = (uint8_t *)in;
+	zlib->avail_in = (uInt)len;
+	zlib->next_out = out;
+	zlib->avail_out = (uInt)MIN(cap, UINT32_MAX);
+	return deflate(zlib, Z_FINISH) == Z_STREAM_END ? (ssize_t)zlib->total_out : -EINVAL;
 }
 
 static ssize_t gzip_piece(struct encoder *encoder, const void *in, size_t len, void *out,
@@ -116,7 +152,8 @@ ssize_t encoder_piece(struct encoder *encoder, const void *in, size_t len, void 
 		return -EINVAL;
 	switch (encoder->codec) {
 	case CODEC_GZIP:
-		return gzip_piece(encoder, in, len, out, cap);
+		return encoder->zlib ? zlib_piece(encoder, in, len, out, cap)
+				     : gzip_piece(encoder, in, len, out, cap);
 	case CODEC_ZSTD:
 		return zstd_piece(encoder, in, len, out, cap);
 	default:

@@ -138,6 +138,7 @@ static int start_images(struct app *app)
 		.spool_dir = app->options.cache_dir,
 		.jobs = app->jobs,
 		.compress = app->options.compress,
+		.compress_level = app->options.compress_level,
 		.on_tag = on_tag,
 		.arg = app,
 	};

@@ -83,6 +83,7 @@ static void push_free(struct push *push)
 	if (push->spool >= 0)
 		close(push->spool);
 	pthread_mutex_destroy(&push->lock);
+	push_staged_free(push->staged);
 	free(push->repo);
 	free(push->tag);
 	free(push->label);
@@ -162,6 +163,7 @@ static void set_size(struct push *push, uint64_t size)
 {
 	push->size = size;
 	push->version++;
+	push_staged_free(STEAL(push->staged));
 	push->status = (struct push_status){.state = PUSH_WRITING, .total_bytes = size};
 }
 
@@ -282,7 +284,10 @@ void push_sending(struct push *push, uint64_t total_bytes)
 
 static void log_verdict(const struct push *push, int err, const char *reason)
 {
-	if (!err) {
+	if (push->kept) {
+		log_info("push %s: kept until it is renamed%s%s", push->label, err ? ": " : "",
+			 err ? reason : "");
+	} else if (!err) {
 		stats_add(STAT_PUSHES, 1);
 		log_info("push %s: done", push->label);
 	} else if (err == -EINTR) {
@@ -293,8 +298,9 @@ static void log_verdict(const struct push *push, int err, const char *reason)
 	}
 }
 
-/* The bytes did not change meanwhile: flushing keeps writers out. */
-static void judge(struct push *push, int err)
+/* The bytes did not change meanwhile: flushing keeps writers out. What failed to get its name is a
+ * temporary again, if it was one. */
+static void judge(struct push *push, int err, bool was_kept)
 {
 	struct push_status status;
 
@@ -305,22 +311,38 @@ static void judge(struct push *push, int err)
 	push_status(push, &status);
 	log_verdict(push, err, status.reason);
 	pthread_mutex_lock(&push->lock);
-	push->status.state = err ? PUSH_FAILED : PUSH_DONE;
+	push->status.state = err ? PUSH_FAILED : push->kept ? PUSH_WRITING : PUSH_DONE;
 	push->status.verdict = err;
 	/* What was called off may be tried again as it is. */
 	push->judged = err == -EINTR ? 0 : push->version;
+	push->kept = push->kept || (was_kept && err);
 	push->flushing = false;
 	wait_wake(&push->changed);
 	pthread_mutex_unlock(&push->lock);
 }
 
-/* Waits its turn. 1: this thread is to flush SIZE bytes; 0: *RET_VERDICT says it all. */
-static int flush_begin(struct push *push, struct wait *wait, uint64_t *ret_size, int *ret_verdict)
+/* The lock is held. Waits until nobody else writes or flushes. */
+static int await_turn(struct push *push, struct wait *wait)
 {
 	int err = 0;
 
 	while (!err && (push->flushing || push->writers))
 		err = wait_on(wait, &push->changed, &push->lock, WAIT_FOREVER);
+	return err;
+}
+
+/* The lock is held, and it is this thread's turn. */
+static void claim(struct push *push)
+{
+	push->flushing = true;
+	push->status = (struct push_status){.state = PUSH_CHECKING, .total_bytes = push->size};
+}
+
+/* Waits its turn. 1: this thread is to flush; 0: *RET_VERDICT says it all. */
+static int flush_begin(struct push *push, struct wait *wait, int *ret_verdict)
+{
+	int err = await_turn(push, wait);
+
 	if (err || push->size == 0) {
 		*ret_verdict = err;
 		return 0;
@@ -333,27 +355,69 @@ static int flush_begin(struct push *push, struct wait *wait, uint64_t *ret_size,
 		*ret_verdict = -EWOULDBLOCK;
 		return 0;
 	}
-	push->flushing = true;
-	push->status = (struct push_status){.state = PUSH_CHECKING, .total_bytes = push->size};
-	*ret_size = push->size;
+	claim(push);
 	return 1;
 }
 
 int push_flush(struct push *push, struct wait *wait)
 {
-	uint64_t size;
 	int verdict;
 
 	if (wait_cancelled(wait))
 		return -EINTR;
 	pthread_mutex_lock(&push->lock);
-	int mine = flush_begin(push, wait, &size, &verdict);
+	int mine = flush_begin(push, wait, &verdict);
 	pthread_mutex_unlock(&push->lock);
 	if (!mine)
 		return verdict;
-	verdict = push_images(push, size, wait);
-	judge(push, verdict);
+	verdict = push_images(push, wait);
+	judge(push, verdict, false);
 	return verdict;
+}
+
+/* --- temporaries --- */
+
+void push_keep(struct push *push)
+{
+	push->kept = true;
+}
+
+/* Waits its turn, and claims the flush under the new names, which it takes over. */
+static int rename_begin(struct push *push, char **tag, char **label, struct wait *wait)
+{
+	int err = await_turn(push, wait);
+
+	if (err)
+		return err;
+	if (push->size == 0) {
+		log_error("push %s: it is empty, and cannot become %s", push->label, *label);
+		return -EINVAL;
+	}
+	free(push->tag);
+	push->tag = STEAL(*tag);
+	free(push->label);
+	push->label = STEAL(*label);
+	push->kept = false;
+	claim(push);
+	return 0;
+}
+
+int push_rename(struct push *push, const char *tag, const char *label, struct wait *wait)
+{
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	AUTO_FREE char *new_tag = tag ? strdup(tag) : NULL;
+	AUTO_FREE char *new_label = strdup(label);
+	if ((tag && !new_tag) || !new_label)
+		return -ENOMEM;
+	pthread_mutex_lock(&push->lock);
+	int err = rename_begin(push, &new_tag, &new_label, wait);
+	pthread_mutex_unlock(&push->lock);
+	if (err)
+		return err;
+	err = push_images(push, wait);
+	judge(push, err, true);
+	return err;
 }
 
 /* --- what is shown --- */
@@ -373,6 +437,16 @@ void push_status(struct push *push, struct push_status *ret)
 	pthread_mutex_lock(&push->lock);
 	*ret = push->status;
 	pthread_mutex_unlock(&push->lock);
+}
+
+/* A rename changes the label. */
+static char *label_copy(struct push *push, struct push_status *ret)
+{
+	pthread_mutex_lock(&push->lock);
+	char *label = strdup(push->label);
+	*ret = push->status;
+	pthread_mutex_unlock(&push->lock);
+	return label;
 }
 
 static int add_line(struct buf *ret, const char *label, const struct push_status *status)
@@ -421,10 +495,10 @@ int pushes_text(struct pushes *pushes, struct buf *ret)
 			err = add_line(ret, label, &status);
 	}
 	while ((push = next_push(pushes, push))) {
-		push_status(push, &status);
+		AUTO_FREE char *label = label_copy(push, &status);
 		/* After an error too, to give the references back. */
 		if (!err)
-			err = add_line(ret, push->label, &status);
+			err = label ? add_line(ret, label, &status) : -ENOMEM;
 	}
 	return err;
 }

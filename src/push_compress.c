@@ -148,7 +148,8 @@ static int worker_run(struct push_task *task, struct wait *wait)
 	struct press *press = CONTAINER_OF(task, struct press_task, task)->press;
 	CLEANUP(worker_release)
 	struct worker worker = {
-		.encoder = encoder_new(press->codec, 0),
+		.encoder = encoder_new(press->codec,
+				       press->run->push->pushes->options.compress_level),
 		.in = malloc(PUSH_PIECE),
 		.cap = encoder_bound(press->codec, PUSH_PIECE),
 	};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One flush: archive, plan, blobs, and at the very end the manifests.
+ * One flush: archive, plan, blobs, and then push_publish().
  * Knows archives and stores. Must not know who waits for it, nor compression.
  *
  * No tag moves before every blob of every image is confirmed, and every digest was found right.
@@ -8,7 +8,6 @@
 #include <errno.h>
 
 #include "push_priv.h"
-#include "regfs/log.h"
 
 ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len)
 {
@@ -214,69 +213,6 @@ static int send_oci(struct push_run *run, const struct push_plan *plan,
 			      run->wait);
 }
 
-/* --- manifests --- */
-
-static int put_manifest(struct push_run *run, const struct push_delivery *delivery, const char *tag,
-			const struct archive_document *document)
-{
-	struct store *store = run->push->store;
-	char what[REF_REPO_MAX + REF_TAG_MAX + 32];
-
-	if (wait_cancelled(run->wait))
-		return -EINTR;
-	int err = store->ops->put_manifest(store, delivery->repo, tag, document->media_type,
-					   document->bytes, document->len, run->wait);
-	if (!err || err == -EINTR)
-		return err;
-	snprintf(what, sizeof(what), "sending the manifest of %s%s%s", delivery->repo,
-		 tag ? ":" : "", tag ? tag : "");
-	return push_fail_errno(run->push, err, what);
-}
-
-/* Everybody who shows the tag hears of it before the writer does. */
-static void announce(struct push *push, const char *repo, const char *tag)
-{
-	const struct pushes_options *options = &push->pushes->options;
-	const struct event events[] = {
-		{.kind = EVENT_TAG, .host = push->store->name, .repo = repo, .name = tag},
-		{.kind = EVENT_TAGS, .host = push->store->name, .repo = repo},
-		{.kind = EVENT_REPOS, .host = push->store->name},
-	};
-
-	if (options->on_tag)
-		options->on_tag(options->arg, push->store, repo, tag);
-	for (size_t i = 0; i < ARRAY_SIZE(events) && options->events; i++)
-		events_publish(options->events, &events[i]);
-	log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo, tag);
-}
-
-/* Children by their digests, then the image under its tags. */
-static int put_manifests(struct push_run *run, const struct push_delivery *delivery)
-{
-	const struct archive_image *image = delivery->image;
-	const struct archive_document made = {
-		.media_type = (char *)delivery->media_type,
-		.bytes = delivery->manifest.data,
-		.len = delivery->manifest.len,
-	};
-	const struct archive_document *top = image->nmanifests
-						     ? &image->manifests[image->nmanifests - 1]
-						     : &made;
-
-	for (size_t i = 0; i + 1 < image->nmanifests; i++) {
-		int err = put_manifest(run, delivery, NULL, &image->manifests[i]);
-		if (err)
-			return err;
-	}
-	for (size_t i = 0; i < delivery->ntags; i++) {
-		int err = put_manifest(run, delivery, delivery->tags[i], top);
-		if (err)
-			return err;
-		announce(run->push, delivery->repo, delivery->tags[i]);
-	}
-	return 0;
-}
-
 /* --- the flush --- */
 
 static uint64_t total_bytes(const struct push_plan *plan)
@@ -291,20 +227,33 @@ static uint64_t total_bytes(const struct push_plan *plan)
 	return total;
 }
 
-static int deliver(struct push_run *run, const struct archive *archive)
+static void staged_cleanup(struct push_staged **staged)
 {
-	CLEANUP(push_plan_release) struct push_plan plan = {0};
+	push_staged_free(*staged);
+}
 
-	int err = push_plan_make(run->push, archive, &plan);
+/* Takes ARCHIVE over. */
+static int stage(struct push_run *run, struct archive *archive)
+{
+	struct push *push = run->push;
+	CLEANUP(staged_cleanup) struct push_staged *staged = calloc(1, sizeof(*staged));
+
+	if (!staged) {
+		archive_parsed_free(archive);
+		return -ENOMEM;
+	}
+	staged->archive = archive;
+	struct push_plan *plan = &staged->plan;
+	int err = push_plan_make(push, archive, plan);
 	if (!err)
-		push_sending(run->push, total_bytes(&plan));
-	for (size_t i = 0; i < plan.ndeliveries && !err; i++) {
-		struct push_delivery *delivery = &plan.deliveries[i];
-		err = delivery->image->nmanifests ? send_oci(run, &plan, delivery)
+		push_sending(push, total_bytes(plan));
+	for (size_t i = 0; i < plan->ndeliveries && !err; i++) {
+		struct push_delivery *delivery = &plan->deliveries[i];
+		err = delivery->image->nmanifests ? send_oci(run, plan, delivery)
 						  : push_docker(run, delivery);
 	}
-	for (size_t i = 0; i < plan.ndeliveries && !err; i++)
-		err = put_manifests(run, &plan.deliveries[i]);
+	if (!err)
+		push->staged = STEAL(staged);
 	return err;
 }
 
@@ -315,15 +264,10 @@ static ssize_t parse_read(void *arg, uint64_t off, void *buf, size_t len)
 	return wait_cancelled(run->wait) ? -EINTR : push_archive_read(run, off, buf, len);
 }
 
-static void archive_cleanup(struct archive **archive)
-{
-	archive_parsed_free(*archive);
-}
-
-static int parse_and_deliver(struct push_run *run)
+static int parse_and_stage(struct push_run *run)
 {
 	const struct archive_input input = {.pread = parse_read, .arg = run, .size = run->size};
-	CLEANUP(archive_cleanup) struct archive *archive = NULL;
+	struct archive *archive;
 	char why[200] = "the archive is not finished";
 
 	int err = archive_parse(&input, &archive, why, sizeof(why));
@@ -331,35 +275,49 @@ static int parse_and_deliver(struct push_run *run)
 		return push_fail(run->push, -EINVAL, "%s", why);
 	if (err == -EINVAL)
 		return push_fail(run->push, -EINVAL, "the archive cannot be used: %s", why);
-	return err ? err : deliver(run, archive);
+	return err ? err : stage(run, archive);
 }
 
-static int detect(struct push *push, uint64_t size, enum codec *ret)
+static int detect(struct push *push, enum codec *ret)
 {
 	char magic[CODEC_MAGIC_LEN];
 
-	ssize_t got = pread_full(push->spool, magic, (size_t)MIN(size, (uint64_t)sizeof(magic)), 0);
+	ssize_t got = pread_full(push->spool, magic, (size_t)MIN(push->size, sizeof(magic)), 0);
 	if (got < 0)
 		return push_fail_spool(push, (int)got, "reading the spool");
 	*ret = codec_detect(magic, (size_t)got);
 	return 0;
 }
 
-int push_images(struct push *push, uint64_t size, struct wait *wait)
+/* Brings all blobs to the store, and leaves push->staged. */
+static int stage_spool(struct push *push, struct wait *wait)
 {
-	struct push_run run = {.push = push, .wait = wait, .fd = push->spool, .size = size};
+	struct push_run run = {.push = push, .wait = wait, .fd = push->spool, .size = push->size};
 	AUTO_CLOSE int unpacked = -1;
 	enum codec codec = CODEC_PLAIN;
 
-	int err = detect(push, size, &codec);
+	int err = detect(push, &codec);
 	if (!err && codec != CODEC_PLAIN) {
-		err = push_spool_unpack(push, codec, size, wait, &unpacked, &run.size);
+		err = push_spool_unpack(push, codec, push->size, wait, &unpacked, &run.size);
 		run.fd = unpacked;
 	}
 	if (!err)
-		err = parse_and_deliver(&run);
+		err = parse_and_stage(&run);
 	for (size_t i = 0; i < run.nlayers; i++)
 		free(run.layers[i]);
 	free(run.layers);
+	return err;
+}
+
+int push_images(struct push *push, struct wait *wait)
+{
+	int err = push->staged ? 0 : stage_spool(push, wait);
+
+	if (err || push->kept)
+		return err;
+	err = push_publish(push, push->staged, wait);
+	/* Also after a failure, which may be that the registry lost a blob: it is looked at anew.
+	 */
+	push_staged_free(STEAL(push->staged));
 	return err;
 }

@@ -87,7 +87,7 @@ static int plan_one(struct push *push, const struct archive *archive, struct pus
 	AUTO_BUF struct buf names = BUF_INIT(160);
 
 	if (archive->nimages == 1)
-		return add(plan, &archive->images[0], push->repo, push->tag);
+		return add(plan, &archive->images[0], push->repo, push->tag ? push->tag : "");
 	list_images(archive, &names);
 	return push_fail(push, -EINVAL, "the archive holds %zu images, a tag names one: %s",
 			 archive->nimages, names.data ? names.data : "");

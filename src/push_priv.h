@@ -7,7 +7,8 @@
  *   push_spool.c     unlinked files; unpacking a compressed archive into one
  *   push_tasks.c     work in parallel on the pool, called off together
  *   push_plan.c      which image of an archive goes where
- *   push_images.c    one flush: archive, plan, blobs, manifests
+ *   push_images.c    one flush: archive, plan, blobs
+ *   push_publish.c   and at its end the manifests
  *   push_docker.c    an image of docker save: its config, its layers, a manifest for it
  *   push_compress.c  one such layer: checked, compressed, sent
  */
@@ -46,9 +47,12 @@ struct pushes {
 struct push {
 	struct pushes *pushes;
 	struct store *store;
-	char *repo, *tag; /* both NULL: the archive names its images */
-	char *label;
+	char *repo; /* NULL: the archive names its images */
 	int spool;
+	/* changed under lock by who set flushing, for whom they stand still */
+	char *tag; /* NULL without a repo, and of a temporary */
+	char *label;
+	bool kept; /* a temporary: nothing is published */
 
 	unsigned refs;		   /* guarded by pushes->lock */
 	struct push *next, **link; /* guarded by pushes->lock */
@@ -62,6 +66,7 @@ struct push {
 	unsigned writers;
 	bool flushing;
 	struct push_status status;
+	struct push_staged *staged; /* of this version, for who set flushing; or NULL */
 };
 
 /* Keeps the first sentence that says why the flush fails. Returns ERR. */
@@ -114,6 +119,17 @@ struct push_plan {
 int push_plan_make(struct push *push, const struct archive *archive, struct push_plan *ret);
 void push_plan_release(struct push_plan *plan);
 
+/* --- push_publish.c --- */
+
+/* An archive all of whose blobs are confirmed. */
+struct push_staged {
+	struct archive *archive;
+	struct push_plan plan; /* borrows from it */
+};
+void push_staged_free(struct push_staged *staged);
+/* Sends the manifests, and says so: 0 when every one is confirmed. */
+int push_publish(struct push *push, const struct push_staged *staged, struct wait *wait);
+
 /* --- push_images.c --- */
 
 /* A layer of docker save, known by its diff ID. */
@@ -138,8 +154,8 @@ struct push_run {
 	size_t nlayers;
 };
 
-/* The whole of it: 0 when every manifest is confirmed. */
-int push_images(struct push *push, uint64_t size, struct wait *wait);
+/* The whole of it: 0 when every manifest is confirmed, or, for a temporary, every blob. */
+int push_images(struct push *push, struct wait *wait);
 /* Bytes of the archive. Count or a negative errno, with its reason. */
 ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len);
 

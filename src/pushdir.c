@@ -2,15 +2,18 @@
 /*
  * pushdir: _push/. An entry is a push with a name and the attributes that cp -a and the like set;
  * it outlives its node. A confirmed one stays for a minute, a failed or unfinished one leaves with
- * its last close. Must not know archives or uploads.
+ * its last close, a temporary (a leading dot) when it was not touched for an hour. Must not know
+ * archives or uploads.
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "regfs/log.h"
 #include "regfs/pushdir.h"
 #include "regfs/ref.h"
 
-#define STAYS_MS 60000
+#define STAYS_MS (60 * 1000)
+#define KEPT_MS	 (60 * 60 * 1000)
 
 /* One file under some _push. */
 struct entry {
@@ -18,12 +21,15 @@ struct entry {
 	unsigned refs;	    /* guarded by pushdirs->lock: the table's and the nodes' */
 	bool listed;	    /* in the table; guarded by pushdirs->lock */
 	struct store *store;
-	char *repo; /* "" for a registry's _push */
-	char *name;
+	char *repo;	   /* "" for a registry's _push */
+	char *node_name;   /* the first: a rename leaves the node as it is */
 	struct push *push; /* held */
 	uint64_t number;   /* in the order of creation, from 1 */
 	uint64_t ino;
 	/* guarded by pushdirs->lock */
+	char *name;
+	bool kept;	      /* a temporary: to be renamed */
+	int64_t touched_ms;   /* written, closed or renamed */
 	int64_t confirmed_ms; /* 0: not */
 	int64_t failed_ms;    /* of the last flush, if nothing was written since; 0: none */
 	mode_t mode;
@@ -56,6 +62,7 @@ static void entry_free(struct entry *entry)
 {
 	push_unref(entry->push);
 	free(entry->repo);
+	free(entry->node_name);
 	free(entry->name);
 	free(entry);
 }
@@ -105,23 +112,27 @@ static void entry_unlist(struct pushdirs *dirs, struct entry *entry)
 }
 
 /* Lock held. */
-static bool is_over(const struct entry *entry, int64_t before)
+static bool is_over(const struct entry *entry, int64_t now)
 {
+	int64_t before = now - STAYS_MS;
+
+	if (entry->kept)
+		return entry->touched_ms < now - KEPT_MS;
 	return (entry->confirmed_ms && entry->confirmed_ms < before) ||
 	       (entry->failed_ms && entry->failed_ms < before);
 }
 
-/* Drops what was confirmed, or failed and was not touched again, long enough ago. */
+/* Drops what was confirmed, or failed or kept and not touched again, long enough ago. */
 static void sweep(struct pushdirs *dirs)
 {
-	int64_t before = now_ms() - STAYS_MS;
+	int64_t now = now_ms();
 	struct entry *old = NULL;
 
 	pthread_mutex_lock(&dirs->lock);
 	for (struct entry **at = &dirs->entries; *at;) {
 		struct entry *entry = *at;
 
-		if (!is_over(entry, before)) {
+		if (!is_over(entry, now)) {
 			at = &entry->next;
 			continue;
 		}
@@ -295,43 +306,70 @@ static int tag_of_name(const char *name, char out[static REF_TAG_MAX])
 	return ref_tag_valid(out) ? 0 : -EINVAL;
 }
 
+/* As rsync and editors name what is to be renamed. No tag begins so. */
+static bool is_temporary(const char *name)
+{
+	return *name == '.';
+}
+
+/* What a push of that name goes to: its tag ("" in a registry's _push, whose archives name their
+ * images, and for a temporary) and its label, which the caller frees. -EINVAL, logged. */
+static int entry_target(const struct pushdir *dir, const char *name, char tag[static REF_TAG_MAX],
+			char **ret_label)
+{
+	const char *host = dir->store->name, *slash = *dir->repo ? "/" : "";
+	char *label;
+
+	*tag = 0;
+	if (!*dir->repo || is_temporary(name)) {
+		label = format("%s%s%s/_push/%s", host, slash, dir->repo, name);
+	} else if (tag_of_name(name, tag) < 0) {
+		log_warn("%s/%s/_push: %s: not a tag, with or without .tar, .tar.gz or .tar.zst",
+			 host, dir->repo, name);
+		return -EINVAL;
+	} else {
+		label = format("%s/%s:%s", host, dir->repo, tag);
+	}
+	if (!label)
+		return -ENOMEM;
+	*ret_label = label;
+	return 0;
+}
+
 static int entry_make(struct pushdir *dir, const char *name, struct call *call, struct entry **ret)
 {
-	bool for_repo = *dir->repo;
-	char tag[REF_TAG_MAX];
 	AUTO_FREE char *label = NULL;
+	char tag[REF_TAG_MAX];
 	struct entry *entry;
-	int r = 0;
+	int r = entry_target(dir, name, tag, &label);
 
-	if (for_repo && tag_of_name(name, tag) < 0) {
-		log_warn("%s/%s/_push: %s: not a tag, with or without .tar, .tar.gz or .tar.zst",
-			 dir->store->name, dir->repo, name);
-		return -EINVAL;
-	}
-	label = for_repo ? format("%s/%s:%s", dir->store->name, dir->repo, tag)
-			 : format("%s/_push/%s", dir->store->name, name);
+	if (r < 0)
+		return r;
 	entry = calloc(1, sizeof(*entry));
-	if (!entry || !label) {
-		free(entry);
+	if (!entry)
 		return -ENOMEM;
-	}
 	*entry = (struct entry){
 		.refs = 1,
 		.store = dir->store,
 		.repo = strdup(dir->repo),
+		.node_name = strdup(name),
 		.name = strdup(name),
+		.kept = is_temporary(name),
+		.touched_ms = now_ms(),
 		.uid = call->uid,
 		.gid = call->gid,
 	};
-	if (!entry->repo || !entry->name)
+	if (!entry->repo || !entry->node_name || !entry->name)
 		r = -ENOMEM;
 	else
-		r = push_new(dir->dirs->context->pushes, dir->store, for_repo ? dir->repo : NULL,
-			     for_repo ? tag : NULL, label, &entry->push);
+		r = push_new(dir->dirs->context->pushes, dir->store, *dir->repo ? dir->repo : NULL,
+			     *tag ? tag : NULL, label, &entry->push);
 	if (r < 0) {
 		entry_free(entry);
 		return r;
 	}
+	if (entry->kept)
+		push_keep(entry->push);
 	*ret = entry;
 	return 0;
 }
@@ -378,6 +416,89 @@ static int dir_unlink(const struct node_ref *ref, const char *name, struct call 
 	return 0;
 }
 
+/* ENTRY gets NAME, which it takes over; who had it leaves. PUBLISHED: it is no temporary any more.
+ */
+static void entry_rename(struct pushdir *dir, struct entry *entry, char *name, bool published)
+{
+	struct entry *other = entry_find(dir, name);
+
+	if (other && other != entry)
+		entry_unlist(dir->dirs, other);
+	if (other)
+		entry_unref(dir->dirs, other);
+	pthread_mutex_lock(&dir->dirs->lock);
+	free(entry->name);
+	entry->name = name;
+	entry->touched_ms = now_ms();
+	if (published) {
+		entry->kept = false;
+		entry->confirmed_ms = now_ms();
+	}
+	pthread_mutex_unlock(&dir->dirs->lock);
+}
+
+/* Its new name is a tag, or says that the archive names its images: the verdict. */
+static int entry_publish(struct pushdir *dir, struct entry *entry, const char *name,
+			 struct call *call)
+{
+	AUTO_FREE char *label = NULL;
+	AUTO_FREE char *copy = strdup(name);
+	char tag[REF_TAG_MAX];
+	int r = copy ? entry_target(dir, name, tag, &label) : -ENOMEM;
+
+	if (r == 0)
+		r = push_rename(entry->push, *tag ? tag : NULL, label, call->wait);
+	if (r < 0)
+		return r;
+	entry_rename(dir, entry, STEAL(copy), true);
+	dir->dirs->hooks.changed(dir->dirs->hooks.arg, call->wait);
+	return 0;
+}
+
+static int entry_move(struct pushdir *dir, struct entry *entry, const char *name, struct call *call)
+{
+	char *copy;
+	bool kept;
+
+	pthread_mutex_lock(&dir->dirs->lock);
+	kept = entry->kept;
+	pthread_mutex_unlock(&dir->dirs->lock);
+	/* What was pushed is pushed: mv copies it then, which pushes it under the other name too.
+	 */
+	if (!kept)
+		return -EXDEV;
+	if (!is_temporary(name))
+		return entry_publish(dir, entry, name, call);
+	copy = strdup(name);
+	if (!copy)
+		return -ENOMEM;
+	entry_rename(dir, entry, copy, false);
+	return 0;
+}
+
+static int dir_rename(const struct node_ref *ref, const char *name, const struct node_ref *to_ref,
+		      const char *to_name, unsigned flags, struct call *call)
+{
+	struct pushdir *dir = pushdir_of(ref);
+	struct entry *entry, *other;
+	int r = -EEXIST;
+
+	if (flags & ~(unsigned)RENAME_NOREPLACE)
+		return -EINVAL;
+	if (to_ref->node != ref->node)
+		return -EXDEV;
+	entry = entry_find(dir, name);
+	if (!entry)
+		return -ENOENT;
+	other = flags ? entry_find(dir, to_name) : NULL;
+	if (!other)
+		r = entry_move(dir, entry, to_name, call);
+	else
+		entry_unref(dir->dirs, other);
+	entry_unref(dir->dirs, entry);
+	return r;
+}
+
 static void dir_free(struct node *node)
 {
 	struct pushdir *dir = CONTAINER_OF(node, struct pushdir, node);
@@ -394,6 +515,7 @@ static const struct node_ops pushdir_ops = {
 	.list = dir_list,
 	.create = dir_create,
 	.unlink = dir_unlink,
+	.rename = dir_rename,
 };
 
 int pushdir_new(struct pushdirs *dirs, struct node *parent, struct store *store, const char *repo,
@@ -457,6 +579,7 @@ static ssize_t file_write(const struct node_ref *ref, uint64_t off, const void *
 	if (n >= 0) {
 		pthread_mutex_lock(&file->dirs->lock);
 		file->entry->confirmed_ms = file->entry->failed_ms = 0;
+		file->entry->touched_ms = now_ms();
 		clock_gettime(CLOCK_REALTIME, &file->entry->mtime);
 		pthread_mutex_unlock(&file->dirs->lock);
 	}
@@ -499,6 +622,36 @@ static int file_setxattr(const struct node_ref *ref, const char *name, const voi
 	return 0;
 }
 
+/* A temporary is only kept: its rename will say what is wrong with it. */
+static int keep(struct pushfile *file, int r)
+{
+	pthread_mutex_lock(&file->dirs->lock);
+	file->entry->touched_ms = now_ms();
+	pthread_mutex_unlock(&file->dirs->lock);
+	return r == -EINTR ? r : 0;
+}
+
+/* Tells the kernel that what failed is no longer there. */
+static void forget(struct pushfile *file, const struct node_ref *dir)
+{
+	struct pushdirs *dirs = file->dirs;
+	AUTO_FREE char *name = NULL;
+
+	pthread_mutex_lock(&dirs->lock);
+	name = strdup(file->entry->name);
+	pthread_mutex_unlock(&dirs->lock);
+	if (name)
+		dirs->hooks.forget(dirs->hooks.arg, dir, name);
+}
+
+static bool is_kept(struct pushfile *file)
+{
+	pthread_mutex_lock(&file->dirs->lock);
+	bool kept = file->entry->kept;
+	pthread_mutex_unlock(&file->dirs->lock);
+	return kept;
+}
+
 /* The verdict. What was confirmed stays for a while; what failed leaves with its last close,
  * which the kernel's forgetting tells. */
 static int file_flush(const struct node_ref *ref, struct call *call)
@@ -515,6 +668,8 @@ static int file_flush(const struct node_ref *ref, struct call *call)
 	r = push_flush(entry->push, call->wait);
 	if (r == -EWOULDBLOCK)
 		return r;
+	if (is_kept(file))
+		return keep(file, r);
 	confirmed = r == 0 && push_size(entry->push);
 	pthread_mutex_lock(&dirs->lock);
 	if (confirmed && !entry->confirmed_ms)
@@ -524,7 +679,7 @@ static int file_flush(const struct node_ref *ref, struct call *call)
 	if (confirmed)
 		dirs->hooks.changed(dirs->hooks.arg, call->wait);
 	if (r < 0)
-		dirs->hooks.forget(dirs->hooks.arg, &dir, entry->name);
+		forget(file, &dir);
 	return r;
 }
 
@@ -534,7 +689,7 @@ static void file_free(struct node *node)
 	bool leaves;
 
 	pthread_mutex_lock(&file->dirs->lock);
-	leaves = node->interned && !file->entry->confirmed_ms;
+	leaves = node->interned && !file->entry->confirmed_ms && !file->entry->kept;
 	pthread_mutex_unlock(&file->dirs->lock);
 	/* The kernel forgot it: nobody has it open, and it is no push. (One that lost the race to
 	 * be interned was never told to the kernel.) */
@@ -559,14 +714,14 @@ static const struct node_ops pushfile_ops = {
 static int pushfile_new(struct pushdir *dir, struct entry *entry, struct node **ret)
 {
 	struct nodes *nodes = dir->dirs->context->nodes;
-	struct node *found = node_find(nodes, &dir->node, entry->name, entry->number);
+	struct node *found = node_find(nodes, &dir->node, entry->node_name, entry->number);
 	struct pushfile *file;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	file = node_new(sizeof(*file), nodes, &pushfile_ops, &dir->node, entry->name);
+	file = node_new(sizeof(*file), nodes, &pushfile_ops, &dir->node, entry->node_name);
 	if (!file)
 		return -ENOMEM;
 	file->dirs = dir->dirs;

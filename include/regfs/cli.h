@@ -33,6 +33,7 @@ struct cli_options {
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
 	bool offline, overlay_whiteouts, transform_symlinks, prefetch;
 	enum codec compress;
+	int compress_level; /* 0: the codec's default */
 	enum log_level log;
 	bool foreground, debug, single_thread, allow_other;
 	bool set_uid, set_gid, set_umask;

@@ -24,6 +24,7 @@ struct pushes_options {
 	struct pool *jobs;     /* for parallel blobs and compression */
 	struct events *events; /* tags that moved are published here */
 	enum codec compress;   /* for layers that come uncompressed */
+	int compress_level;    /* 0: the codec's default */
 	/* Called when a tag was confirmed, before push_flush() returns (may be NULL). */
 	void (*on_tag)(void *arg, struct store *store, const char *repo, const char *tag);
 	void *arg;
@@ -31,8 +32,9 @@ struct pushes_options {
 struct pushes *pushes_new(const struct pushes_options *options);
 void pushes_free(struct pushes *pushes);
 
-/* REPO and TAG, or both NULL: the archive names its images (HOST/_push). LABEL is what
- * _regfs/pushes shows. -ENOSPC … if the spool cannot be had. */
+/* REPO and TAG, or both NULL: the archive names its images (HOST/_push). A temporary of a
+ * repository has a REPO alone. LABEL is what _regfs/pushes shows. -ENOSPC … if the spool cannot be
+ * had. */
 int push_new(struct pushes *pushes, struct store *store, const char *repo, const char *tag,
 	     const char *label, struct push **ret);
 struct push *push_ref(struct push *push);
@@ -53,6 +55,16 @@ uint64_t push_size(const struct push *push);
  * manifest was sent; the tag is as it was.
  */
 int push_flush(struct push *push, struct wait *wait);
+
+/*
+ * Temporaries: push_keep() before the first write says that it is one. Its blobs are sent when it
+ * is flushed, but no manifest; a flush fails as any does, and it stays. push_rename() publishes it,
+ * under TAG (NULL: the names in the archive), and is the verdict; after an error it is a
+ * temporary as before. -EINVAL: it is empty, or no whole archive. -EWOULDBLOCK, having changed
+ * nothing, where WAIT may not block.
+ */
+void push_keep(struct push *push);
+int push_rename(struct push *push, const char *tag, const char *label, struct wait *wait);
 
 enum push_state { PUSH_WRITING, PUSH_CHECKING, PUSH_SENDING, PUSH_DONE, PUSH_FAILED };
 const char *push_state_name(enum push_state state);

@@ -339,7 +339,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def half_upload(self, path, size):
         upload = self.server.state.uploads.get(path.rsplit("/", 1)[-1])
-        data = self.rfile.read(size)
+        # Never all of it: what is not sent would be waited for.
+        length = int(self.headers.get("Content-Length") or 0)
+        data = self.rfile.read(min(size, max(length - 1, 0)))
         if upload is not None:
             upload += data
         self.drop()

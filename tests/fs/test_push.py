@@ -225,6 +225,67 @@ def test_tools_that_copy(t):
         lib.equal(manifest(registry, "team/app", tag)[0], image.digest, tag)
 
 
+def test_temporary_names(t):
+    """A file with a leading dot is kept; renamed to a tag it is pushed, and only its manifest travels then."""
+    registry, mount = empty(t)
+    image = sample.image("1.6")
+    folder = mount.path("team/app/_push")
+    t.run("cp", archive(t, image), folder / ".hidden")
+    lib.equal(manifest(registry, "team/app", ".hidden"), None)
+    lib.equal(os.listdir(folder), [".hidden"])
+    assert registry.count("PUT", "/blobs/uploads/"), "its blobs travel at its close"
+    registry.forget()
+    os.rename(folder / ".hidden", folder / ".other")
+    for bad in ("-x", "a b"):
+        with lib.fails(errno.EINVAL):
+            os.rename(folder / ".other", folder / bad)
+    t.run("mv", folder / ".other", folder / "1.6.tar")
+    lib.equal([(method, path) for method, path, _, _ in registry.requests() if method != "GET"],
+              [("PUT", "/v2/team/app/manifests/1.6")])
+    lib.equal(manifest(registry, "team/app", "1.6")[0], image.digest)
+    lib.equal(os.listdir(folder), ["1.6.tar"])
+    lib.equal(mount.path("team/app:1.6/rootfs/app/version").read_text(), "1.6")
+    # In the registry's _push the archive names its image.
+    t.run("cp", archive(t, image, name="x:y"), mount.path("_push/.hidden"))
+    t.run("mv", mount.path("_push/.hidden"), mount.path("_push/any"))
+    lib.equal(manifest(registry, "x", "y")[0], image.digest)
+
+
+def test_rename_says_what_is_wrong(t):
+    registry, mount = empty(t)
+    image = sample.image("1.6")
+    file = archive(t, image)
+    folder = mount.path("team/app/_push")
+    (folder / ".bad").write_bytes(b"no archive")
+    (folder / ".none").touch()
+    for name in (".bad", ".none"):
+        with lib.fails(errno.EINVAL):
+            os.rename(folder / name, folder / "1.6")
+        assert (folder / name).exists(), "it stays what it was"
+    t.run("cp", file, folder / ".cut")
+    os.truncate(folder / ".cut", file.stat().st_size // 2)
+    with lib.fails(errno.EINVAL):
+        os.rename(folder / ".cut", folder / "1.6")
+    lib.equal(manifest(registry, "team/app", "1.6"), None)
+    t.run("cp", file, folder / ".cut")
+    registry.stop()
+    with lib.fails(errno.ECONNREFUSED):
+        os.rename(folder / ".cut", folder / "1.6")
+    registry.start()
+    os.rename(folder / ".cut", folder / "1.6")
+    lib.equal(manifest(registry, "team/app", "1.6")[0], image.digest)
+
+
+def test_rsync(t):
+    lib.need("rsync")
+    registry, mount = empty(t)
+    for number, options in enumerate((["-a"], ["-a", "--inplace"], ["-a", "--fsync"])):
+        image = sample.image(f"r{number}")
+        file = archive(t, image, file=f"r{number}.tar")
+        t.run("rsync", *options, file, f"{mount.path('team/app/_push')}/")
+        lib.equal(manifest(registry, "team/app", f"r{number}")[0], image.digest)
+
+
 def test_push_of_a_registry(t):
     """Archives that name their own images: all of them."""
     registry, mount = empty(t)

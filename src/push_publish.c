@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of a push: manifests are put, tags move, and who shows them is told.
+ * Knows stores. Must not know archives' bytes: every blob is confirmed when this begins.
+ */
+#include <errno.h>
+
+#include "push_priv.h"
+#include "regfs/log.h"
+
+static int put_manifest(struct push *push, const struct push_delivery *delivery, const char *tag,
+			const struct archive_document *document, struct wait *wait)
+{
+	struct store *store = push->store;
+	char what[REF_REPO_MAX + REF_TAG_MAX + 32];
+
+	if (wait_cancelled(wait))
+		return -EINTR;
+	int err = store->ops->put_manifest(store, delivery->repo, tag, document->media_type,
+					   document->bytes, document->len, wait);
+	if (!err || err == -EINTR)
+		return err;
+	snprintf(what, sizeof(what), "sending the manifest of %s%s%s", delivery->repo,
+		 tag ? ":" : "", tag ? tag : "");
+	return push_fail_errno(push, err, what);
+}
+
+/* Everybody who shows the tag hears of it before the writer does. */
+static void announce(struct push *push, const char *repo, const char *tag)
+{
+	const struct pushes_options *options = &push->pushes->options;
+	const struct event events[] = {
+		{.kind = EVENT_TAG, .host = push->store->name, .repo = repo, .name = tag},
+		{.kind = EVENT_TAGS, .host = push->store->name, .repo = repo},
+		{.kind = EVENT_REPOS, .host = push->store->name},
+	};
+
+	if (options->on_tag)
+		options->on_tag(options->arg, push->store, repo, tag);
+	for (size_t i = 0; i < ARRAY_SIZE(events) && options->events; i++)
+		events_publish(options->events, &events[i]);
+	log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo, tag);
+}
+
+/* Children by their digests, then the image under its tags. */
+static int put_manifests(struct push *push, const struct push_delivery *delivery, struct wait *wait)
+{
+	const struct archive_image *image = delivery->image;
+	const struct archive_document made = {
+		.media_type = (char *)delivery->media_type,
+		.bytes = delivery->manifest.data,
+		.len = delivery->manifest.len,
+	};
+	const struct archive_document *top = image->nmanifests
+						     ? &image->manifests[image->nmanifests - 1]
+						     : &made;
+
+	for (size_t i = 0; i + 1 < image->nmanifests; i++) {
+		int err = put_manifest(push, delivery, NULL, &image->manifests[i], wait);
+		if (err)
+			return err;
+	}
+	for (size_t i = 0; i < delivery->ntags; i++) {
+		/* A temporary's plan was made before it had a tag. */
+		const char *tag = push->repo ? push->tag : delivery->tags[i];
+		int err = put_manifest(push, delivery, tag, top, wait);
+		if (err)
+			return err;
+		announce(push, delivery->repo, tag);
+	}
+	return 0;
+}
+
+int push_publish(struct push *push, const struct push_staged *staged, struct wait *wait)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < staged->plan.ndeliveries && !err; i++)
+		err = put_manifests(push, &staged->plan.deliveries[i], wait);
+	return err;
+}
+
+void push_staged_free(struct push_staged *staged)
+{
+	if (!staged)
+		return;
+	push_plan_release(&staged->plan);
+	archive_parsed_free(staged->archive);
+	free(staged);
+}
