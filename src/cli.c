@@ -47,6 +47,7 @@ static const char help_text[] =
 	"     transform_symlinks  make symlinks of images relative, so that they stay in them\n"
 	"     insecure=HOST       allow plain HTTP to this host (repeatable)\n"
 	"     cacert=FILE         trust the certificates in this PEM file\n"
+	"     allow_delete        let rm, rmdir and mv delete tags and images\n"
 	"     compress=gzip|zstd|none  for layers pushed uncompressed (gzip)\n"
 	"     compress_level=N    gzip: 1 to 9 (2); zstd: 1 to 19 (3)\n"
 	"     log=error|warn|info|debug  (info)\n"
@@ -300,6 +301,13 @@ static int opt_allow_other(struct cli_options *options, const char *value)
 	return buf_puts(&options->fuse_options, ",allow_other,default_permissions");
 }
 
+static int opt_allow_delete(struct cli_options *options, const char *value)
+{
+	(void)value;
+	options->allow_delete = true;
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	bool wants_value;
@@ -327,6 +335,7 @@ static const struct {
 	{"umask", true, opt_umask},
 	{"offline", false, opt_offline},
 	{"allow_other", false, opt_allow_other},
+	{"allow_delete", false, opt_allow_delete},
 };
 
 /* What the kernel or libfuse take, with and without a value. */

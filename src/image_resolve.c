@@ -228,6 +228,16 @@ void image_forget_tag(struct images *images, struct store *store, const char *re
 		cache_remove(images->options.cache, &id);
 }
 
+void image_forget_manifest(struct images *images, struct store *store, const char *repo,
+			   const struct digest *digest)
+{
+	char reference[DIGEST_STR_MAX];
+	struct cache_id id;
+
+	if (name_id("manifest", store, repo, digest_format(digest, reference), &id) == 0)
+		cache_remove(images->options.cache, &id);
+}
+
 /* --- resolving --- */
 
 bool image_store_gone(int error)

@@ -284,6 +284,7 @@ static const struct store_ops layout_ops = {
 	.untag = layout_untag,
 	.delete_manifest = layout_delete_manifest,
 	.make_repo = layout_make_repo,
+	.remove_repo = layout_remove_repo,
 	.ping = ping,
 	.generation = generation,
 	.free = layout_free,

@@ -339,3 +339,85 @@ int layout_delete_manifest(struct store *store, const char *name, const struct d
 		  digest_format(digest, digest_str));
 	return -EOPNOTSUPP;
 }
+
+/* --- repositories --- */
+
+/* Only what is empty goes: a name that was taken, or a blob that somebody just wrote, stays. */
+static int remove_files(const struct layout_repo *repo)
+{
+	static const struct {
+		const char *name;
+		int flags;
+	} parts[] = {
+		{"blobs/sha512", AT_REMOVEDIR},
+		{"blobs/sha256", AT_REMOVEDIR},
+		{"blobs", AT_REMOVEDIR},
+		{"index.json", 0},
+		{"oci-layout", 0},
+		{LAYOUT_LOCK, 0},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		if (unlinkat(repo->fd, parts[i].name, parts[i].flags) == 0 || errno == ENOENT)
+			continue;
+		return errno == ENOTEMPTY || errno == EEXIST
+			       ? -ENOTEMPTY
+			       : layout_fail(repo, errno, parts[i].name);
+	}
+	return 0;
+}
+
+/* Its own name is taken off in the directory that was opened, as all names below the root. */
+static int remove_dir(const struct layout_repo *repo)
+{
+	AUTO_CLOSE int root = open(repo->layout->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AUTO_CLOSE int parent = -1;
+	AUTO_FREE char *path = strdup(repo->name);
+	char *slash = path ? strrchr(path, '/') : NULL;
+
+	if (!path)
+		return -ENOMEM;
+	if (slash)
+		*slash = '\0';
+	parent = root < 0 ? -errno
+			  : layout_open_below(root, slash ? path : ".", O_RDONLY | O_DIRECTORY);
+	if (parent < 0)
+		return layout_fail(repo, -parent, "rmdir");
+	if (unlinkat(parent, slash ? slash + 1 : path, AT_REMOVEDIR) == 0)
+		return 0;
+	return errno == ENOTEMPTY || errno == EEXIST ? -ENOTEMPTY
+						     : layout_fail(repo, errno, "rmdir");
+}
+
+/* Whether there is nothing but what a new layout has: another repository in it, a file of
+ * somebody's, or one being written keep it. */
+static bool is_pristine(const struct layout_repo *repo)
+{
+	static const char *const ours[] = {".",		 "..",	       "blobs",
+					   "index.json", "oci-layout", LAYOUT_LOCK};
+	AUTO_DIR DIR *dir = open_dir(repo, ".");
+	struct dirent *entry;
+	bool found = dir != NULL;
+
+	while (found && (entry = readdir(dir))) {
+		found = false;
+		for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+			found |= !strcmp(entry->d_name, ours[i]);
+	}
+	return found;
+}
+
+int layout_remove_repo(struct store *store, const char *name, struct wait *wait)
+{
+	AUTO_EDITOR struct editor editor = EDITOR_INIT;
+
+	int err = editor_open(store, name, wait, &editor);
+	if (err == -ENOENT)
+		return layout_repo_open(store, name, &editor.repo) ? 0 : remove_dir(&editor.repo);
+	if (err)
+		return err;
+	if (editor.index.parsed.nchildren || !is_pristine(&editor.repo))
+		return -ENOTEMPTY;
+	err = remove_files(&editor.repo);
+	return err ? err : remove_dir(&editor.repo);
+}

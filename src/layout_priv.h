@@ -116,6 +116,7 @@ int layout_lock(const struct layout_repo *repo, struct wait *wait);
 int layout_replace(const struct layout_repo *repo, const char *name, const void *bytes, size_t len);
 
 /* layout_delete.c */
+int layout_remove_repo(struct store *store, const char *repo, struct wait *wait);
 int layout_untag(struct store *store, const char *repo, const char *tag, struct wait *wait);
 int layout_delete_manifest(struct store *store, const char *repo, const struct digest *digest,
 			   struct wait *wait);

@@ -157,6 +157,8 @@ static int start_images(struct app *app)
 		.uid = getuid(),
 		.gid = getgid(),
 		.allow_other = app->options.allow_other,
+		.allow_delete = app->options.allow_delete,
+		.mountpoint = app->options.mountpoint,
 		.offline = app->options.offline,
 		.transform_symlinks = app->options.transform_symlinks,
 		.tag_ttl_ms = app->options.tag_ttl_s * 1000,
@@ -201,6 +203,7 @@ static int app_serve(struct app *app)
 		r = start_names(app, &root);
 	if (r == 0)
 		r = fs_serve(app->fs, root);
+	names_finish(app->names);
 	node_unref(root);
 	return r;
 }

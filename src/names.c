@@ -252,6 +252,11 @@ static int root_new(struct names *names, struct node **ret)
 	return 0;
 }
 
+bool names_lists_hosts(const struct names *names)
+{
+	return names->root && names->root->ops == &root_ops;
+}
+
 /* --- shared by the directories --- */
 
 int names_entry(struct node *node, double timeout, struct call *call, struct node_entry *ret)
@@ -352,13 +357,14 @@ static void forget(struct names *names, struct node *dir, const char *name)
 		names->options.forget(names->options.forget_arg, &ref, name);
 }
 
-static void tell_tag(struct names *names, const struct event *event)
+/* The image's own name, which lies beside the repository. */
+static void tell_image(struct names *names, const struct event *event)
 {
+	char separator = event->kind == EVENT_TAG ? ':' : '@';
 	AUTO_FREE char *above = strdup(event->repo);
 	char *slash = above ? strrchr(above, '/') : NULL;
 	const char *component = slash ? slash + 1 : event->repo;
-	AUTO_FREE char *image = format("%s:%s", component, event->name);
-	AUTO_NODE struct node *repo = find_place(names, event, event->repo);
+	AUTO_FREE char *image = format("%s%c%s", component, separator, event->name);
 	AUTO_NODE struct node *parent = NULL;
 
 	if (!above || !image)
@@ -370,26 +376,54 @@ static void tell_tag(struct names *names, const struct event *event)
 		forget(names, parent, image);
 		forget(names, parent, component);
 	}
-	if (repo) {
-		AUTO_NODE struct node *tags = node_find(names->context->nodes, repo, "_tags", 0);
+}
 
-		if (tags)
-			forget(names, tags, event->name);
-		forget(names, repo, "_tags");
-	}
+/* The link to it in the repository. */
+static void tell_link(struct names *names, const struct event *event)
+{
+	const char *dir_name = event->kind == EVENT_TAG ? "_tags" : "_digests";
+	AUTO_FREE char *link = strdup(event->name);
+	AUTO_NODE struct node *repo = find_place(names, event, event->repo);
+	AUTO_NODE struct node *dir = NULL;
+	char *colon;
+
+	if (!link || !repo)
+		return;
+	colon = strchr(link, ':');
+	if (colon)
+		*colon = '-';
+	dir = node_find(names->context->nodes, repo, dir_name, 0);
+	if (dir)
+		forget(names, dir, link);
+	forget(names, repo, dir_name);
+}
+
+static void count_told(struct names *names, uint64_t *counter)
+{
+	pthread_mutex_lock(&names->lock);
+	++*counter;
+	wait_wake(&names->settled);
+	pthread_mutex_unlock(&names->lock);
 }
 
 static void on_event(void *arg, const struct event *event)
 {
 	struct names *names = arg;
 
-	if (event->kind != EVENT_TAG)
+	if (event->kind != EVENT_TAG && event->kind != EVENT_IMAGE)
 		return;
-	tell_tag(names, event);
+	tell_image(names, event);
+	count_told(names, &names->told_images);
+	tell_link(names, event);
+	count_told(names, &names->told);
+}
+
+static void publish_change(struct names *names, const struct event *event)
+{
 	pthread_mutex_lock(&names->lock);
-	names->told++;
-	wait_wake(&names->settled);
+	names->changes++;
 	pthread_mutex_unlock(&names->lock);
+	events_publish(names->context->events, event);
 }
 
 void names_tag_changed(struct names *names, struct store *store, const char *repo, const char *tag)
@@ -400,17 +434,30 @@ void names_tag_changed(struct names *names, struct store *store, const char *rep
 	pthread_mutex_lock(&names->lock);
 	for (host = names->hosts; host && host->store != store; host = host->next)
 		;
-	names->changes += host != NULL;
 	pthread_mutex_unlock(&names->lock);
 	if (!host)
 		return;
 	(void)answers_add_repo(names->answers, host, repo);
 	answers_forget_tag(names->answers, host, repo, tag);
 	event.host = host->name;
-	events_publish(names->context->events, &event);
+	publish_change(names, &event);
 }
 
-void names_settle(struct names *names, struct wait *wait)
+void names_image_gone(struct names *names, struct host *host, const char *repo,
+		      const struct digest *digest)
+{
+	char text[DIGEST_STR_MAX];
+	const struct event event = {
+		.kind = EVENT_IMAGE,
+		.host = host->name,
+		.repo = repo,
+		.name = digest_format(digest, text),
+	};
+
+	publish_change(names, &event);
+}
+
+static void settle(struct names *names, const uint64_t *counter, struct wait *wait)
 {
 	int64_t deadline = now_ms() + SETTLE_MS;
 	uint64_t until;
@@ -418,9 +465,19 @@ void names_settle(struct names *names, struct wait *wait)
 
 	pthread_mutex_lock(&names->lock);
 	until = names->changes;
-	while (r == 0 && names->told < until)
+	while (r == 0 && *counter < until)
 		r = wait_on(wait, &names->settled, &names->lock, deadline);
 	pthread_mutex_unlock(&names->lock);
+}
+
+void names_settle(struct names *names, struct wait *wait)
+{
+	settle(names, &names->told, wait);
+}
+
+void names_settle_images(struct names *names, struct wait *wait)
+{
+	settle(names, &names->told_images, wait);
 }
 
 static void on_push(void *arg, struct wait *wait)
@@ -443,6 +500,7 @@ struct names *names_new(const struct names_options *options)
 		.forget = on_push_failed,
 		.arg = names,
 	};
+	const struct pendings_options pendings = {.publish = tags_publish_pending, .arg = names};
 	struct host *host;
 
 	if (!names)
@@ -453,7 +511,8 @@ struct names *names_new(const struct names_options *options)
 	pthread_mutex_init(&names->lock, NULL);
 	names->answers = answers_new(names->context);
 	names->pushdirs = pushdirs_new(names->context, &hooks);
-	if (!names->answers || !names->pushdirs ||
+	names->pendings = pendings_new(&pendings);
+	if (!names->answers || !names->pushdirs || !names->pendings ||
 	    events_subscribe(names->context->events, on_event, names) < 0) {
 		names_free(names);
 		return NULL;
@@ -468,10 +527,17 @@ struct names *names_new(const struct names_options *options)
 	return names;
 }
 
+void names_finish(struct names *names)
+{
+	if (names)
+		pendings_finish(names->pendings);
+}
+
 void names_free(struct names *names)
 {
 	if (!names)
 		return;
+	pendings_free(names->pendings);
 	pushdirs_free(names->pushdirs);
 	answers_free(names->answers);
 	while (names->hosts) {

@@ -33,6 +33,7 @@ struct list {
 	int64_t fetched_ms;    /* when the store was last asked */
 	int error;	       /* of the last fetch */
 	bool fetching;
+	bool changed; /* since the present fetch began: what comes is old already */
 	unsigned users;
 	struct wait_queue waiters;
 	struct list *next; /* most recently used first */
@@ -52,6 +53,7 @@ struct answers {
 	struct list *lists;
 	size_t nlists;
 	struct memo memos[MEMO_SLOTS];
+	uint64_t moves; /* of tags, by us; guarded by lock */
 };
 
 struct answers *answers_new(const struct context *context)
@@ -254,6 +256,7 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 	int r;
 
 	list->fetching = true;
+	list->changed = false;
 	pthread_mutex_unlock(&answers->lock);
 	r = list_fetch(list, wait, &fresh);
 	believe = ttl_ms(answers, list->host);
@@ -275,7 +278,7 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 	else if (r < 0)
 		believe = MIN(FAILURE_MS, believe);
 	if (r != -EINTR && r != -EWOULDBLOCK)
-		list->until_ms = now_ms() + believe;
+		list->until_ms = list->changed ? 0 : now_ms() + believe;
 	list->fetched_ms = now_ms();
 	wait_wake(&list->waiters);
 }
@@ -414,6 +417,46 @@ int answers_add_repo(struct answers *answers, struct host *host, const char *rep
 	return answers_add_extra(answers, LIST_REPOS, host, "", repo);
 }
 
+/* Lock held. */
+static void list_drop_extra(struct list *list, const char *name)
+{
+	struct nameset *smaller;
+
+	if (!nameset_has(list->extra, name))
+		return;
+	smaller = nameset_new();
+	for (size_t i = 0; smaller && i < nameset_len(list->extra); i++)
+		if (strcmp(nameset_at(list->extra, i), name) != 0 &&
+		    nameset_add(smaller, nameset_at(list->extra, i)) < 0)
+			nameset_unref(STEAL(smaller));
+	if (!smaller)
+		return;
+	nameset_seal(smaller);
+	nameset_unref(list->extra);
+	list->extra = smaller;
+}
+
+static void answers_drop_extra(struct answers *answers, enum list_kind kind, struct host *host,
+			       const char *repo, const char *name)
+{
+	struct list *list;
+
+	pthread_mutex_lock(&answers->lock);
+	list = list_get(answers, kind, host, repo);
+	if (list) {
+		list_drop_extra(list, name);
+		list->until_ms = 0;
+		list->changed = true;
+		list_put(list);
+	}
+	pthread_mutex_unlock(&answers->lock);
+}
+
+void answers_drop_repo(struct answers *answers, struct host *host, const char *repo)
+{
+	answers_drop_extra(answers, LIST_REPOS, host, "", repo);
+}
+
 void answers_miss_repo(struct answers *answers, struct host *host)
 {
 	struct list *list;
@@ -478,6 +521,18 @@ void answers_saw(struct answers *answers, struct host *host, const char *repo,
 		(void)answers_add_extra(answers, LIST_TAGS, host, repo, name);
 }
 
+void answers_forget_image(struct answers *answers, struct host *host, const char *repo,
+			  const struct digest *digest)
+{
+	char hex[DIGEST_STR_MAX];
+	AUTO_FREE char *name = format("%s-%s", digest_algo_name(digest->algo),
+				      digest_hex(digest, hex));
+
+	if (name)
+		answers_drop_extra(answers, LIST_TAGS, host, repo, name);
+	image_forget_manifest(answers->context->images, host->store, repo, digest);
+}
+
 struct nameset *answers_seen(struct answers *answers, struct host *host, const char *repo)
 {
 	struct nameset *seen = NULL;
@@ -508,17 +563,24 @@ static bool memo_is(const struct memo *memo, const struct host *host, const char
 	return memo->host == host && !strcmp(memo->name, name);
 }
 
-static void memo_store(struct answers *answers, struct host *host, char **name,
-		       const struct digest *digest, int64_t until_ms)
+/* Whether it may be believed: no tag was moved since .MOVES was read, before the store was asked.
+ */
+static bool memo_store(struct answers *answers, char **name, const struct memo *fresh,
+		       uint64_t moves)
 {
 	struct memo *memo;
+	bool current;
 
 	pthread_mutex_lock(&answers->lock);
-	memo = memo_slot(answers, host, *name);
+	current = answers->moves == moves;
+	memo = memo_slot(answers, fresh->host, *name);
 	free(memo->name);
-	*memo = (struct memo){
-		.host = host, .name = STEAL(*name), .digest = *digest, .until_ms = until_ms};
+	*memo = *fresh;
+	memo->name = STEAL(*name);
+	if (!current)
+		memo->until_ms = 0;
 	pthread_mutex_unlock(&answers->lock);
+	return current;
 }
 
 int answers_resolve(struct answers *answers, struct host *host, const char *repo, const char *tag,
@@ -528,11 +590,13 @@ int answers_resolve(struct answers *answers, struct host *host, const char *repo
 	int64_t ttl = ttl_ms(answers, host);
 	struct digest digest;
 	bool found = false;
+	uint64_t moves;
 	int r;
 
 	if (!name)
 		return -ENOMEM;
 	pthread_mutex_lock(&answers->lock);
+	moves = answers->moves;
 	const struct memo *memo = memo_slot(answers, host, name);
 	if (memo_is(memo, host, name) && now_ms() < memo->until_ms) {
 		*ret = memo->digest;
@@ -545,7 +609,9 @@ int answers_resolve(struct answers *answers, struct host *host, const char *repo
 	r = image_resolve(answers->context->images, host->store, repo, tag, wait, &digest);
 	if (r < 0)
 		return r;
-	memo_store(answers, host, &name, &digest, now_ms() + ttl);
+	const struct memo fresh = {.host = host, .digest = digest, .until_ms = now_ms() + ttl};
+	if (!memo_store(answers, &name, &fresh, moves))
+		ttl = 0;
 	answers_saw(answers, host, repo, &digest);
 	*ret = digest;
 	*ret_left_ms = ttl;
@@ -566,8 +632,42 @@ void answers_forget_tag(struct answers *answers, struct host *host, const char *
 	list = list_get(answers, LIST_TAGS, host, repo);
 	if (list) {
 		list->until_ms = 0;
+		list->changed = true;
 		list_put(list);
 	}
+	answers->moves++;
 	pthread_mutex_unlock(&answers->lock);
 	image_forget_tag(answers->context->images, host->store, repo, tag);
+}
+
+/* The tag of a memo "REPO:TAG", or NULL if it is another repository's. Lock held. */
+static const char *memo_tag(const struct memo *memo, const struct host *host, const char *repo)
+{
+	size_t len = strlen(repo);
+
+	if (memo->host != host || strncmp(memo->name, repo, len) != 0 || memo->name[len] != ':')
+		return NULL;
+	return memo->name + len + 1;
+}
+
+void answers_tags_of_image(struct answers *answers, struct host *host, const char *repo,
+			   const struct digest *digest, answers_tag_fn *fn, void *arg)
+{
+	struct nameset *tags = nameset_new();
+	int r = tags ? 0 : -ENOMEM;
+
+	pthread_mutex_lock(&answers->lock);
+	for (size_t i = 0; r == 0 && i < MEMO_SLOTS; i++) {
+		const char *tag = memo_tag(&answers->memos[i], host, repo);
+
+		if (tag && digest_equal(&answers->memos[i].digest, digest))
+			r = nameset_add(tags, tag);
+	}
+	pthread_mutex_unlock(&answers->lock);
+	if (tags)
+		nameset_seal(tags);
+	for (size_t i = 0; i < nameset_len(tags); i++)
+		if (fn(arg, host, repo, nameset_at(tags, i)) != 0)
+			break;
+	nameset_unref(tags);
 }

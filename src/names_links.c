@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * names_links: _tags and _digests: directories of links to images.
+ * names_links: links to images, directories of them, and _digests.
  * Must not know what an image is.
  */
 #include <errno.h>
@@ -52,10 +52,10 @@ static const struct node_ops link_ops = {
 	.readlink = link_readlink,
 };
 
-int link_new(struct names *names, struct node *parent, const char *name, const char *target,
-	     struct node **ret)
+int link_make(struct names *names, struct node *parent, const char *name,
+	      const struct link_text *text, struct node **ret)
 {
-	struct node *found = node_find(names->context->nodes, parent, name, 0);
+	struct node *found = node_find(names->context->nodes, parent, name, text->disc);
 	struct link *link;
 
 	if (found) {
@@ -66,33 +66,27 @@ int link_new(struct names *names, struct node *parent, const char *name, const c
 	if (!link)
 		return -ENOMEM;
 	link->names = names;
-	link->target = strdup(target);
+	link->target = strdup(text->target);
 	if (!link->target) {
 		node_unref(&link->node);
 		return -ENOMEM;
 	}
-	*ret = node_intern(&link->node, 0);
+	*ret = node_intern(&link->node, text->disc);
 	return 0;
+}
+
+int link_new(struct names *names, struct node *parent, const char *name, const char *target,
+	     struct node **ret)
+{
+	const struct link_text text = {.target = target};
+
+	return link_make(names, parent, name, &text, ret);
 }
 
 /* --- a directory of links --- */
 
-struct linkdir {
-	struct node node;
-	struct names *names;
-	struct host *host;
-	char *repo;
-	struct snapshot snapshot;
-};
-
-static struct linkdir *linkdir_of(const struct node_ref *ref)
-{
-	return CONTAINER_OF(ref->node, struct linkdir, node);
-}
-
-/* The link from _tags/TAG or _digests/ALGO-HEX to its image, which lies beside the repository. */
-static int link_entry(struct linkdir *dir, const char *name, char separator, const char *reference,
-		      struct call *call, struct node_entry *ret)
+int linkdir_entry(struct linkdir *dir, const char *name, char separator, const char *reference,
+		  struct call *call, struct node_entry *ret)
 {
 	const char *slash = strrchr(dir->repo, '/');
 	AUTO_FREE char *target = format("../../%s%c%s", slash ? slash + 1 : dir->repo, separator,
@@ -103,10 +97,16 @@ static int link_entry(struct linkdir *dir, const char *name, char separator, con
 	if (!target)
 		return -ENOMEM;
 	r = link_new(dir->names, &dir->node, name, target, &link);
-	return r < 0 ? r : names_entry(link, names_ttl(dir->names, dir->host), call, ret);
+	/* A renamed link would keep its name for so long in the kernel, and its old text. */
+	if (r == 0)
+		r = names_entry(
+			link,
+			dir->names->context->allow_delete ? 0 : names_ttl(dir->names, dir->host),
+			call, ret);
+	return r;
 }
 
-static void linkdir_free(struct node *node)
+void linkdir_free(struct node *node)
 {
 	struct linkdir *dir = CONTAINER_OF(node, struct linkdir, node);
 
@@ -115,120 +115,30 @@ static void linkdir_free(struct node *node)
 	free(dir);
 }
 
-static int linkdir_new(struct names *names, struct host *host, struct node *parent,
-		       const char *name, const char *repo, const struct node_ops *ops,
-		       struct node **ret)
+int linkdir_new(const struct linkdir_options *options, struct node **ret)
 {
-	struct node *found = node_find(names->context->nodes, parent, name, 0);
+	struct names *names = options->names;
+	struct node *found = node_find(names->context->nodes, options->parent, options->name, 0);
 	struct linkdir *dir;
 
 	if (found) {
 		*ret = found;
 		return 0;
 	}
-	dir = node_new(sizeof(*dir), names->context->nodes, ops, parent, name);
+	dir = node_new(sizeof(*dir), names->context->nodes, options->ops, options->parent,
+		       options->name);
 	if (!dir)
 		return -ENOMEM;
 	snapshot_init(&dir->snapshot, &names->context->started);
 	dir->names = names;
-	dir->host = host;
-	dir->repo = strdup(repo);
+	dir->host = options->host;
+	dir->repo = strdup(options->repo);
 	if (!dir->repo) {
 		node_unref(&dir->node);
 		return -ENOMEM;
 	}
 	*ret = node_intern(&dir->node, 0);
 	return 0;
-}
-
-/* --- _tags --- */
-
-/* A repository that was made here, and has not been pushed to, has no tags yet. */
-int tags_of(struct names *names, struct host *host, const char *repo, struct wait *wait,
-	    struct nameset **ret)
-{
-	struct nameset *repos;
-	bool made, fresh;
-	int r = answers_tags(names->answers, host, repo, wait, ret);
-
-	if (r != -ENOENT)
-		return r;
-	repos = answers_repos_known(names->answers, host, &fresh);
-	made = nameset_has(repos, repo);
-	nameset_unref(repos);
-	if (!made)
-		return -ENOENT;
-	*ret = NULL;
-	return 0;
-}
-
-static int tags_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
-{
-	struct linkdir *dir = linkdir_of(ref);
-	bool fresh = false;
-
-	(void)call;
-	nameset_unref(answers_tags_known(dir->names->answers, dir->host, dir->repo, &fresh));
-	names_dir_attr(dir->names, ref->node, dir->names->context->allow_other ? 0700 : 0755,
-		       &dir->snapshot, fresh, ret);
-	return 0;
-}
-
-static int tags_lookup(const struct node_ref *ref, const char *name, struct call *call,
-		       struct node_entry *ret)
-{
-	struct linkdir *dir = linkdir_of(ref);
-	struct nameset *tags = NULL;
-	struct digest digest;
-	int64_t left_ms;
-	bool listed;
-	int r;
-
-	if (!ref_tag_valid(name))
-		return -ENOENT;
-	r = answers_tags(dir->names->answers, dir->host, dir->repo, call->wait, &tags);
-	if (r == -EWOULDBLOCK || r == -EINTR)
-		return r;
-	listed = r == 0 && nameset_has(tags, name);
-	nameset_unref(tags);
-	/* what is not listed may be newer than the list */
-	if (!listed) {
-		r = answers_resolve(dir->names->answers, dir->host, dir->repo, name, call->wait,
-				    &digest, &left_ms);
-		if (r < 0)
-			return r;
-	}
-	return link_entry(dir, name, ':', name, call, ret);
-}
-
-static int tags_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
-		     struct call *call)
-{
-	struct linkdir *dir = linkdir_of(ref);
-	struct nameset *tags;
-	int r;
-
-	if (pos == 0) {
-		r = tags_of(dir->names, dir->host, dir->repo, call->wait, &tags);
-		if (r < 0)
-			return r;
-		snapshot_update(&dir->snapshot, tags);
-	}
-	return snapshot_list(&dir->snapshot, ref->node, pos, S_IFLNK, fn, arg);
-}
-
-static const struct node_ops tags_ops = {
-	.kind = "tags",
-	.free = linkdir_free,
-	.getattr = tags_getattr,
-	.lookup = tags_lookup,
-	.list = tags_list,
-};
-
-int tags_new(struct names *names, struct host *host, struct node *parent, const char *repo,
-	     struct node **ret)
-{
-	return linkdir_new(names, host, parent, "_tags", repo, &tags_ops, ret);
 }
 
 /* --- _digests --- */
@@ -261,7 +171,7 @@ static int digests_lookup(const struct node_ref *ref, const char *name, struct c
 	if (r < 0)
 		return r;
 	image_unref(image);
-	return link_entry(dir, name, '@', digest_format(&digest, text), call, ret);
+	return linkdir_entry(dir, name, '@', digest_format(&digest, text), call, ret);
 }
 
 static int digests_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
@@ -279,16 +189,41 @@ static int digests_list(const struct node_ref *ref, uint64_t pos, node_list_fn *
 	return snapshot_list(&dir->snapshot, ref->node, pos, S_IFLNK, fn, arg);
 }
 
+/* As rmdir of the image beside the repository: for tools that split at colons. */
+static int digests_unlink(const struct node_ref *ref, const char *name, struct call *call)
+{
+	struct linkdir *dir = linkdir_of(ref);
+	struct digest digest;
+	int r;
+
+	if (digest_parse_sep(name, '-', &digest) < 0)
+		return -ENOENT;
+	r = names_delete_image(dir->names, dir->host, dir->repo, &digest, call->wait);
+	if (r == 0)
+		names_settle_images(dir->names, call->wait);
+	return r;
+}
+
 static const struct node_ops digests_ops = {
 	.kind = "digests",
 	.free = linkdir_free,
 	.getattr = digests_getattr,
 	.lookup = digests_lookup,
 	.list = digests_list,
+	.unlink = digests_unlink,
 };
 
 int digests_new(struct names *names, struct host *host, struct node *parent, const char *repo,
 		struct node **ret)
 {
-	return linkdir_new(names, host, parent, "_digests", repo, &digests_ops, ret);
+	const struct linkdir_options options = {
+		.names = names,
+		.host = host,
+		.parent = parent,
+		.name = "_digests",
+		.repo = repo,
+		.ops = &digests_ops,
+	};
+
+	return linkdir_new(&options, ret);
 }

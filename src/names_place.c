@@ -283,6 +283,41 @@ static int place_mkdir(const struct node_ref *dir, const char *name, mode_t mode
 	return names_entry(node, names_ttl(names, place->host), call, ret);
 }
 
+static int rmdir_image(struct place *place, const char *name, struct call *call)
+{
+	char component[REF_REPO_MAX];
+	char tag[REF_TAG_MAX];
+	struct digest digest;
+	AUTO_FREE char *repo = NULL;
+	int r = ref_split_image_name(name, component, tag, &digest);
+
+	if (r < 0)
+		return -EROFS;
+	repo = below(place, component);
+	if (!repo)
+		return -ENOENT;
+	if (digest.algo == DIGEST_NONE) {
+		log_warn("%s/%s: rmdir deletes an image by its digest; a tag is deleted by rm "
+			 "%s/_tags/%s",
+			 place->host->name, name, repo, tag);
+		return -EROFS;
+	}
+	return names_delete_image(place->names, place->host, repo, &digest, call->wait);
+}
+
+static int place_rmdir(const struct node_ref *dir, const char *name, struct call *call)
+{
+	struct place *place = place_of(dir);
+	AUTO_FREE char *repo = NULL;
+
+	if (*name == '_')
+		return -EROFS;
+	if (!ref_component_valid(name))
+		return rmdir_image(place, name, call);
+	repo = below(place, name);
+	return repo ? names_remove_repo(place->names, place->host, repo, call->wait) : -ENOENT;
+}
+
 static void place_free(struct node *node)
 {
 	struct place *place = CONTAINER_OF(node, struct place, node);
@@ -299,6 +334,7 @@ static const struct node_ops place_ops = {
 	.lookup = place_lookup,
 	.list = place_list,
 	.mkdir = place_mkdir,
+	.rmdir = place_rmdir,
 };
 
 int place_new(struct names *names, struct host *host, struct node *parent, const char *name,

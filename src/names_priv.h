@@ -33,12 +33,15 @@ struct names {
 	const struct context *context;
 	struct pushdirs *pushdirs;
 	struct answers *answers;
+	struct pendings *pendings;
 	struct node *root; /* borrowed: the mount's root while it is served */
 	pthread_mutex_t lock;
 	struct host *hosts;	       /* guarded by lock; only grows, at its head */
 	size_t nhosts;		       /* guarded by lock */
 	struct timespec hosts_changed; /* guarded by lock */
-	uint64_t changes, told;	       /* of tags, and told to the kernel; guarded by lock */
+	uint64_t changes;	       /* of tags and images; guarded by lock */
+	/* Of these, told to the kernel: the images' names, and all of it; guarded by lock */
+	uint64_t told_images, told;
 	struct wait_queue settled;
 };
 
@@ -61,6 +64,9 @@ void answers_miss_repo(struct answers *answers, struct host *host);
 /* Whether ERROR means that the store cannot be reached just now, not that it said no. */
 bool store_is_gone(int error);
 
+/* A repository that was made here is no more. */
+void answers_drop_repo(struct answers *answers, struct host *host, const char *repo);
+
 int answers_tags(struct answers *answers, struct host *host, const char *repo, struct wait *wait,
 		 struct nameset **ret);
 struct nameset *answers_tags_known(struct answers *answers, struct host *host, const char *repo,
@@ -76,6 +82,13 @@ void answers_forget_tag(struct answers *answers, struct host *host, const char *
 /* Digests that images were entered by or that tags named, as "sha256-<hex>". */
 void answers_saw(struct answers *answers, struct host *host, const char *repo,
 		 const struct digest *digest);
+/* The image was deleted: it is not seen any more, nor opened out of the cache. */
+void answers_forget_image(struct answers *answers, struct host *host, const char *repo,
+			  const struct digest *digest);
+/* Calls FN for each tag of REPO that is remembered to name DIGEST; its non-zero stops. */
+typedef int answers_tag_fn(void *arg, struct host *host, const char *repo, const char *tag);
+void answers_tags_of_image(struct answers *answers, struct host *host, const char *repo,
+			   const struct digest *digest, answers_tag_fn *fn, void *arg);
 struct nameset *answers_seen(struct answers *answers, struct host *host, const char *repo);
 
 /* --- a directory's listing: the set that was current when the reading began --- */
@@ -96,7 +109,91 @@ int snapshot_list(struct snapshot *snapshot, const struct node *node, uint64_t p
 /* When the listing last changed: for st_mtime. */
 struct timespec snapshot_time(struct snapshot *snapshot);
 
-/* --- directories (names_place.c, names_links.c) --- */
+/* --- links under temporary names (names_pending.c); any thread --- */
+
+struct pending;
+struct pendings_options {
+	/* Makes TAG of what TEXT names; on a thread that may wait. */
+	void (*publish)(void *arg, struct host *host, const char *repo, const char *tag,
+			const char *text, struct wait *wait);
+	void *arg;
+};
+struct pendings *pendings_new(const struct pendings_options *options);
+/* What was meant is published, now; nothing is added any more. */
+void pendings_finish(struct pendings *pendings);
+void pendings_free(struct pendings *pendings);
+
+/* "Cu" and six letters or digits, or a leading dot. */
+bool pending_is_temporary(const char *name);
+struct pending_link {
+	struct host *host;
+	const char *repo, *name, *text;
+	pid_t pid; /* of its maker; 0: not known */
+};
+/* 0, -EEXIST, -EBUSY, -ENOMEM. */
+int pendings_add(struct pendings *pendings, const struct pending_link *link);
+/* -ENOENT if there is none. The caller frees the text; the number tells apart those of one name. */
+int pendings_find(struct pendings *pendings, const struct host *host, const char *repo,
+		  const char *name, char **ret_text, uint64_t *ret_number);
+/* Forgets one. -ENOENT; -EBUSY while somebody has taken it. */
+int pendings_drop(struct pendings *pendings, const struct host *host, const char *repo,
+		  const char *name);
+/* Takes one to rename it: from then on it was not meant. The same errors. It is given back, or, if
+ * it is DONE with, forgotten. */
+int pendings_take(struct pendings *pendings, const struct host *host, const char *repo,
+		  const char *name, struct pending **ret);
+const char *pending_text(const struct pending *pending);
+void pendings_put(struct pendings *pendings, struct pending *pending, bool done);
+
+/* --- what a link's text names (names_target.c); pure --- */
+
+struct target_base {
+	const char *mountpoint;	 /* NULL: none */
+	bool has_hosts;		 /* the root lists registries */
+	const char *host, *repo; /* of the _tags that the link is in */
+};
+/* 0, or -EINVAL: no image's path. */
+int target_resolve(const struct target_base *base, const char *text, struct ref *ret);
+
+/* --- deleting (names_delete.c) --- */
+
+/* Each: 0, or -EROFS without allow_delete (logged), or the store's error. */
+int names_untag(struct names *names, struct host *host, const char *repo, const char *tag,
+		struct wait *wait);
+/* Whether names_untag() could work. */
+int names_can_untag(struct names *names, struct host *host, const char *repo, const char *tag,
+		    struct wait *wait);
+int names_delete_image(struct names *names, struct host *host, const char *repo,
+		       const struct digest *digest, struct wait *wait);
+/* rmdir of a repository: undoes a mkdir. -ENOTEMPTY. */
+int names_remove_repo(struct names *names, struct host *host, const char *repo, struct wait *wait);
+
+/* --- directories (names_place.c, names_links.c, names_tags.c) --- */
+
+/* A directory of links of one repository. */
+struct linkdir {
+	struct node node;
+	struct names *names;
+	struct host *host;
+	char *repo;
+	struct snapshot snapshot;
+};
+static inline struct linkdir *linkdir_of(const struct node_ref *ref)
+{
+	return CONTAINER_OF(ref->node, struct linkdir, node);
+}
+struct linkdir_options {
+	struct names *names;
+	struct host *host;
+	struct node *parent;
+	const char *name, *repo;
+	const struct node_ops *ops;
+};
+int linkdir_new(const struct linkdir_options *options, struct node **ret);
+void linkdir_free(struct node *node);
+/* The link from _tags/TAG or _digests/ALGO-HEX to its image, which lies beside the repository. */
+int linkdir_entry(struct linkdir *dir, const char *name, char separator, const char *reference,
+		  struct call *call, struct node_entry *ret);
 
 /* Each finds or makes a node; held, interned. A place is a registry (REPO "") or a path
  * component of repositories. */
@@ -113,6 +210,25 @@ int blobs_dir_new(struct names *names, struct host *host, struct node *parent, c
 		  struct node **ret);
 int link_new(struct names *names, struct node *parent, const char *name, const char *target,
 	     struct node **ret);
+/* The same where a name has had other texts: DISC tells them apart. */
+struct link_text {
+	const char *target;
+	uint64_t disc;
+};
+int link_make(struct names *names, struct node *parent, const char *name,
+	      const struct link_text *text, struct node **ret);
+/* pendings_options.publish; ARG is the names. */
+void tags_publish_pending(void *arg, struct host *host, const char *repo, const char *tag,
+			  const char *text, struct wait *wait);
+
+/* Whether the root is that of all registries. */
+bool names_lists_hosts(const struct names *names);
+/* The image was deleted: the kernel is told. */
+void names_image_gone(struct names *names, struct host *host, const char *repo,
+		      const struct digest *digest);
+/* Waits (a moment at most) until the kernel was told of the images' names that changed so far. It
+ * cannot be told of a name in a directory that a request of it holds. */
+void names_settle_images(struct names *names, struct wait *wait);
 
 /* The host NAME, made if need be. */
 int names_host(struct names *names, const char *name, struct host **ret);

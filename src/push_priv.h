@@ -10,6 +10,7 @@
  *   push_images.c    one flush: archive, plan, blobs
  *   push_publish.c   and at its end the manifests
  *   push_docker.c    an image of docker save: its config, its layers, a manifest for it
+ *   push_copy.c      an image that the store has, under another name
  *   push_compress.c  one such layer: checked, compressed, sent
  */
 #ifndef REGFS_PUSH_PRIV_H

@@ -213,6 +213,7 @@ static const struct store_ops registry_ops = {
 	.untag = registry_untag,
 	.delete_manifest = registry_delete_manifest,
 	.make_repo = make_repo,
+	.remove_repo = registry_remove_repo,
 	.ping = registry_ping,
 	.generation = generation,
 	.free = registry_free,

@@ -117,6 +117,7 @@ int registry_put_blob(struct store *store, const char *repo, const struct store_
 int registry_put_manifest(struct store *store, const char *repo, const char *tag,
 			  const char *media_type, const void *bytes, size_t len, struct wait *wait);
 int registry_untag(struct store *store, const char *repo, const char *tag, struct wait *wait);
+int registry_remove_repo(struct store *store, const char *repo, struct wait *wait);
 int registry_delete_manifest(struct store *store, const char *repo, const struct digest *digest,
 			     struct wait *wait);
 

@@ -289,6 +289,8 @@ static int run(struct upload *upload)
 		mounted = open_session(upload, true);
 	if (mounted == 1)
 		return 0;
+	if (!upload->put->source)
+		return mounted == 0 || mounted == -ERESTART ? -ENOENT : mounted;
 	int err = mounted == -ERESTART ? 0 : mounted;
 	for (;;) {
 		if (!err && !upload->location)
@@ -321,7 +323,7 @@ int registry_put_blob(struct store *store, const char *repo, const struct store_
 	int err = run(&upload);
 	if (err)
 		drop_session(&upload);
-	else
+	else if (put->source)
 		report_progress(&upload, put->source->size);
 	return err;
 }

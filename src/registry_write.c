@@ -150,3 +150,23 @@ int registry_delete_manifest(struct store *store, const char *repo, const struct
 	char text[DIGEST_STR_MAX];
 	return send_delete(registry_of(store), repo, digest_format(digest, text), false, wait);
 }
+
+static int first_tag(void *arg, const char *name)
+{
+	(void)arg, (void)name;
+	return -ENOTEMPTY;
+}
+
+/* A repository that nothing was pushed to is none for the registry; one that was cannot be taken
+ * away (the distribution-spec has no call for it). */
+int registry_remove_repo(struct store *store, const char *repo, struct wait *wait)
+{
+	int err = registry_list_tags(store, repo, first_tag, NULL, wait);
+	if (err == -ENOENT)
+		return 0;
+	if (err)
+		return err;
+	log_warn("%s/%s: it has no tags, but a registry cannot delete a repository", store->name,
+		 repo);
+	return -EOPNOTSUPP;
+}

@@ -14,6 +14,7 @@
 
 enum event_kind {
 	EVENT_TAG,   /* a tag of host/repo points elsewhere, or is gone: name is the tag */
+	EVENT_IMAGE, /* an image of host/repo is gone: name is its digest */
 	EVENT_TAGS,  /* the tag list of host/repo has changed */
 	EVENT_REPOS, /* the list of repositories of host has changed */
 };

@@ -38,6 +38,10 @@ int image_resolve(struct images *images, struct store *store, const char *repo, 
 void image_forget_tag(struct images *images, struct store *store, const char *repo,
 		      const char *tag);
 
+/* Forgets that REPO holds the manifest (it was deleted). */
+void image_forget_manifest(struct images *images, struct store *store, const char *repo,
+			   const struct digest *digest);
+
 /* The image of DIGEST in REPO. The manifest comes from the cache if this repository is known to
  * hold it, else from the store. The caller unrefs. */
 int image_open(struct images *images, struct store *store, const char *repo,

@@ -30,6 +30,9 @@ struct names_options {
 };
 
 struct names *names_new(const struct names_options *options);
+/* After the last request, while events are still delivered: ends what goes on in the background.
+ * NULL is fine. */
+void names_finish(struct names *names);
 /* After all nodes are gone. NULL is fine. */
 void names_free(struct names *names);
 

@@ -35,6 +35,7 @@ struct call {
 	struct wait *wait;
 	uid_t uid;
 	gid_t gid;
+	pid_t pid; /* 0: not known */
 };
 
 struct node_attr {

@@ -66,6 +66,19 @@ int push_flush(struct push *push, struct wait *wait);
 void push_keep(struct push *push);
 int push_rename(struct push *push, const char *tag, const char *label, struct wait *wait);
 
+struct push_copy {
+	struct store *store;
+	const char *from_repo, *from; /* a tag, or "sha256:…" */
+	const char *repo, *tag;
+};
+/*
+ * Gives TAG of REPO the image that FROM names in FROM_REPO of the same store, byte for byte, all
+ * its platforms included. Between two repositories blobs are mounted; where the store cannot, they
+ * travel. 0 only after the store confirmed the manifest; the store's errors, logged, -ENOENT where
+ * FROM names nothing.
+ */
+int push_copy(struct pushes *pushes, const struct push_copy *copy, struct wait *wait);
+
 enum push_state { PUSH_WRITING, PUSH_CHECKING, PUSH_SENDING, PUSH_DONE, PUSH_FAILED };
 const char *push_state_name(enum push_state state);
 struct push_status {

@@ -48,7 +48,7 @@ typedef void store_progress_fn(void *arg, uint64_t bytes);
 
 struct store_put {
 	const struct digest *digest;
-	const struct store_source *source;
+	const struct store_source *source; /* NULL: it is mounted, or -ENOENT */
 	const char *mount_from; /* a repository of this store that may hold it, or NULL */
 	store_progress_fn *progress;
 	void *progress_arg;
@@ -92,6 +92,8 @@ struct store_ops {
 			       struct wait *wait);
 	/* mkdir of a repository: 0 where it needs nothing. */
 	int (*make_repo)(struct store *store, const char *repo, struct wait *wait);
+	/* rmdir of one: 0 if it holds nothing (any more); -ENOTEMPTY, -EOPNOTSUPP. */
+	int (*remove_repo)(struct store *store, const char *repo, struct wait *wait);
 	/* Whether HOST is a registry at all: 0, or why not. */
 	int (*ping)(struct store *store, struct wait *wait);
 	/* Another number when the store's content changed behind us (a local layout); 0: unknown.

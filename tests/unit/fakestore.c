@@ -594,13 +594,16 @@ static int fake_put_blob(struct store *store, const char *repo, const struct sto
 			 struct wait *wait)
 {
 	struct fakestore *fake = fake_of(store);
-	AUTO_FREE uint8_t *data = must(malloc(put->source->size + 1));
+	AUTO_FREE uint8_t *data = NULL;
 	struct digest digest;
 
 	int r = enter(fake, FAKE_PUT_BLOB, wait);
 	if (r < 0)
 		return r;
 	fake_unlock(fake);
+	if (!put->source)
+		return -ENOENT; /* it mounts nothing */
+	data = must(malloc(put->source->size + 1));
 	r = read_source(put->source, data);
 	if (r < 0)
 		return r;
