@@ -117,31 +117,10 @@ int auth_parse(const char *header, struct auth_challenges *challenges)
 	}
 }
 
-char *auth_base64(const char *text)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	size_t len = strlen(text);
-	char *out = malloc((len + 2) / 3 * 4 + 1);
-	if (!out)
-		return NULL;
-	char *to = out;
-	for (size_t i = 0; i < len; i += 3) {
-		size_t n = MIN(len - i, 3);
-		uint32_t bits = 0;
-		for (size_t k = 0; k < 3; k++)
-			bits = bits << 8 | (k < n ? (uint8_t)text[i + k] : 0);
-		for (size_t k = 0; k < 4; k++)
-			*to++ = k <= n ? digits[bits >> (18 - 6 * k) & 63] : '=';
-	}
-	*to = '\0';
-	return out;
-}
-
 char *auth_basic_header(const struct auth_credential *credential)
 {
 	char *pair = format("%s:%s", credential->user, credential->password);
-	char *encoded = pair ? auth_base64(pair) : NULL;
+	char *encoded = pair ? base64_encode(pair, strlen(pair)) : NULL;
 	char *header = encoded ? format("Authorization: Basic %s", encoded) : NULL;
 	secret_free(&pair);
 	secret_free(&encoded);

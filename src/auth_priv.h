@@ -5,7 +5,7 @@
  * auth.c            the headers that are known, one fetch for many waiters
  * auth_challenge.c  what follows from a refusal
  * auth_token.c      a conversation with a token service
- * auth_parse.c      WWW-Authenticate, base64; pure
+ * auth_parse.c      WWW-Authenticate; pure
  */
 #ifndef REGFS_AUTH_PRIV_H
 #define REGFS_AUTH_PRIV_H
@@ -21,8 +21,6 @@ void auth_challenges_release(struct auth_challenges *challenges);
 /* Adds the challenges of one WWW-Authenticate header (RFC 7235, section 4.1). What cannot be
  * understood ends the header. 0 or -ENOMEM. */
 int auth_parse(const char *header, struct auth_challenges *challenges);
-/* The caller frees. NULL when memory is short. */
-char *auth_base64(const char *text);
 /* "Authorization: Basic …"; NULL when memory is short. */
 char *auth_basic_header(const struct auth_credential *credential);
 

@@ -34,62 +34,20 @@ void oci_descriptors_free(struct oci_descriptor *descriptors, size_t n)
 	free(descriptors);
 }
 
-static int base64_value(char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* RFC 4648 section 4, with its padding. OUT has room for 3 bytes for each 4 of STR. False if it is
- * not that. */
-static bool base64_decode(const char *str, uint8_t *out, size_t *ret_len)
-{
-	size_t len = strlen(str), pad = 0, n = 0;
-
-	while (pad < 2 && pad < len && str[len - 1 - pad] == '=')
-		pad++;
-	if (len % 4)
-		return false;
-	for (size_t i = 0; i < len; i += 4) {
-		uint32_t bits = 0;
-
-		for (size_t j = i; j < i + 4; j++) {
-			int value = j >= len - pad ? 0 : base64_value(str[j]);
-
-			if (value < 0)
-				return false;
-			bits = bits << 6 | (uint32_t)value;
-		}
-		out[n++] = bits >> 16;
-		out[n++] = bits >> 8;
-		out[n++] = bits;
-	}
-	*ret_len = n - pad;
-	return true;
-}
-
 /* Inline content that is not what the descriptor names is left out: the blob itself will do. */
 static void parse_data(struct json_reader *reader, const cJSON *json, struct oci_descriptor *ret)
 {
 	AUTO_FREE char *encoded = JSON_STRING(reader, json, "data");
-	AUTO_FREE uint8_t *data = NULL;
+	AUTO_FREE char *data = NULL;
 	struct digest digest;
 	size_t len;
+	int err;
 
 	if (!encoded)
 		return;
-	data = malloc(strlen(encoded) / 4 * 3 + 1);
-	if (!data) {
-		json_fail(reader, -ENOMEM, "out of memory");
-		return;
-	}
-	if (!base64_decode(encoded, data, &len)) {
-		json_fail(reader, -EINVAL, "\"data\" is not base64");
+	err = base64_decode(encoded, &data, &len);
+	if (err) {
+		json_fail(reader, err, "\"data\" is not base64");
 		return;
 	}
 	if (len != (uint64_t)ret->size || ret->digest.algo == DIGEST_NONE)
@@ -97,7 +55,7 @@ static void parse_data(struct json_reader *reader, const cJSON *json, struct oci
 	digest_of(ret->digest.algo, data, len, &digest);
 	if (!digest_equal(&digest, &ret->digest))
 		return;
-	ret->data = STEAL(data);
+	ret->data = (uint8_t *)STEAL(data);
 	ret->data_len = len;
 }
 

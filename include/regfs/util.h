@@ -100,6 +100,11 @@ uint64_t hash64(uint64_t seed, const void *data, size_t len);
 /* vasprintf that returns NULL when memory is short. The caller frees. */
 char *format(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+/* RFC 4648, section 4. The caller frees. NULL when memory is short. */
+char *base64_encode(const void *data, size_t len);
+/* The caller frees *RET, which has a NUL behind its *RET_LEN bytes. 0, -EINVAL, -ENOMEM. */
+int base64_decode(const char *text, char **ret, size_t *ret_len);
+
 /* Wipes a string that is a secret, frees it, and leaves NULL behind. */
 void secret_free(char **secret);
 #define AUTO_SECRET CLEANUP(secret_free)

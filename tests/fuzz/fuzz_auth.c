@@ -15,7 +15,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert(auth_parse(header, &challenges) == 0);
 	/* A value comes out of the header: it cannot be longer. */
 	assert(!challenges.realm || strlen(challenges.realm) < size);
-	AUTO_FREE char *encoded = auth_base64(header);
-	assert(!encoded || strlen(encoded) == (strlen(header) + 2) / 3 * 4);
 	return 0;
 }

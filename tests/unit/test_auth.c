@@ -47,19 +47,6 @@ static void parses_challenges(void **state)
 	}
 }
 
-static void encodes_base64(void **state)
-{
-	(void)state;
-	static const char *const cases[][2] = {
-		{"", ""},	 {"f", "Zg=="},	       {"fo", "Zm8="},
-		{"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"user:\xc3\xa4\xff", "dXNlcjrDpP8="},
-	};
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		AUTO_FREE char *got = auth_base64(cases[i][0]);
-		assert_string_equal(got, cases[i][1]);
-	}
-}
-
 /* ---- with a registry ---- */
 
 struct keys {
@@ -469,7 +456,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parses_challenges),
-		cmocka_unit_test(encodes_base64),
 		TEST(an_anonymous_token_serves_many_requests),
 		TEST(a_refused_token_is_renewed_once),
 		TEST(the_password_goes_to_the_token_service),

@@ -210,9 +210,46 @@ static void test_hash_avalanche(void **state)
 	}
 }
 
+/* RFC 4648, section 10, and what is not base64. */
+static void test_base64(void **state)
+{
+	static const char *const cases[][2] = {
+		{"", ""},
+		{"f", "Zg=="},
+		{"fo", "Zm8="},
+		{"foo", "Zm9v"},
+		{"foob", "Zm9vYg=="},
+		{"fooba", "Zm9vYmE="},
+		{"foobar", "Zm9vYmFy"},
+		{"\xc3\xa4\xff", "w6T/"},
+	};
+	static const char *const wrong[] = {
+		"Z", "Zg=", "Z===", "====", "Zm9v=", "Zm 9", "Zm9v\n", "Zm9-", "=Zm9", "Zg==Zg=="};
+	char *text;
+	size_t len;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		AUTO_FREE char *encoded = base64_encode(cases[i][0], strlen(cases[i][0]));
+
+		assert_string_equal(encoded, cases[i][1]);
+		assert_int_equal(base64_decode(encoded, &text, &len), 0);
+		assert_string_equal(text, cases[i][0]);
+		assert_int_equal(len, strlen(cases[i][0]));
+		free(text);
+	}
+	assert_int_equal(base64_decode("Zm8", &text, &len), 0);
+	assert_string_equal(text, "fo");
+	free(text);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		if (base64_decode(wrong[i], &text, &len) != -EINVAL)
+			fail_msg("%s", wrong[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_parse_u64),
 		cmocka_unit_test(test_parse_size),
 		cmocka_unit_test(test_starts_and_ends_with),
