@@ -34,8 +34,9 @@ struct image {
 	struct oci_config config;
 	struct buf config_bytes;
 	struct rootfs *rootfs;
-	struct image_tree *trees; /* manifest.nlayers of them */
-	bool prefetched;	  /* image_entered() took note of it */
+	struct image_tree *trees;    /* manifest.nlayers of them */
+	bool prefetched;	     /* image_entered() took note of it */
+	struct referrers *referrers; /* the last list; each list's refs are guarded by .lock too */
 };
 
 /* A question under way, and then its answer, for those who ask the same. Guarded by images->lock.
@@ -96,6 +97,10 @@ int recall_vouched(struct images *images, const struct digest *digest, const cha
 
 /* Whether ERROR means that the store cannot be reached or does not work just now. */
 bool image_store_gone(int error);
+
+/* A name for the cache: what it remembers of REFERENCE in REPO. 0 or -ENOMEM. */
+int image_name_id(const char *kind, const struct store *store, const char *repo,
+		  const char *reference, struct cache_id *ret);
 
 /* Drops what image_content.c made. */
 void image_content_release(struct image *image);

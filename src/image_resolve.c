@@ -106,8 +106,8 @@ void flight_end(struct images *images, struct flight *lead, int result, const st
 
 /* --- what the cache remembers --- */
 
-static int name_id(const char *kind, const struct store *store, const char *repo,
-		   const char *reference, struct cache_id *ret)
+int image_name_id(const char *kind, const struct store *store, const char *repo,
+		  const char *reference, struct cache_id *ret)
 {
 	AUTO_FREE char *name = format("%s %s/%s %s", kind, store->name, repo, reference);
 	struct digest digest;
@@ -144,7 +144,8 @@ void record_manifest(struct images *images, struct store *store, const char *rep
 	manifest_id(&manifest->digest, &id);
 	if (cache_put(images->options.cache, &id, manifest->bytes.data, manifest->bytes.len) < 0)
 		return;
-	if (name_id("manifest", store, repo, digest_format(&manifest->digest, reference), &id) == 0)
+	if (image_name_id("manifest", store, repo, digest_format(&manifest->digest, reference),
+			  &id) == 0)
 		put_record(images, &id, manifest->media_type);
 }
 
@@ -188,7 +189,7 @@ int recall_manifest(struct images *images, struct store *store, const char *repo
 	char reference[DIGEST_STR_MAX];
 	struct cache_id id;
 
-	if (name_id("manifest", store, repo, digest_format(digest, reference), &id) < 0 ||
+	if (image_name_id("manifest", store, repo, digest_format(digest, reference), &id) < 0 ||
 	    cache_get(images->options.cache, &id, &type) < 0)
 		return -ENOENT;
 	return recall_vouched(images, digest, type.data ? type.data : "", ret);
@@ -200,7 +201,7 @@ static int recall_tag(struct images *images, struct store *store, const char *re
 	AUTO_BUF struct buf text = BUF_INIT(RECORD_MAX);
 	struct cache_id id;
 
-	if (name_id("tag", store, repo, tag, &id) < 0 ||
+	if (image_name_id("tag", store, repo, tag, &id) < 0 ||
 	    cache_get(images->options.cache, &id, &text) < 0 || !text.data)
 		return -ENOENT;
 	return digest_parse(text.data, ret) == 0 ? 0 : -ENOENT;
@@ -216,7 +217,7 @@ static void record_tag(struct images *images, struct store *store, const char *r
 
 	if (recall_tag(images, store, repo, tag, &known) == 0 && digest_equal(&known, digest))
 		return;
-	if (name_id("tag", store, repo, tag, &id) == 0)
+	if (image_name_id("tag", store, repo, tag, &id) == 0)
 		put_record(images, &id, digest_format(digest, text));
 }
 
@@ -224,7 +225,7 @@ void image_forget_tag(struct images *images, struct store *store, const char *re
 {
 	struct cache_id id;
 
-	if (name_id("tag", store, repo, tag, &id) == 0)
+	if (image_name_id("tag", store, repo, tag, &id) == 0)
 		cache_remove(images->options.cache, &id);
 }
 

@@ -20,7 +20,8 @@ static const struct {
 	{"config.json", SUB_CONFIG, S_IFREG},  {"history", SUB_HISTORY, S_IFREG},
 	{"rootfs", SUB_ROOTFS, S_IFDIR},       {"layers", SUB_LAYERS, S_IFDIR},
 	{"image.tar", SUB_TAR, S_IFREG},       {"oci", SUB_OCI, S_IFDIR},
-	{"platforms", SUB_PLATFORMS, S_IFDIR},
+	{"platforms", SUB_PLATFORMS, S_IFDIR}, {"referrers", SUB_REFERRERS, S_IFDIR},
+	{"files", SUB_FILES, S_IFDIR},
 };
 
 struct imagedir *imagedir_of(const struct node_ref *ref)
@@ -40,7 +41,9 @@ static bool has_sub(const struct imagedir *dir, enum imagedir_sub sub)
 
 	switch (sub) {
 	case SUB_CONFIG:
-		return manifest != NULL;
+		return manifest && manifest->config.digest.algo != DIGEST_NONE;
+	case SUB_FILES:
+		return manifest && manifest->kind == OCI_KIND_MANIFEST && !oci_is_image(manifest);
 	case SUB_HISTORY:
 	case SUB_ROOTFS:
 	case SUB_LAYERS:
@@ -141,6 +144,7 @@ static int lookup_platform(struct imagedir *dir, const char *name, struct call *
 		.context = dir->context,
 		.parent = &dir->node,
 		.name = path,
+		.index = dir->image,
 		.ref_name = dir->ref_name,
 		.repo_tag = dir->repo_tag,
 	};
@@ -218,6 +222,8 @@ static int dir_lookup(const struct node_ref *ref, const char *name, struct call 
 
 	if (sub_class(ref->sub) == CLASS_OCI_DIR || ref->sub == SUB_OCI)
 		return imagedir_oci_lookup(dir, ref->sub, name, call, ret);
+	if (sub_class(ref->sub) == CLASS_FILE_DIR || ref->sub == SUB_FILES)
+		return imagedir_artifact_lookup(dir, ref->sub, name, call, ret);
 	switch (ref->sub) {
 	case SUB_DIR:
 		return lookup_top(dir, name, call, ret);
@@ -225,6 +231,8 @@ static int dir_lookup(const struct node_ref *ref, const char *name, struct call 
 		return lookup_layer(dir, name, call, ret);
 	case SUB_PLATFORMS:
 		return lookup_platform(dir, name, call, ret);
+	case SUB_REFERRERS:
+		return imagedir_referrers_lookup(dir, name, call, ret);
 	default:
 		return -ENOTDIR;
 	}
@@ -237,6 +245,8 @@ static int dir_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, 
 
 	if (sub_class(ref->sub) == CLASS_OCI_DIR || ref->sub == SUB_OCI)
 		return imagedir_oci_list(dir, ref->sub, pos, fn, arg, call);
+	if (sub_class(ref->sub) == CLASS_FILE_DIR || ref->sub == SUB_FILES)
+		return imagedir_artifact_list(dir, ref->sub, pos, fn, arg);
 	switch (ref->sub) {
 	case SUB_DIR:
 		return list_top(dir, pos, fn, arg);
@@ -244,12 +254,14 @@ static int dir_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, 
 		return list_layers(dir, pos, fn, arg);
 	case SUB_PLATFORMS:
 		return list_platforms(dir, pos, fn, arg);
+	case SUB_REFERRERS:
+		return imagedir_referrers_list(dir, pos, fn, arg, call);
 	default:
 		return -ENOTDIR;
 	}
 }
 
-static const struct oci_descriptor *xattr_descriptor(const struct imagedir *dir, uint64_t sub)
+static const struct oci_descriptor *xattr_descriptor(struct imagedir *dir, uint64_t sub)
 {
 	const struct oci_manifest *manifest = imagedir_main(dir);
 
@@ -257,13 +269,15 @@ static const struct oci_descriptor *xattr_descriptor(const struct imagedir *dir,
 		return &manifest->config;
 	if (sub_class(sub) == CLASS_LAYER && manifest)
 		return &manifest->layers[sub_number(sub)];
+	if (sub_class(sub) == CLASS_FILE)
+		return imagedir_artifact_blob(dir, sub);
 	return NULL;
 }
 
 static ssize_t dir_getxattr(const struct node_ref *ref, const char *name, void *buf, size_t cap,
 			    struct call *call)
 {
-	const struct imagedir *dir = imagedir_of(ref);
+	struct imagedir *dir = imagedir_of(ref);
 	const struct oci_descriptor *descriptor = xattr_descriptor(dir, ref->sub);
 	bool whole = ref->sub == SUB_DIR || ref->sub == SUB_MANIFEST || ref->sub == SUB_DIGEST;
 	char text[DIGEST_STR_MAX];
@@ -279,6 +293,8 @@ static ssize_t dir_getxattr(const struct node_ref *ref, const char *name, void *
 		return context_xattr(whole ? image_manifest(dir->image)->media_type
 					   : descriptor->media_type,
 				     buf, cap);
+	if (!strcmp(name, "user.regfs.artifact_type") && whole)
+		return context_xattr(oci_artifact_type(image_manifest(dir->image)), buf, cap);
 	return -ENODATA;
 }
 
@@ -288,6 +304,8 @@ static void dir_free(struct node *node)
 
 	image_unref(dir->image);
 	image_unref(dir->main);
+	image_unref(dir->index);
+	titles_free(dir->titles);
 	archive_map_free(dir->map);
 	free(dir->history);
 	free(dir->ref_name);
@@ -320,6 +338,7 @@ static int imagedir_make(const struct imagedir_options *options, struct image *m
 	dir->context = options->context;
 	dir->image = image_ref(options->image);
 	dir->main = main_image ? image_ref(main_image) : NULL;
+	dir->index = options->index ? image_ref(options->index) : NULL;
 	dir->ref_name = options->ref_name ? strdup(options->ref_name) : NULL;
 	dir->repo_tag = options->repo_tag ? strdup(options->repo_tag) : NULL;
 	if (!options->ref_name != !dir->ref_name || !options->repo_tag != !dir->repo_tag) {

@@ -163,12 +163,18 @@ static int top_size(struct imagedir *dir, enum imagedir_sub sub, struct wait *wa
 
 static bool is_directory(uint64_t sub)
 {
-	return sub == SUB_DIR || sub == SUB_LAYERS || sub == SUB_OCI || sub == SUB_PLATFORMS ||
-	       sub_class(sub) == CLASS_OCI_DIR;
+	switch (sub_class(sub)) {
+	case CLASS_TOP:
+		return sub == SUB_DIR || sub == SUB_LAYERS || sub == SUB_OCI ||
+		       sub == SUB_PLATFORMS || sub == SUB_REFERRERS || sub == SUB_FILES;
+	default:
+		return sub_class(sub) == CLASS_OCI_DIR || sub_class(sub) == CLASS_FILE_DIR;
+	}
 }
 
 static int file_size(struct imagedir *dir, uint64_t sub, struct wait *wait, uint64_t *ret)
 {
+	const struct oci_descriptor *blob;
 	const struct archive_map *map;
 	int r;
 
@@ -176,6 +182,11 @@ static int file_size(struct imagedir *dir, uint64_t sub, struct wait *wait, uint
 	case CLASS_LAYER:
 		*ret = imagedir_main(dir)->layers[sub_number(sub)].size;
 		return 0;
+	case CLASS_FILE:
+		blob = imagedir_artifact_blob(dir, sub);
+		if (blob)
+			*ret = blob->size;
+		return blob ? 0 : -ENOMEM;
 	case CLASS_OCI_FILE:
 		r = imagedir_map(dir, wait, &map);
 		if (r == 0)
@@ -223,6 +234,8 @@ int imagedir_getattr(const struct node_ref *ref, struct call *call, struct node_
 	context_stat(dir->context, ino, mode, size, &ret->st);
 	set_times(dir, &ret->st);
 	ret->timeout = NODE_FOREVER;
+	if (ref->sub == SUB_REFERRERS)
+		imagedir_referrers_attr(dir, ret);
 	return 0;
 }
 
@@ -233,6 +246,10 @@ static ssize_t read_blob(struct imagedir *dir, const struct oci_descriptor *desc
 {
 	struct blob_id id;
 
+	if (!descriptor)
+		return -ENOMEM;
+	if (descriptor->data)
+		return context_copy(descriptor->data, descriptor->data_len, off, buf, len);
 	image_blob_id(dir->main, descriptor, &id);
 	return blob_read_raw(dir->context->blobs, &id, off, buf, len, wait);
 }
@@ -272,7 +289,11 @@ ssize_t imagedir_read(const struct node_ref *ref, uint64_t off, void *buf, size_
 			return r;
 		return imagedir_oci_read(dir, &map->files[sub_number(ref->sub)], off, buf, len,
 					 call->wait);
+	case CLASS_FILE:
+		return read_blob(dir, imagedir_artifact_blob(dir, ref->sub), off, buf, len,
+				 call->wait);
 	case CLASS_OCI_DIR:
+	case CLASS_FILE_DIR:
 		return -EISDIR;
 	default:
 		break;

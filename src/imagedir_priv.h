@@ -14,6 +14,8 @@ enum imagedir_class {
 	CLASS_LAYER,	/* layers/NN.tar.gz: the layer's number from 0 */
 	CLASS_OCI_FILE, /* oci/…: the file's number in the archive map */
 	CLASS_OCI_DIR,	/* oci/blobs, oci/blobs/sha256: enum oci_dir */
+	CLASS_FILE,	/* files/…: the file's number in the table of titles */
+	CLASS_FILE_DIR, /* files/…/: imagedir_artifact.c's */
 };
 
 enum imagedir_sub {
@@ -27,6 +29,8 @@ enum imagedir_sub {
 	SUB_TAR,
 	SUB_OCI,
 	SUB_PLATFORMS,
+	SUB_REFERRERS,
+	SUB_FILES,
 };
 
 #define SUB(class, number) ((uint64_t)(class) << 32 | (number))
@@ -42,16 +46,28 @@ static inline uint32_t sub_number(uint64_t sub)
 	return (uint32_t)sub;
 }
 
+/* The files of an artifact: paths, none of which is a directory of another, in order. */
+struct titles {
+	size_t n;
+	struct titled {
+		char *path;
+		size_t blob; /* which of the manifest's layers */
+	} files[];
+};
+#define TITLES_PATH_MAX 1024
+
 struct imagedir {
 	struct node node;
 	const struct context *context;
 	struct image *image; /* held */
 	struct image
 		*main; /* held: the chosen platform's; the same for a single image; NULL: none */
+	struct image *index; /* held: the index whose child it was reached as; NULL: none */
 	char *ref_name, *repo_tag;
 	pthread_mutex_t lock;
 	struct archive_map *map; /* guarded by lock; set once, then constant */
 	char *history;		 /* guarded by lock; set once, then constant */
+	struct titles *titles;	 /* guarded by lock; set once, then constant */
 };
 
 struct imagedir *imagedir_of(const struct node_ref *ref);
@@ -82,5 +98,29 @@ ssize_t imagedir_oci_read(struct imagedir *dir, const struct archive_file *file,
 			  void *buf, size_t len, struct wait *wait);
 ssize_t imagedir_tar_read(struct imagedir *dir, uint64_t off, void *buf, size_t len,
 			  struct wait *wait);
+
+/* imagedir_referrers.c: referrers/ */
+int imagedir_referrers_lookup(struct imagedir *dir, const char *name, struct call *call,
+			      struct node_entry *ret);
+int imagedir_referrers_list(struct imagedir *dir, uint64_t pos, node_list_fn *fn, void *arg,
+			    struct call *call);
+/* Corrects what the directory's attributes say of time. */
+void imagedir_referrers_attr(struct imagedir *dir, struct node_attr *attr);
+
+/* imagedir_artifact.c: files/ */
+int imagedir_artifact_lookup(struct imagedir *dir, uint64_t sub, const char *name,
+			     struct call *call, struct node_entry *ret);
+int imagedir_artifact_list(struct imagedir *dir, uint64_t sub, uint64_t pos, node_list_fn *fn,
+			   void *arg);
+/* The blob of a file; NULL when memory is short. */
+const struct oci_descriptor *imagedir_artifact_blob(struct imagedir *dir, uint64_t sub);
+
+/* imagedir_titles.c; pure */
+/* 0 or -ENOMEM. */
+int titles_new(const struct oci_manifest *manifest, struct titles **ret);
+void titles_free(struct titles *titles);
+/* Whether file N is the first that stands for a name of directory DIR ("", "a/b/"): the name is the
+ * next LEN bytes of its path. */
+bool titles_child(const struct titles *titles, const char *dir, size_t n, size_t *ret_len);
 
 #endif

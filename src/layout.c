@@ -277,6 +277,7 @@ static const struct store_ops layout_ops = {
 	.list_tags = list_tags,
 	.head = layout_head,
 	.get_manifest = layout_get_manifest,
+	.referrers = layout_referrers,
 	.has_blob = layout_has_blob,
 	.open_blob = layout_open_blob,
 	.put_blob = layout_put_blob,

@@ -104,6 +104,10 @@ int layout_get_manifest(struct store *store, const char *repo, const char *tag_o
 int layout_head(struct store *store, const char *repo, const char *tag_or_digest,
 		struct digest *ret, struct wait *wait);
 
+/* layout_referrers.c */
+int layout_referrers(struct store *store, const char *repo, const struct digest *digest,
+		     store_descriptor_fn *fn, void *arg, struct wait *wait);
+
 /* layout_write.c */
 int layout_put_blob(struct store *store, const char *repo, const struct store_put *put,
 		    struct wait *wait);

@@ -130,6 +130,7 @@ static int start_images(struct app *app)
 		.cache = app->cache,
 		.platform = &app->options.platform,
 		.offline = app->options.offline,
+		.tag_ttl_ms = app->options.tag_ttl_s * 1000,
 		.overlay_whiteouts = app->options.overlay_whiteouts,
 		.prefetch = app->options.prefetch ? app->jobs : NULL,
 	};

@@ -217,6 +217,39 @@ bool oci_is_attestation(const struct oci_descriptor *child)
 	       strcmp(platform->architecture, "unknown") == 0;
 }
 
+bool oci_attests(const struct oci_descriptor *child, const struct digest *digest)
+{
+	static const char *const keys[] = {"vnd.docker.reference.digest",
+					   "com.amazon.soci.image-manifest-digest"};
+	char text[DIGEST_STR_MAX];
+
+	digest_format(digest, text);
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		const char *value = oci_annotation(child->annotations, child->nannotations,
+						   keys[i]);
+
+		if (value && strcmp(value, text) == 0)
+			return true;
+	}
+	return false;
+}
+
+const char *oci_referrers_tag(const struct digest *digest, char out[static OCI_REFERRERS_TAG_MAX])
+{
+	char hex[DIGEST_STR_MAX];
+
+	snprintf(out, OCI_REFERRERS_TAG_MAX, "%.32s-%.64s", digest_algo_name(digest->algo),
+		 digest_hex(digest, hex));
+	return out;
+}
+
+const char *oci_artifact_type(const struct oci_manifest *manifest)
+{
+	if (manifest->artifact_type && *manifest->artifact_type)
+		return manifest->artifact_type;
+	return manifest->config.media_type ? manifest->config.media_type : "";
+}
+
 bool oci_is_layer_type(const char *media_type)
 {
 	static const char *const types[] = {

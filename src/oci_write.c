@@ -20,6 +20,11 @@ static int add_descriptor(struct buf *text, const struct oci_descriptor *descrip
 	if (!err)
 		err = buf_printf(text, ",\"digest\":\"%s\",\"size\":%" PRId64,
 				 digest_format(&descriptor->digest, digest), descriptor->size);
+	if (!err && descriptor->artifact_type) {
+		err = buf_puts(text, ",\"artifactType\":");
+		if (!err)
+			err = buf_json_string(text, descriptor->artifact_type);
+	}
 	for (size_t i = 0; !err && i < descriptor->nannotations; i++) {
 		err = buf_puts(text, i == 0 ? ",\"annotations\":{" : ",");
 		if (!err)
@@ -59,6 +64,23 @@ int oci_manifest_write(const char *media_type, const struct oci_descriptor *conf
 			err = buf_puts(&text, ",");
 		if (!err)
 			err = add_descriptor(&text, &layers[i]);
+	}
+	if (!err)
+		err = buf_puts(&text, "]}");
+	return err ? err : hand_over(&text, ret);
+}
+
+int oci_index_write(const struct oci_descriptor *children, size_t nchildren, struct buf *ret)
+{
+	AUTO_BUF struct buf text = BUF_INIT(OCI_MANIFEST_MAX);
+	int err = buf_puts(&text, "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_INDEX
+				  "\",\"manifests\":[");
+
+	for (size_t i = 0; !err && i < nchildren; i++) {
+		if (i > 0)
+			err = buf_puts(&text, ",");
+		if (!err)
+			err = add_descriptor(&text, &children[i]);
 	}
 	if (!err)
 		err = buf_puts(&text, "]}");

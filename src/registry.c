@@ -206,6 +206,7 @@ static const struct store_ops registry_ops = {
 	.list_tags = registry_list_tags,
 	.head = registry_head,
 	.get_manifest = registry_get_manifest,
+	.referrers = registry_referrers,
 	.has_blob = registry_has_blob,
 	.open_blob = registry_open_blob,
 	.put_blob = registry_put_blob,

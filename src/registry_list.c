@@ -111,6 +111,16 @@ static int resolve_next(const char *page, const char *link, char **ret)
 	return 0;
 }
 
+int registry_next_page(const struct http_transfer *transfer, char **ret)
+{
+	AUTO_FREE char *link = next_link(transfer);
+	if (!link) {
+		*ret = NULL;
+		return 0;
+	}
+	return resolve_next(http_url(transfer), link, ret);
+}
+
 static void cut_short(const struct listing *listing, const char *why)
 {
 	log_warn("%s%s%s: the list of %s ends after %zu names: %s", listing->registry->store.name,
@@ -121,12 +131,9 @@ static void cut_short(const struct listing *listing, const char *why)
 /* The URL of the page after TRANSFER's; *RET stays NULL at the end. */
 static int find_next(struct listing *listing, const struct http_transfer *transfer, char **ret)
 {
-	AUTO_FREE char *link = next_link(transfer);
 	AUTO_FREE char *next = NULL;
-	if (!link)
-		return 0;
-	int err = resolve_next(http_url(transfer), link, &next);
-	if (err == -ENOMEM)
+	int err = registry_next_page(transfer, &next);
+	if (err == -ENOMEM || (!err && !next))
 		return err;
 	const char *why = NULL;
 	if (err)

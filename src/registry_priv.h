@@ -7,6 +7,7 @@
  * registry_error.c    a refusal to an errno and a line in the log
  * registry_list.c     catalogues and tag lists, page by page
  * registry_read.c     heads, manifests, whether a blob is there
+ * registry_referrers.c  what refers to a manifest
  * registry_stream.c   a blob's bytes, resumed where they broke off
  * registry_write.c    manifests: put, tag, delete
  * registry_upload.c   blobs: put
@@ -92,6 +93,10 @@ int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *w
 /* A call below HTTP failed: a scheme that was found out may have changed. */
 void registry_doubt_scheme(struct registry *registry);
 
+/* The page that TRANSFER's Link leads to, on the same host; the caller frees. *RET is NULL behind
+ * the last page. 0, -EXDEV (another host), -EINVAL (no URL), -ENOMEM. */
+int registry_next_page(const struct http_transfer *transfer, char **ret);
+
 /* When a request about a name has to be over. */
 int64_t registry_name_deadline(const struct registry *registry);
 /* "repository:REPO:ACTIONS"; the caller frees; NULL when memory is short. */
@@ -108,6 +113,8 @@ int registry_head(struct store *store, const char *repo, const char *tag_or_dige
 		  struct digest *ret, struct wait *wait);
 int registry_get_manifest(struct store *store, const char *repo, const char *tag_or_digest,
 			  struct store_manifest *ret, struct wait *wait);
+int registry_referrers(struct store *store, const char *repo, const struct digest *digest,
+		       store_descriptor_fn *fn, void *arg, struct wait *wait);
 int registry_has_blob(struct store *store, const char *repo, const struct digest *digest,
 		      uint64_t *ret_size, struct wait *wait);
 int registry_open_blob(struct store *store, const char *repo, const struct digest *digest,

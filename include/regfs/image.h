@@ -21,6 +21,7 @@ struct images_options {
 	struct cache *cache;
 	const struct oci_platform *platform; /* copied by reference: outlives the images */
 	bool offline;
+	int64_t tag_ttl_ms;	/* how long a list of referrers is believed */
 	bool overlay_whiteouts; /* the trees of layers are as overlayfs stacks them */
 	struct pool *prefetch;	/* runs what image_entered() starts; NULL: nothing is prefetched */
 };
@@ -60,6 +61,25 @@ const char *image_repo(const struct image *image);
 int image_platform(struct image *image, struct wait *wait, struct image **ret);
 /* Of an index: child N (any child). */
 int image_child(struct image *image, size_t n, struct wait *wait, struct image **ret);
+
+/*
+ * What refers to an image: signatures, SBOMs, attestations (whatever has it as its subject). A list
+ * is constant, and counted; it is asked for once in tag_ttl; where the store is gone, the last
+ * known one serves.
+ */
+struct referrers {
+	struct oci_descriptor *list; /* by digest, each once */
+	size_t n;
+	struct timespec read_at;
+	/* image_referrers.c's */
+	unsigned refs;
+	int64_t until_ms;
+	uint64_t generation;
+};
+int image_referrers(struct image *image, struct wait *wait, struct referrers **ret);
+/* The last list if there is one, else NULL; FRESH: it would not be asked for again now. */
+struct referrers *image_referrers_known(struct image *image, bool *ret_fresh);
+void referrers_unref(struct image *image, struct referrers *referrers);
 
 /* The rest is for manifests (-EINVAL on an index). */
 /* Config bytes and parsed; both live as long as the image. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * imagedir: the directory of one image: digest, manifest.json, config.json, history, rootfs/,
- * layers/, image.tar, oci/, platforms/.
+ * layers/, image.tar, oci/, platforms/, referrers/, files/.
  * Must not know FUSE, nor how references are resolved.
  */
 #ifndef REGFS_IMAGEDIR_H
@@ -17,6 +17,7 @@ struct imagedir_options {
 	struct node *parent;
 	const char *name;
 	struct image *image;
+	struct image *index; /* whose child it was reached as, or NULL */
 	const char *ref_name;
 	const char *repo_tag;
 };

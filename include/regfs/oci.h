@@ -108,6 +108,14 @@ const char *oci_annotation(const struct oci_annotation *annotations, size_t n, c
 /* A child of an index that is no platform's image: Docker's attestation manifests
  * (annotation vnd.docker.reference.type, or platform unknown/unknown) and SOCI indexes. */
 bool oci_is_attestation(const struct oci_descriptor *child);
+/* Whether such a child says of itself that it is about the image DIGEST. */
+bool oci_attests(const struct oci_descriptor *child, const struct digest *digest);
+/* The tag under which a registry without referrers keeps the index of those of DIGEST
+ * (distribution-spec, "Referrers Tag Schema"); returns OUT. */
+#define OCI_REFERRERS_TAG_MAX (32 + 1 + 64 + 1)
+const char *oci_referrers_tag(const struct digest *digest, char out[static OCI_REFERRERS_TAG_MAX]);
+/* What kind of artifact MANIFEST is: its artifactType, else its config's media type. */
+const char *oci_artifact_type(const struct oci_manifest *manifest);
 /* An image whose layers are file systems; false for artifacts. */
 bool oci_is_image(const struct oci_manifest *manifest);
 bool oci_is_layer_type(const char *media_type);
@@ -138,6 +146,8 @@ int oci_time_parse(const char *str, int64_t *ret_sec, uint32_t *ret_nsec);
  * caller put them into the descriptors). */
 int oci_manifest_write(const char *media_type, const struct oci_descriptor *config,
 		       const struct oci_descriptor *layers, size_t nlayers, struct buf *ret);
+/* An index of these children, each with its type, size, artifact type and annotations. */
+int oci_index_write(const struct oci_descriptor *children, size_t nchildren, struct buf *ret);
 /* The index.json of an OCI layout that names one image; REF_NAME (may be NULL) becomes
  * org.opencontainers.image.ref.name. PREVIOUS (may be NULL) is the index.json it is to be
  * added to: its entry of the same ref name is replaced, all others and unknown fields stay.

@@ -56,6 +56,10 @@ struct store_put {
 
 typedef int store_name_fn(void *arg, const char *name);
 
+struct oci_descriptor;
+/* FN may take what the descriptor holds, and leave zeros in its place. */
+typedef int store_descriptor_fn(void *arg, struct oci_descriptor *descriptor);
+
 struct store;
 struct store_ops {
 	const char *kind; /* "registry", "layout", "fake" */
@@ -73,6 +77,10 @@ struct store_ops {
 		    struct digest *ret, struct wait *wait);
 	int (*get_manifest)(struct store *store, const char *repo, const char *tag_or_digest,
 			    struct store_manifest *ret, struct wait *wait);
+	/* The manifests whose subject is DIGEST (distribution-spec, "Listing Referrers"), in any
+	 * order, perhaps twice; there need not be any. FN's non-zero stops and is returned. */
+	int (*referrers)(struct store *store, const char *repo, const struct digest *digest,
+			 store_descriptor_fn *fn, void *arg, struct wait *wait);
 	/* Whether the repository holds the blob; its size. */
 	int (*has_blob)(struct store *store, const char *repo, const struct digest *digest,
 			uint64_t *ret_size, struct wait *wait);

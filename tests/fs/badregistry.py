@@ -277,7 +277,11 @@ class Handler(BaseHTTPRequestHandler):
         state, (name, ref) = self.server.state, names
         if method == "PUT":
             digest = state.add_manifest(name, ref, body, self.headers.get("Content-Type", ""))
-            return Answer(201, b"", {"Docker-Content-Digest": digest, "Location": self.path})
+            headers = {"Docker-Content-Digest": digest, "Location": self.path}
+            subject = json.loads(body).get("subject")
+            if subject and state.referrers_api:
+                headers["OCI-Subject"] = subject["digest"]
+            return Answer(201, b"", headers)
         repo = state.repos.get(name)
         digest = repo and (repo["tags"].get(ref) or ref)
         if not repo or digest not in repo["manifests"]:
@@ -296,6 +300,25 @@ class Handler(BaseHTTPRequestHandler):
         if method == "HEAD":
             return Answer(200, b"", headers, length=len(data))
         return Answer(200, data, headers)
+
+    def referrers(self, method, names, query, body, act):
+        """distribution-spec, "Listing Referrers"; in pages of page_size."""
+        state, (name, subject) = self.server.state, names
+        if not state.referrers_api:
+            return error(404, "NOT_FOUND", "page not found")
+        found = []
+        for digest, (kind, data) in sorted(state.repo(name)["manifests"].items()):
+            document = json.loads(data)
+            if (document.get("subject") or {}).get("digest") == subject:
+                found.append({"mediaType": kind, "digest": digest, "size": len(data),
+                              "artifactType": document.get("artifactType", ""),
+                              "annotations": document.get("annotations", {})})
+        first, size = int(query.get("from", 0)), state.page_size or len(found) or 1
+        headers = {"Content-Type": OCI_INDEX}
+        if first + size < len(found):
+            headers["Link"] = '<%s?from=%d>; rel="next"' % (self.path.split("?")[0], first + size)
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found[first:first + size]}
+        return Answer(200, json.dumps(index).encode(), headers)
 
     def blobs(self, method, names, query, body, act):
         state, (name, digest) = self.server.state, names
@@ -447,6 +470,7 @@ ROUTES = [
     (r"/v2/_catalog", Handler.catalog),
     (r"/v2/(%s)/tags/list" % NAME, Handler.tags),
     (r"/v2/(%s)/manifests/([^/]+)" % NAME, Handler.manifests),
+    (r"/v2/(%s)/referrers/([^/]+)" % NAME, Handler.referrers),
     (r"/v2/(%s)/blobs/uploads/" % NAME, Handler.uploads),
     (r"/v2/(%s)/blobs/uploads/([^/]+)" % NAME, Handler.upload),
     (r"/v2/(%s)/blobs/([^/]+:[^/]+)" % NAME, Handler.blobs),
@@ -471,6 +495,7 @@ class BadRegistry:
         # ways of a server; tests set them
         self.page_size, self.n_max, self.link_style = None, None, "relative"
         self.tag_delete = True
+        self.referrers_api = False
         self.auth = None          # None, "basic", "bearer"
         self.users = {}           # name: password
         self.anonymous = True     # the token service serves pulls to anybody
@@ -607,7 +632,7 @@ class BadRegistry:
                          {"WWW-Authenticate": 'Basic realm="the test\'s"'})
         if self.auth != "bearer":
             return None
-        m = re.fullmatch(r"/v2/(%s)/(?:manifests|blobs|tags)/.*" % NAME, path)
+        m = re.fullmatch(r"/v2/(%s)/(?:manifests|blobs|tags|referrers)/.*" % NAME, path)
         action = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}.get(method, "push")
         need = "repository:%s:%s" % (m[1], action) if m else None
         if path == "/v2/_catalog":

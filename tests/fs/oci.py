@@ -104,6 +104,35 @@ class Image:
         return self
 
 
+def artifact(files, artifact_type="application/vnd.test.sbom", subject=None, annotations=None):
+    """An artifact of (title or None, bytes) pairs: its manifest, and its blobs by digest. SUBJECT is a descriptor."""
+    empty = b"{}"
+    layers = []
+    for title, data in files:
+        layer = {"mediaType": "text/plain", "digest": sha256(data), "size": len(data)}
+        if title is not None:
+            layer["annotations"] = {"org.opencontainers.image.title": title}
+        layers.append(layer)
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type,
+                "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(empty), "size": 2},
+                "layers": layers}
+    if subject:
+        manifest["subject"] = subject
+    if annotations:
+        manifest["annotations"] = annotations
+    return to_json(manifest), {sha256(data): data for data in [empty, *(data for _, data in files)]}
+
+
+def push_artifact(registry, repo, reference, files, **options):
+    """Pushes it, by its digest where REFERENCE is None, and gives its descriptor."""
+    manifest, blobs = artifact(files, **options)
+    for digest, data in blobs.items():
+        push_blob(registry, repo, digest, data)
+    push_manifest(registry, repo, reference or sha256(manifest), manifest, MANIFEST)
+    return {"mediaType": MANIFEST, "digest": sha256(manifest), "size": len(manifest),
+            "artifactType": json.loads(manifest)["artifactType"]}
+
+
 def make_index(images, registry=None, repo=None, tag=None):
     """The bytes of an index of (image, platform) pairs; pushed, with its images, where asked for."""
     entries = [{**image.descriptor(), "platform": platform} for image, platform in images]

@@ -111,7 +111,7 @@ def test_image_directory(t):
     image = pushed["1.5"]
     here = mount.path("team/app:1.5")
     lib.equal(sorted(os.listdir(here)), ["config.json", "digest", "history", "image.tar", "layers",
-                                         "manifest.json", "oci", "rootfs"])
+                                         "manifest.json", "oci", "referrers", "rootfs"])
     lib.equal((here / "manifest.json").read_bytes(), image.manifest)
     lib.equal((here / "config.json").read_bytes(), image.config)
     history = (here / "history").read_text()

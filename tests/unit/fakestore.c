@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "fakestore.h"
+#include "regfs/oci.h"
 
 struct object {
 	struct object *next;
@@ -485,6 +486,46 @@ static int fake_get_manifest(struct store *store, const char *repo, const char *
 	return leave(fake, 0);
 }
 
+/* The descriptor of O if its subject is DIGEST: 1; else 0. */
+static int refers(const struct object *o, const struct digest *digest, struct oci_descriptor *ret)
+{
+	CLEANUP(oci_manifest_release) struct oci_manifest manifest = {0};
+	const char *why;
+
+	if (oci_manifest_parse((const char *)o->data, o->len, o->media_type, &manifest, &why) ||
+	    !manifest.subject || !digest_equal(&manifest.subject->digest, digest))
+		return 0;
+	*ret = (struct oci_descriptor){
+		.media_type = must_dup(manifest.media_type),
+		.artifact_type = must_dup(oci_artifact_type(&manifest)),
+		.digest = o->digest,
+		.size = (int64_t)o->len,
+	};
+	return 1;
+}
+
+static int fake_referrers(struct store *store, const char *repo, const struct digest *digest,
+			  store_descriptor_fn *fn, void *arg, struct wait *wait)
+{
+	struct fakestore *fake = fake_of(store);
+	struct oci_descriptor found[16];
+	size_t n = 0;
+
+	int r = enter(fake, FAKE_REFERRERS, wait);
+	if (r < 0)
+		return r;
+	for (struct object *o = fake->objects; o && n < ARRAY_SIZE(found); o = o->next)
+		if (!o->removed && o->media_type && strcmp(o->repo, repo) == 0)
+			n += refers(o, digest, &found[n]);
+	fake_unlock(fake);
+	for (size_t i = 0; i < n; i++) {
+		if (r == 0)
+			r = fn(arg, &found[i]);
+		oci_descriptor_release(&found[i]);
+	}
+	return r;
+}
+
 static int fake_has_blob(struct store *store, const char *repo, const struct digest *digest,
 			 uint64_t *ret_size, struct wait *wait)
 {
@@ -730,6 +771,7 @@ static const struct store_ops fake_ops = {
 	.list_tags = fake_list_tags,
 	.head = fake_head,
 	.get_manifest = fake_get_manifest,
+	.referrers = fake_referrers,
 	.has_blob = fake_has_blob,
 	.open_blob = fake_open_blob,
 	.put_blob = fake_put_blob,
