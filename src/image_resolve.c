@@ -235,7 +235,7 @@ void image_forget_manifest(struct images *images, struct store *store, const cha
 	char reference[DIGEST_STR_MAX];
 	struct cache_id id;
 
-	if (name_id("manifest", store, repo, digest_format(digest, reference), &id) == 0)
+	if (image_name_id("manifest", store, repo, digest_format(digest, reference), &id) == 0)
 		cache_remove(images->options.cache, &id);
 }
 
