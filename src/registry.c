@@ -193,6 +193,7 @@ static void registry_free(struct store *store)
 {
 	struct registry *registry = registry_of(store);
 	auth_free(registry->auth);
+	redirects_free(registry->redirects);
 	free(registry->store.name);
 	free(registry->endpoint);
 	free(registry->cacert);
@@ -257,8 +258,10 @@ int registry_new(const struct registry_options *options, struct store **ret)
 		.timeout_ms = registry->name_timeout_ms,
 	};
 	registry->auth = auth_new(&auth);
+	registry->redirects = redirects_new();
 	bool cacert_lost = options->cacert && !registry->cacert;
-	if (!registry->auth || !registry->store.name || !registry->endpoint || cacert_lost) {
+	if (!registry->auth || !registry->redirects || !registry->store.name ||
+	    !registry->endpoint || cacert_lost) {
 		registry_free(&registry->store);
 		return -ENOMEM;
 	}

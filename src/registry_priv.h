@@ -4,6 +4,7 @@
  *
  * registry.c          the store: options, ping, which scheme the host speaks
  * registry_request.c  one call: credentials, redirects, repetitions
+ * registry_redirect.c where blobs were found
  * registry_error.c    a refusal to an errno and a line in the log
  * registry_list.c     catalogues and tag lists, page by page
  * registry_read.c     heads, manifests, whether a blob is there
@@ -30,6 +31,8 @@ struct registry {
 	int64_t timeout_ms, name_timeout_ms;
 	bool offline;
 	bool may_probe; /* the scheme is found out, and again after a failure */
+
+	struct redirects *redirects;
 
 	pthread_mutex_t lock;
 	enum registry_scheme scheme; /* guarded by lock */
@@ -60,6 +63,7 @@ struct registry_call {
 	bool bulk;
 	bool anonymous;	  /* no credentials; a 401 is an answer */
 	bool no_redirect; /* a redirect is an answer */
+	bool is_blob;	  /* GET of a blob: where it was found before is asked first */
 	/* Not repeated where it may have been carried out already. */
 	bool once;
 	bool *lost; /* set where it may have been, and the answer was lost; may be NULL */
@@ -103,6 +107,19 @@ int64_t registry_name_deadline(const struct registry *registry);
 char *registry_scope(const char *repo, const char *actions);
 /* Whether the answer is a web page and no registry's. */
 bool registry_is_html(const struct http_transfer *transfer);
+
+/* ---- registry_redirect.c: any thread ---- */
+
+struct redirects *redirects_new(void);
+void redirects_free(struct redirects *redirects);
+/* Where KEY, a blob's URL at the registry, was found before: *RET is that URL (the caller frees),
+ * or stays NULL: the registry is to be asked. Waits while another caller asks for the same. 1: the
+ * caller leads, and has to settle or drop what others wait for; 0; -EINTR, -ENOMEM. */
+int redirects_find(struct redirects *redirects, const char *key, struct wait *wait, char **ret);
+/* KEY was served by URL, or (NULL) by the registry itself. */
+void redirects_settle(struct redirects *redirects, const char *key, const char *url);
+/* URL does not serve KEY any more. NULL: who leads has found nothing. */
+void redirects_drop(struct redirects *redirects, const char *key, const char *url);
 
 /* The operations of store.h, each in its file. */
 int registry_ping(struct store *store, struct wait *wait);

@@ -16,7 +16,9 @@
 /* A challenge, and another one where an expired token is answered in an odd way (auth.c). */
 #define CHALLENGES_MAX 2
 #define RETRIES_MAX    3
-#define HEADERS_MAX    8
+/* A remembered redirect that failed, and a fresh one. */
+#define RESTARTS_MAX 2
+#define HEADERS_MAX  8
 
 /* What one call has gone through. */
 struct exchange {
@@ -26,13 +28,16 @@ struct exchange {
 	char *base, *start, *url; /* the registry; where the call began; where it is now */
 	char *used;		  /* the Authorization header sent last, or NULL */
 	int64_t patience_ms;	  /* nothing is repeated after this, in now_ms() time */
-	unsigned redirects, challenges, retries;
-	bool restarted; /* a redirect was asked for again */
+	unsigned redirects, challenges, retries, restarts;
+	bool remembered; /* .url is out of the table (registry_redirect.c) */
+	bool leads;	 /* others wait for what comes of this */
 	char why[HTTP_WHY_MAX];
 };
 
 static void exchange_release(struct exchange *x)
 {
+	if (x->leads)
+		redirects_drop(x->registry->redirects, x->start, NULL);
 	free(x->base);
 	free(x->start);
 	free(x->url);
@@ -74,7 +79,7 @@ static const char *detour_refusal(const char *from, const char *to)
 	if (!strcmp(here.scheme, "https") && strcmp(there.scheme, "https"))
 		return "sends us from https to http";
 	if (!http_host_is_local(here.host) && http_host_is_local(there.host))
-		return "sends us to this machine";
+		return "sends us to an address that only means something nearby";
 	return NULL;
 }
 
@@ -197,17 +202,58 @@ static int redirected(struct exchange *x, const char *location)
 	return take_credentials(x);
 }
 
-/* A signed URL that expired (S3 says 400, others 401, 403) is asked for again, once. */
-static int restart(struct exchange *x)
+/* To where the call begins: where its blob was found before, or the registry. */
+static int set_out(struct exchange *x)
 {
-	x->restarted = true;
-	x->redirects = 0;
-	char *start = strdup(x->start);
-	if (!start)
+	AUTO_FREE char *url = NULL;
+	int found = 0;
+	if (x->call->is_blob && !x->leads)
+		found = redirects_find(x->registry->redirects, x->start, x->wait, &url);
+	if (found < 0)
+		return found;
+	x->leads |= found == 1;
+	x->remembered = url != NULL;
+	x->redirects = x->remembered;
+	if (!url)
+		url = strdup(x->start);
+	if (!url)
 		return -ENOMEM;
 	free(x->url);
-	x->url = start;
+	x->url = STEAL(url);
 	return take_credentials(x);
+}
+
+/* A URL that we were sent to does not serve any more: the registry is asked for another. */
+static int restart(struct exchange *x)
+{
+	x->restarts++;
+	if (x->remembered)
+		redirects_drop(x->registry->redirects, x->start, x->url);
+	return set_out(x);
+}
+
+/* Whether an answer away from the registry says that its URL has expired. S3 says 400, others 401
+ * or 403; and what served before may be gone altogether. */
+static bool has_expired(const struct exchange *x, int status)
+{
+	if (!x->redirects || x->restarts == RESTARTS_MAX)
+		return false;
+	if (x->remembered)
+		return status >= 400 && status < 500 && status != 416 && status != 429;
+	/* A fresh one that fails like this twice does so for another reason. */
+	return status == 400 || status == 401 || status == 403;
+}
+
+/* What later ranges of the blob need to know. */
+static void remember(struct exchange *x, const struct http_transfer *transfer)
+{
+	int status = http_status(transfer);
+	bool served = status == 200 || status == 206;
+	if (!x->call->is_blob || x->remembered || !served)
+		return;
+	if (x->leads || x->redirects)
+		redirects_settle(x->registry->redirects, x->start, x->redirects ? x->url : NULL);
+	x->leads = false;
 }
 
 /* What is sent with a body is only sent again where the status says so. */
@@ -240,11 +286,10 @@ static int look_at(struct exchange *x, const struct http_transfer *transfer, enu
 	const char *location = http_header(transfer, "Location");
 	if (x->call->no_redirect)
 		location = NULL;
-	bool away = x->redirects > 0 && !x->restarted;
 	*ret = VERDICT_AGAIN;
 	if (is_redirect(status, x->call->method) && location)
 		return redirected(x, location);
-	if (away && (status == 400 || status == 401 || status == 403))
+	if (has_expired(x, status))
 		return restart(x);
 	if (status == 401 || status == 403)
 		return challenged(x, transfer, ret);
@@ -254,7 +299,12 @@ static int look_at(struct exchange *x, const struct http_transfer *transfer, enu
 /* After a failure below HTTP: 0 to try again. */
 static int lost(struct exchange *x, int err)
 {
-	registry_doubt_scheme(x->registry);
+	if (x->remembered && err != -EINTR && err != -ETIMEDOUT && x->restarts < RESTARTS_MAX)
+		return restart(x);
+	if (x->remembered)
+		redirects_drop(x->registry->redirects, x->start, x->url);
+	else
+		registry_doubt_scheme(x->registry);
 	if (x->call->lost && (err == -ECONNRESET || err == -ETIMEDOUT || err == -EPROTO))
 		*x->call->lost = true;
 	if (err != -ECONNRESET || x->call->once)
@@ -274,8 +324,7 @@ static int begin(struct exchange *x)
 	if (err)
 		return err;
 	x->start = *call->url == '/' ? format("%s%s", x->base, call->url) : strdup(call->url);
-	x->url = x->start ? strdup(x->start) : NULL;
-	return x->url ? take_credentials(x) : -ENOMEM;
+	return x->start ? set_out(x) : -ENOMEM;
 }
 
 int registry_send(struct registry *registry, const struct registry_call *call, struct wait *wait,
@@ -298,6 +347,7 @@ int registry_send(struct registry *registry, const struct registry_call *call, s
 		enum verdict verdict;
 		err = look_at(&x, transfer, &verdict);
 		if (!err && verdict == VERDICT_FINAL) {
+			remember(&x, transfer);
 			*ret = STEAL(transfer);
 			return 0;
 		}

@@ -284,6 +284,7 @@ int registry_open_blob(struct store *store, const char *repo, const struct diges
 		.url = stream->url,
 		.repo = stream->repo,
 		.scope = stream->scope,
+		.is_blob = true,
 		.bulk = len > SMALL_BLOB,
 	};
 	if (stream->pos < stream->end) {

@@ -13,7 +13,7 @@ Serves the distribution protocol (pull, push, lists, deletes) from memory, and b
 
 C tests start it as a child; it prints "PORT OTHER_PORT" and obeys /_control (see control()):
 
-    python3 tests/fs/badregistry.py --port 0 [--layout DIR=REPO]... [--tls CERT KEY]
+    python3 tests/fs/badregistry.py --port 0 [--layout DIR=REPO]... [--tls CERT KEY] [--rule JSON]...
 
 A rule is (method regex, path-with-query regex, actions); the first that matches and is not
 used up applies. skip=N lets N matches pass first, times=N uses it up after N, where="other"
@@ -686,8 +686,11 @@ def main():
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--layout", action="append", default=[], metavar="DIR=REPO")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+    parser.add_argument("--rule", action="append", default=[], metavar="JSON")
     args = parser.parse_args()
     registry = BadRegistry(args.port, args.tls)
+    for rule in args.rule:
+        registry.rule(**json.loads(rule))
     for layout in args.layout:
         registry.add_layout(*layout.rsplit("=", 1))
     print("%d %d" % (registry.port, registry.other_port), flush=True)
