@@ -200,12 +200,14 @@ int authfile_helper_parse(const char *json, size_t len, struct authfile_entry *r
 
 	if (err)
 		return err;
-	entry.user = secret_member(&reader, root, "Username");
-	entry.password = secret_member(&reader, root, "Secret");
-	if (!reader.err && (!entry.user || !entry.password))
-		return -EINVAL;
+	entry.user = JSON_STRING(&reader, root, "Username");
+	entry.password = JSON_STRING(&reader, root, "Secret");
 	if (reader.err)
 		return reader.err;
+	if (!entry.user || !entry.password)
+		return -EINVAL;
+	if (!*entry.user && !*entry.password)
+		return -ENOENT;
 	settle_token(&entry);
 	*ret = entry;
 	entry = (struct authfile_entry){0};

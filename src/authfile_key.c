@@ -148,3 +148,18 @@ void authfile_choose(const struct authfile *file, const char *key, const char *r
 	}
 	*ret = choice;
 }
+
+bool authfile_names(const struct authfile *file, const char *key)
+{
+	char host[REF_HOST_MAX];
+
+	if (!authfile_key_host(key, host))
+		return false;
+	for (size_t i = 0; i < file->nentries; i++)
+		if (authfile_key_is(file->entries[i].key, host))
+			return true;
+	for (size_t i = 0; i < file->nhelpers; i++)
+		if (authfile_key_is(file->helpers[i].key, host))
+			return true;
+	return false;
+}

@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <sys/stat.h>
 
-#include "regfs/cli.h"
+#include "cli_priv.h"
 
 #define DEFAULT_CACHE_SIZE (UINT64_C(10) << 30)
 #define MIN_CACHE_SIZE	   (1u * MIB)
@@ -17,6 +17,8 @@
 
 static const char help_text[] =
 	"usage: regfs [options] [SOURCE] MOUNTPOINT     mount a container registry\n"
+	"       regfs login [-u USER] [--password-stdin] [-o OPTION,...] HOST\n"
+	"       regfs logout [-o OPTION,...] HOST\n"
 	"       regfs status [MOUNTPOINT]               what is mounted, cache, traffic, pushes\n"
 	"       regfs cache {info|verify|prune} [--max SIZE] [--cache-dir DIR]\n"
 	"       regfs --help | --version\n"
@@ -47,6 +49,7 @@ static const char help_text[] =
 	"     transform_symlinks  make symlinks of images relative, so that they stay in them\n"
 	"     insecure=HOST       allow plain HTTP to this host (repeatable)\n"
 	"     cacert=FILE         trust the certificates in this PEM file\n"
+	"     authfile=FILE       take credentials from this file (as podman and docker do)\n"
 	"     allow_delete        let rm, rmdir and mv delete tags and images\n"
 	"     compress=gzip|zstd|none  for layers pushed uncompressed (gzip)\n"
 	"     compress_level=N    gzip: 1 to 9 (2); zstd: 1 to 19 (3)\n"
@@ -204,6 +207,11 @@ static int opt_cacert(struct cli_options *options, const char *value)
 	return set_path(&options->cacert, value);
 }
 
+static int opt_authfile(struct cli_options *options, const char *value)
+{
+	return set_path(&options->authfile, value);
+}
+
 static int opt_compress(struct cli_options *options, const char *value)
 {
 	static const char *const words[] = {"none", "gzip", "zstd", NULL};
@@ -323,6 +331,7 @@ static const struct {
 	{"timeout", true, opt_timeout},
 	{"name_timeout", true, opt_name_timeout},
 	{"cacert", true, opt_cacert},
+	{"authfile", true, opt_authfile},
 	{"compress", true, opt_compress},
 	{"compress_level", true, opt_compress_level},
 	{"log", true, opt_log},
@@ -401,7 +410,7 @@ static int one_option(struct cli_options *options, const char *option)
 	return -EINVAL;
 }
 
-static int option_list(struct cli_options *options, const char *list)
+int cli_option_list(struct cli_options *options, const char *list)
 {
 	AUTO_FREE char *copy = strdup(list);
 	char *rest = copy, *option;
@@ -436,7 +445,7 @@ char *cli_default_store_dir(void)
 				    : strdup("/var/lib/regfs");
 }
 
-static int set_defaults(struct cli_options *options)
+int cli_options_init(struct cli_options *options)
 {
 	*options = (struct cli_options){
 		.cache_size_bytes = DEFAULT_CACHE_SIZE,
@@ -494,6 +503,11 @@ static int positional(struct cli_options *options, char **words, size_t n)
 			 n ? words[2] : "");
 		return -EINVAL;
 	}
+	/* a login may make the file; a mount that is told of one means it */
+	if (options->authfile && access(options->authfile, R_OK) != 0) {
+		complain("option authfile: %s: %s", options->authfile, strerror(errno));
+		return -EINVAL;
+	}
 	r = set_source(options, n == 2 ? words[0] : NULL);
 	return r < 0 ? r : set_mountpoint(options, words[n - 1]);
 }
@@ -539,9 +553,9 @@ static int parse_args(int argc, char **argv, struct cli_options *options)
 				complain("-o wants a list of options");
 				return -EINVAL;
 			}
-			r = option_list(options, argv[i]);
+			r = cli_option_list(options, argv[i]);
 		} else if (flags && starts_with(arg, "-o")) {
-			r = option_list(options, arg + 2);
+			r = cli_option_list(options, arg + 2);
 		} else if (flags && *arg == '-' && arg[1]) {
 			r = flag(options, arg);
 		} else if (nwords < ARRAY_SIZE(words)) {
@@ -553,7 +567,7 @@ static int parse_args(int argc, char **argv, struct cli_options *options)
 
 int cli_parse(int argc, char **argv, struct cli_options *ret, int *ret_status)
 {
-	int r = set_defaults(ret);
+	int r = cli_options_init(ret);
 
 	if (r == 0)
 		r = parse_args(argc, argv, ret);
@@ -585,6 +599,7 @@ void cli_options_release(struct cli_options *options)
 	free(options->cache_dir);
 	free(options->store_dir);
 	free(options->cacert);
+	free(options->authfile);
 }
 
 int cli_command(int argc, char **argv)
@@ -597,10 +612,9 @@ int cli_command(int argc, char **argv)
 	case 1:
 		return cli_cache(argc, argv);
 	case 2:
+		return cli_login(argc, argv);
 	case 3:
-		complain("%s: not in this version yet; registries are used without credentials",
-			 argv[1]);
-		return CLI_USAGE;
+		return cli_logout(argc, argv);
 	default:
 		return -ENOENT;
 	}

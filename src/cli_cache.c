@@ -6,7 +6,7 @@
 #include <inttypes.h>
 
 #include "regfs/cache.h"
-#include "regfs/cli.h"
+#include "cli_priv.h"
 #include "regfs/layer.h"
 
 #define TIMEOUT_MS 60000 /* nothing is fetched */

@@ -5,7 +5,7 @@
  */
 #include <inttypes.h>
 
-#include "regfs/cli.h"
+#include "cli_priv.h"
 
 #define STATS_MAX (1 * MIB)
 

@@ -7,8 +7,10 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include "regfs/cli.h"
+#include "regfs/creds.h"
 #include "regfs/fs.h"
 #include "regfs/layout.h"
 #include "regfs/names.h"
@@ -20,6 +22,7 @@ struct app {
 	struct fs *fs;
 	struct pool *jobs;
 	struct http *http;
+	struct creds *creds;
 	struct events *events;
 	struct blobs *blobs;
 	struct layers *layers;
@@ -53,6 +56,8 @@ static int make_store(void *arg, const char *host, struct store **ret)
 		.timeout_ms = app->options.timeout_s * 1000,
 		.name_timeout_ms = app->options.name_timeout_s * 1000,
 		.offline = app->options.offline,
+		.lookup = creds_lookup,
+		.lookup_arg = app->creds,
 	};
 
 	if (!strcmp(host, "local"))
@@ -65,6 +70,13 @@ static void on_tag(void *arg, struct store *store, const char *repo, const char 
 	struct app *app = arg;
 
 	names_tag_changed(app->names, store, repo, tag);
+}
+
+static int stored_hosts(void *arg, names_host_fn *fn, void *fn_arg, struct wait *wait)
+{
+	struct app *app = arg;
+
+	return creds_hosts(app->creds, fn, fn_arg, wait);
 }
 
 static void on_forget(void *arg, const struct node_ref *dir, const char *name)
@@ -93,6 +105,11 @@ static int app_mount(struct app *app)
 		.umask = options->umask,
 		.statfs_path = options->cache_dir,
 	};
+	/* a helper that hangs is given up before the lookup that waits for it */
+	const struct creds_options creds = {
+		.authfile = options->authfile,
+		.helper_timeout_ms = options->name_timeout_s * 1000 * 3 / 4,
+	};
 	int r = cache_open(options->cache_dir, options->cache_size_bytes, &app->cache);
 
 	if (r < 0) {
@@ -100,7 +117,9 @@ static int app_mount(struct app *app)
 			strerror(-r));
 		return r;
 	}
-	return fs_mount(&fs_options, &app->fs);
+	/* knows relative paths while the working directory is the user's */
+	app->creds = creds_new(&creds);
+	return app->creds ? fs_mount(&fs_options, &app->fs) : -ENOMEM;
 }
 
 static int start_rooms(struct app *app)
@@ -178,6 +197,7 @@ static int start_names(struct app *app, struct node **ret_root)
 		.store = make_store,
 		.arg = app,
 		.hosts = hosts,
+		.stored_hosts = stored_hosts,
 		.forget = on_forget,
 		.forget_arg = app,
 	};
@@ -220,6 +240,7 @@ static void app_release(struct app *app)
 	blobs_free(app->blobs);
 	nodes_free(app->nodes);
 	pool_free(app->jobs);
+	creds_free(app->creds);
 	http_free(app->http);
 	fs_free(app->fs);
 	cache_close(app->cache);
@@ -237,6 +258,10 @@ int main(int argc, char **argv)
 	if (cli_parse(argc, argv, &app.options, &status) < 0)
 		return status;
 	log_set_level(app.options.log);
+	/* no core file, and no other process of this user, is to have the credentials */
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	/* a parent may have ignored it, and credential helpers are waited for */
+	signal(SIGCHLD, SIG_DFL);
 	/* after mount nothing ends the process: a write that cannot be is an error like others */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);

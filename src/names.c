@@ -120,6 +120,27 @@ static int host_probe(struct names *names, struct host *host, struct wait *wait)
 	return r;
 }
 
+static int on_stored_host(void *arg, const char *name)
+{
+	struct names *names = arg;
+	struct host *host;
+	int r = names_host(names, name, &host);
+
+	if (r == 0)
+		host_set_known(names, host);
+	return r == -ENOMEM ? r : 0;
+}
+
+/* Hosts that somebody has logged in to since are listed, and entered without asking them. */
+static int hosts_update(struct names *names, struct wait *wait)
+{
+	const struct names_options *options = &names->options;
+
+	if (!options->stored_hosts)
+		return 0;
+	return options->stored_hosts(options->arg, on_stored_host, names, wait);
+}
+
 /* --- the root of all registries --- */
 
 struct root {
@@ -187,7 +208,9 @@ static int root_lookup(const struct node_ref *dir, const char *name, struct call
 	/* a stranger must not make us talk to hosts of his choice */
 	if (!is_known && call->uid != names->context->uid)
 		return -EACCES;
-	r = names_host(names, name, &host);
+	r = is_known ? 0 : hosts_update(names, call->wait);
+	if (r == 0)
+		r = names_host(names, name, &host);
 	if (r == 0)
 		r = host_probe(names, host, call->wait);
 	if (r == 0)
@@ -203,7 +226,11 @@ static int root_list(const struct node_ref *dir, uint64_t pos, node_list_fn *fn,
 	struct nameset *set;
 	int r = 0;
 
-	(void)call;
+	/* a listing goes on with what it began with */
+	if (pos == 0)
+		r = hosts_update(names, call->wait);
+	if (r < 0)
+		return r;
 	set = nameset_new();
 	if (!set)
 		return -ENOMEM;

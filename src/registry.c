@@ -174,6 +174,24 @@ int registry_ping(struct store *store, struct wait *wait)
 	return registry_refused(registry, &call, answer, wait);
 }
 
+int registry_login(struct store *store, struct wait *wait, bool *ret_asked)
+{
+	struct registry *registry = registry_of(store);
+	const struct registry_call call = {
+		.method = HTTP_GET,
+		.url = "/v2/",
+		.deadline_ms = registry_name_deadline(registry),
+	};
+	AUTO_TRANSFER struct http_transfer *answer = NULL;
+	int err = registry_ask(registry, &call, wait, &answer);
+	if (err)
+		return err;
+	if (!is_registry(answer))
+		return registry_failed(registry, &call, -ENOENT, "it is no registry");
+	*ret_asked = auth_was_challenged(registry->auth);
+	return 0;
+}
+
 /* ---- the store ---- */
 
 static int make_repo(struct store *store, const char *repo, struct wait *wait)

@@ -66,16 +66,19 @@ struct authfile_choice {
 void authfile_choose(const struct authfile *file, const char *host, const char *repo,
 		     struct authfile_choice *ret);
 
-/* The text PREVIOUS (NULL: a new file) with HOST's entry set to USER and PASSWORD, or to an empty
- * one where USER is NULL. All other entries and members stay as they are. RET holds secrets: its
- * memory is grown without leaving copies behind. 0, -EINVAL, -ENOMEM. */
+/* Whether the file has an entry or a helper for HOST as a whole. */
+bool authfile_names(const struct authfile *file, const char *host);
+
+/* The text PREVIOUS (NULL: a new file) with HOST's entry set to ENTRY's user and password, or to
+ * an empty one where it has no user. All other entries and members stay as they are. RET is to be
+ * wiped before it is released. 0, -EINVAL, -ENOMEM. */
 int authfile_set(const char *previous, size_t len, const char *host,
 		 const struct authfile_entry *entry, struct buf *ret);
 /* Without HOST's entries; those of namespaces stay. -ENOENT if there is none. */
 int authfile_unset(const char *previous, size_t len, const char *host, struct buf *ret);
 
-/* A helper's answer to "get". The user name "<token>" says that the secret is an identity token. 0,
- * -EINVAL, -ENOMEM. */
+/* A helper's answer to "get". The user name "<token>" says that the secret is an identity token.
+ * 0; -ENOENT: it has nothing; -EINVAL, -ENOMEM. */
 int authfile_helper_parse(const char *json, size_t len, struct authfile_entry *ret);
 /* What a helper's "store" wants to read. */
 int authfile_helper_write(const char *key, const struct authfile_entry *entry, struct buf *ret);

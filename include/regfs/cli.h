@@ -26,7 +26,7 @@ struct cli_options {
 	struct source source;
 	char *source_text; /* as given, "regfs" if none: what /proc/mounts shows */
 	char *mountpoint;
-	char *cache_dir, *store_dir, *cacert;
+	char *cache_dir, *store_dir, *cacert, *authfile;
 	uint64_t cache_size_bytes;
 	struct cli_words registries, insecure;
 	struct oci_platform platform;
@@ -57,9 +57,5 @@ int cli_command(int argc, char **argv);
 /* $XDG_CACHE_HOME/regfs and the like; the caller frees. NULL when memory is short. */
 char *cli_default_cache_dir(void);
 char *cli_default_store_dir(void);
-
-/* cli_cache.c, cli_status.c */
-int cli_cache(int argc, char **argv);
-int cli_status(int argc, char **argv);
 
 #endif

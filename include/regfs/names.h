@@ -19,11 +19,17 @@ struct names;
 /* Makes the store for HOST; no request is sent. */
 typedef int names_store_fn(void *arg, const char *host, struct store **ret);
 
+/* Is called with hosts; stops the walk by returning non-zero. */
+typedef int names_host_fn(void *arg, const char *host);
+
 struct names_options {
 	const struct context *context;
 	names_store_fn *store;
 	void *arg;
 	const char *const *hosts; /* listed at the root from the start; NULL-terminated */
+	/* Calls FN for each host that credentials are stored for now; they are listed too. 0, what
+	 * FN returned, -EWOULDBLOCK. */
+	int (*stored_hosts)(void *arg, names_host_fn *fn, void *fn_arg, struct wait *wait);
 	/* Makes the kernel forget NAME in DIR; called on the event thread. */
 	void (*forget)(void *arg, const struct node_ref *dir, const char *name);
 	void *forget_arg;

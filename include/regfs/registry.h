@@ -26,4 +26,8 @@ struct registry_options {
 /* No request is sent here. 0 or -ENOMEM. */
 int registry_new(const struct registry_options *options, struct store **ret);
 
+/* Whether the credentials that the lookup gives let us in. 0; *RET_ASKED is false where the
+ * registry asks nobody for any. -EACCES: refused; others of store.h. All logged. */
+int registry_login(struct store *store, struct wait *wait, bool *ret_asked);
+
 #endif

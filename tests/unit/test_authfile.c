@@ -328,9 +328,11 @@ static void helpers_are_understood(void **state)
 					    "[]",
 					    "{\"Username\":\"u\"}",
 					    "{\"Username\":\"u\",\"Secret\":7}"};
+	static const char none[] = "{\"Username\":\"\",\"Secret\":\"\"}";
 	CLEANUP(authfile_entry_release) struct authfile_entry entry = {0};
 
 	(void)state;
+	assert_int_equal(authfile_helper_parse(none, strlen(none), &entry), -ENOENT);
 	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
 		assert_int_equal(authfile_helper_parse(wrong[i], strlen(wrong[i]), &entry),
 				 -EINVAL);

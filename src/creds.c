@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * creds: which credential files there are, in which order, and what they say.
+ * Knows the environment and containers-auth.json(5). Must not know how a helper is run.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/eventfd.h>
+
+#include "creds_priv.h"
+#include "regfs/log.h"
+
+#define HELPER_TIMEOUT_MS 8000
+#define HELPERS_MAX	  8 /* that run at a time */
+
+/* --- the files --- */
+
+/* The process will leave its working directory. Takes PATH; NULL is an error that came before. */
+static int add_file(struct creds *creds, char *path, enum authfile_form form)
+{
+	AUTO_FREE char *given = path;
+	char cwd[PATH_MAX];
+	char *absolute;
+
+	if (!given)
+		return -ENOMEM;
+	if (*given == '/')
+		absolute = STEAL(given);
+	else if (getcwd(cwd, sizeof(cwd)))
+		absolute = format("%s/%s", cwd, given);
+	else
+		return -errno;
+	if (!absolute)
+		return -ENOMEM;
+	creds->files[creds->nfiles++] = (struct creds_file){.path = absolute, .form = form};
+	return 0;
+}
+
+static const char *environment(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? value : NULL;
+}
+
+static char *below(const char *dir, const char *name)
+{
+	return format("%s/%s", dir, name);
+}
+
+/* Those of containers-auth.json(5), with docker's own variable for its own file. */
+static int add_usual_files(struct creds *creds)
+{
+	const char *runtime = environment("XDG_RUNTIME_DIR");
+	const char *config = environment("XDG_CONFIG_HOME");
+	const char *docker = environment("DOCKER_CONFIG");
+	const char *home = environment("HOME");
+	int err = add_file(creds,
+			   runtime ? below(runtime, "containers/auth.json")
+				   : format("/run/containers/%u/auth.json", getuid()),
+			   AUTHFILE_CONFIG);
+
+	if (!home)
+		home = "/root"; /* as at boot */
+	if (!err)
+		err = add_file(creds,
+			       config ? below(config, "containers/auth.json")
+				      : below(home, ".config/containers/auth.json"),
+			       AUTHFILE_CONFIG);
+	creds->shared = creds->nfiles;
+	if (!err)
+		err = add_file(creds,
+			       docker ? below(docker, "config.json")
+				      : below(home, ".docker/config.json"),
+			       AUTHFILE_CONFIG);
+	return err ? err : add_file(creds, below(home, ".dockercfg"), AUTHFILE_LEGACY);
+}
+
+struct creds *creds_new(const struct creds_options *options)
+{
+	struct creds *creds = calloc(1, sizeof(*creds));
+	const char *authfile = options->authfile ? options->authfile
+						 : environment("REGISTRY_AUTH_FILE");
+	int err;
+
+	if (!creds)
+		return NULL;
+	pthread_mutex_init(&creds->lock, NULL);
+	creds->helper_timeout_ms = options->helper_timeout_ms ? options->helper_timeout_ms
+							      : HELPER_TIMEOUT_MS;
+	creds->stop_fd = eventfd(0, EFD_CLOEXEC);
+	creds->pool = pool_new("helper", HELPERS_MAX);
+	err = authfile ? add_file(creds, strdup(authfile), AUTHFILE_CONFIG)
+		       : add_usual_files(creds);
+	if (err || creds->stop_fd < 0 || !creds->pool) {
+		creds_free(creds);
+		return NULL;
+	}
+	return creds;
+}
+
+void creds_free(struct creds *creds)
+{
+	if (!creds)
+		return;
+	if (creds->stop_fd >= 0)
+		(void)eventfd_write(creds->stop_fd, 1);
+	pool_free(creds->pool);
+	while (creds->answers) {
+		struct creds_answer *answer = creds->answers;
+
+		creds->answers = answer->next;
+		creds_answer_free(answer);
+	}
+	for (size_t i = 0; i < creds->nfiles; i++)
+		free(creds->files[i].path);
+	if (creds->stop_fd >= 0)
+		close(creds->stop_fd);
+	pthread_mutex_destroy(&creds->lock);
+	free(creds);
+}
+
+/* --- reading --- */
+
+void creds_text_release(struct creds_text *text)
+{
+	if (text->data)
+		explicit_bzero(text->data, text->len);
+	free(text->data);
+	*text = (struct creds_text){0};
+}
+
+static const char *size_refusal(const struct stat *st)
+{
+	/* of a pipe or a terminal there may be no end */
+	if (!S_ISREG(st->st_mode) && !S_ISCHR(st->st_mode))
+		return "it is not a file";
+	return st->st_size > AUTHFILE_MAX ? "it is larger than 1 MiB" : NULL;
+}
+
+int creds_text_read(const char *path, struct creds_text *ret, const char **ret_why)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	CLEANUP(creds_text_release) struct creds_text text = {0};
+	ssize_t len;
+
+	*ret_why = NULL;
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return -ENOENT;
+	if (fd >= 0 && fstat(fd, &text.st) == 0) {
+		*ret_why = size_refusal(&text.st);
+		if (*ret_why)
+			return -EACCES;
+		text.data = malloc(text.st.st_size + 1);
+		if (!text.data)
+			return -ENOMEM;
+		/* /dev/null is a way to say that there are none */
+		len = S_ISREG(text.st.st_mode) ? pread_full(fd, text.data, text.st.st_size, 0) : 0;
+		if (len >= 0) {
+			text.len = len;
+			text.data[len] = '\0';
+			*ret = text;
+			text = (struct creds_text){0};
+			return 0;
+		}
+	}
+	*ret_why = strerrordesc_np(errno);
+	return -EACCES;
+}
+
+/* Whether the complaint about FILE as it is now was made before. */
+static bool told_before(struct creds *creds, struct creds_file *file, const struct stat *st)
+{
+	bool before;
+
+	pthread_mutex_lock(&creds->lock);
+	before = file->bad_ino == st->st_ino && file->bad_size == st->st_size &&
+		 file->bad_mtime.tv_sec == st->st_mtim.tv_sec &&
+		 file->bad_mtime.tv_nsec == st->st_mtim.tv_nsec;
+	file->bad_ino = st->st_ino;
+	file->bad_size = st->st_size;
+	file->bad_mtime = st->st_mtim;
+	pthread_mutex_unlock(&creds->lock);
+	return before;
+}
+
+/* QUIETLY: says it once for each state of the file. */
+static int load(struct creds *creds, struct creds_file *file, bool quietly, struct authfile *ret)
+{
+	CLEANUP(creds_text_release) struct creds_text text = {0};
+	const char *why = NULL;
+	int err = creds_text_read(file->path, &text, &why);
+
+	if (!err && text.len == 0)
+		return -ENOENT;
+	if (!err)
+		err = authfile_parse(text.data, text.len, file->form, ret, &why);
+	if (!err || err == -ENOENT || err == -ENOMEM)
+		return err;
+	if (!told_before(creds, file, &text.st) || !quietly)
+		log_warn("credentials file %s: %s: mend it, or move it away; until then registries "
+			 "that ask for credentials are refused",
+			 file->path, why ? why : "it cannot be read");
+	return -EACCES;
+}
+
+int creds_load(struct creds *creds, struct creds_file *file, struct authfile *ret)
+{
+	return load(creds, file, false, ret);
+}
+
+/* --- what they say --- */
+
+static void take(struct authfile_entry *entry, struct auth_credential *ret)
+{
+	*ret = (struct auth_credential){
+		.user = STEAL(entry->user),
+		.password = STEAL(entry->password),
+		.identity_token = STEAL(entry->identity_token),
+		.registry_token = STEAL(entry->registry_token),
+	};
+}
+
+/* What FILE has for the query. */
+static int look_in(struct creds *creds, struct creds_file *file, const struct auth_query *query,
+		   struct wait *wait, struct auth_credential *ret)
+{
+	CLEANUP(authfile_release) struct authfile content = {0};
+	CLEANUP(authfile_entry_release) struct authfile_entry answer = {0};
+	struct authfile_choice choice;
+	int err = creds_load(creds, file, &content);
+
+	if (err)
+		return err;
+	authfile_choose(&content, query->host, query->repo, &choice);
+	err = choice.helper ? creds_ask(creds, &choice, query, wait, &answer) : -ENOENT;
+	if (!err)
+		take(&answer, ret);
+	if (err != -ENOENT || !choice.entry)
+		return err;
+	if (choice.entry->why) {
+		log_warn("credentials file %s: the entry \"%s\": %s: log in again", file->path,
+			 choice.entry->key, choice.entry->why);
+		return -EACCES;
+	}
+	take(&content.entries[choice.entry - content.entries], ret);
+	return 0;
+}
+
+int creds_lookup(void *arg, const struct auth_query *query, struct wait *wait,
+		 struct auth_credential *ret)
+{
+	struct creds *creds = arg;
+	int err = -ENOENT;
+
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	for (size_t i = 0; i < creds->nfiles && err == -ENOENT; i++)
+		err = look_in(creds, &creds->files[i], query, wait, ret);
+	return err;
+}
+
+static int tell_host(const char *key, creds_host_fn *fn, void *arg)
+{
+	char host[REF_HOST_MAX];
+
+	return authfile_key_host(key, host) ? fn(arg, host) : 0;
+}
+
+static int tell_hosts(const struct authfile *content, creds_host_fn *fn, void *arg)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < content->nentries && r == 0; i++)
+		r = tell_host(content->entries[i].key, fn, arg);
+	for (size_t i = 0; i < content->nhelpers && r == 0; i++)
+		r = tell_host(content->helpers[i].key, fn, arg);
+	return r;
+}
+
+int creds_hosts(struct creds *creds, creds_host_fn *fn, void *arg, struct wait *wait)
+{
+	int r = 0;
+
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	for (size_t i = 0; i < creds->nfiles && r == 0; i++) {
+		CLEANUP(authfile_release) struct authfile content = {0};
+
+		if (load(creds, &creds->files[i], true, &content) == 0)
+			r = tell_hosts(&content, fn, arg);
+	}
+	return r;
+}
