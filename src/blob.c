@@ -205,7 +205,7 @@ int blob_know_sums(struct blob *blob, struct wait *wait)
 	if (known || passing || blob->size <= BLOB_SMALL || !wait_may_block(wait))
 		return known;
 
-	int r = sums_load(blobs->cache, blob->id.key, blob->size, &loaded);
+	int r = sums_load(blobs->cache, &blob->digest, blob->size, &loaded);
 	if (r == -ENOENT)
 		return 0;
 	if (r == -EIO)

@@ -111,17 +111,16 @@ static void fetch_publish(struct fetch *fetch)
 	pthread_mutex_unlock(&blobs->lock);
 }
 
-static void fetch_log_wrong(const struct fetch *fetch, uint32_t nr, const void *data)
+static int fetch_wrong(const struct fetch *fetch, uint32_t nr, const struct block_sums *sums)
 {
-	struct blob *blob = fetch->blob;
-	struct digest expected = {.algo = DIGEST_SHA256}, got;
-	char name[DIGEST_STR_MAX], want_hex[DIGEST_STR_MAX], got_hex[DIGEST_STR_MAX];
+	char name[DIGEST_STR_MAX], want[DIGEST_STR_MAX], got[DIGEST_STR_MAX];
 
-	digest_of(DIGEST_SHA256, data, block_len(blob, nr), &got);
-	memcpy(expected.bytes, blob->sums->sum[nr], SUM_LEN);
-	log_error("%s/%s: blob %s: its block %u should have the digest %s and has %s",
-		  fetch->feed.store->name, fetch->feed.repo, digest_format(&blob->digest, name), nr,
-		  digest_format(&expected, want_hex), digest_format(&got, got_hex));
+	stats_add(STAT_DIGEST_MISMATCHES, 1);
+	log_error("%s/%s: blob %s: with its block %u the hash should come to %s and comes to %s",
+		  fetch->feed.store->name, fetch->feed.repo,
+		  digest_format(&fetch->blob->digest, name), nr, digest_format(&sums->want, want),
+		  digest_format(&sums->got, got));
+	return -EIO;
 }
 
 /* One block, verified. A wrong one is asked for once more: the sums are the trusted side, and what
@@ -130,22 +129,23 @@ static int fetch_block(struct fetch *fetch, uint32_t nr, bool *cached)
 {
 	struct blob *blob = fetch->blob;
 	uint8_t *data = fetch->data + (size_t)(nr - fetch->first) * CACHE_BLOCK;
+	struct block_sums sums;
 
 	for (int tries = 0; tries < 2; tries++) {
 		int r = feed_block(&fetch->feed, nr, data, &fetch->wait, cached);
-		if (r == 0 && (*cached || sums_match(blob->sums, nr, data, block_len(blob, nr))))
+		if (r == 0 && *cached)
 			return 0;
-		feed_stop(&fetch->feed);
 		if (r == -ENODATA) {
 			memset(data, 0, CACHE_BLOCK);
-			continue;
+			r = 0;
 		}
-		if (r < 0)
+		if (r == 0)
+			r = sums_of(blob->sums, nr, data, block_len(blob, nr), &sums);
+		if (r < 0 || digest_equal(&sums.want, &sums.got))
 			return r;
+		feed_stop(&fetch->feed);
 	}
-	stats_add(STAT_DIGEST_MISMATCHES, 1);
-	fetch_log_wrong(fetch, nr, data);
-	return -EIO;
+	return fetch_wrong(fetch, nr, &sums);
 }
 
 static int fetch_blocks(struct fetch *fetch, bool *unkept)

@@ -53,7 +53,7 @@ static struct pass *pass_new(struct blob *blob)
 	pass->refs = 1;
 	pass->feed = (struct feed){.blob = blob, .end = blob->size};
 	pass->hasher = hasher_new(blob->digest.algo);
-	pass->sums = sums_new(blob->size);
+	pass->sums = sums_new(&blob->digest, blob->size);
 	if (!pass->hasher || !pass->sums) {
 		pass_free(pass);
 		return NULL;
@@ -121,8 +121,10 @@ struct joiner {
 	uint64_t source;
 };
 
+#define NO_PASS 2 /* no errno: the blob's own error may be any */
+
 /* Takes part in the blob's pass if it runs or may be made to. Lock held. *START: the caller has to
- * launch it. 1: no need. -ENOENT: there is none to join yet. */
+ * launch it. 1: no need. NO_PASS: there is none to join yet. */
 static int join_locked(struct blob *blob, const struct joiner *joiner, struct pass **ret,
 		       bool *ret_start)
 {
@@ -137,7 +139,7 @@ static int join_locked(struct blob *blob, const struct joiner *joiner, struct pa
 	if (blob->blobs->closing)
 		return -EINTR;
 	if (!pass)
-		return -ENOENT;
+		return NO_PASS;
 	*ret_start = pass->state == PASS_PAUSED;
 	if (*ret_start) {
 		pass->state = PASS_RUNNING;
@@ -170,7 +172,7 @@ int pass_join(struct blob *blob, const struct blob_id *id, enum join why, struct
 		pthread_mutex_lock(&blobs->lock);
 		r = join_locked(blob, &joiner, &pass, &start);
 		pthread_mutex_unlock(&blobs->lock);
-		if (r != -ENOENT)
+		if (r != NO_PASS)
 			break;
 		r = pass_ensure(blob);
 		if (r < 0)
@@ -309,7 +311,7 @@ static int pass_block(struct pass *pass, uint32_t nr)
 		return r;
 	}
 	hasher_add(pass->hasher, piece->data, piece->len);
-	sums_add(pass->sums, piece->data, piece->len);
+	sums_add(pass->sums, pass->hasher);
 	if (cached)
 		pass->mixed = true;
 	else if (pass_keeps(pass))
@@ -360,7 +362,7 @@ static int pass_verify(struct pass *pass)
 	}
 	cache_commit(blob->blobs->cache, &blob->id, blob->nblocks, pass->number);
 	if (blob->size > BLOB_SMALL)
-		sums_save(blob->blobs->cache, blob->id.key, pass->sums);
+		sums_save(blob->blobs->cache, pass->sums);
 	stats_add(STAT_PASSES, 1);
 	return 0;
 }

@@ -22,7 +22,6 @@
 
 #include "regfs/blob.h"
 
-#define SUM_LEN	       32
 #define BLOBS_IDLE_MAX 32
 #define BLOB_MAX_SIZE  ((uint64_t)1 << 40) /* 8 million blocks, 256 MiB of sums */
 #define PASS_WINDOW    32		   /* blocks that a pass keeps in memory: 4 MiB */
@@ -32,25 +31,31 @@
 #define RUNS	       4		   /* sequential readers told apart, in one blob */
 #define RECENT	       8		   /* ranges kept in memory where the cache keeps nothing */
 
-/* The SHA-256 of each block of a blob. Immutable once a blob points to it. */
+/* The state of a blob's hash after each of its blocks but the last. Immutable once a blob points to
+ * it. */
 struct sums {
-	uint64_t size; /* of the blob */
-	uint32_t nblocks, cap;
-	uint8_t (*sum)[SUM_LEN];
+	struct digest digest; /* of the blob */
+	uint64_t size;
+	uint32_t count, cap;
+	uint8_t *states; /* digest_len() bytes each */
 };
 
-struct sums *sums_new(uint64_t blob_size);
+struct sums *sums_new(const struct digest *digest, uint64_t blob_size);
 void sums_free(struct sums *sums);
 /* Room for one more. 0 or -ENOMEM. */
 int sums_reserve(struct sums *sums);
-/* Room must have been reserved. */
-void sums_add(struct sums *sums, const void *block, size_t len);
-bool sums_match(const struct sums *sums, uint32_t nr, const void *block, size_t len);
-/* Keeps SUMS in the cache as the sums of the blob KEY; a failure only means it is not kept. */
-void sums_save(struct cache *cache, const uint8_t key[static DIGEST_KEY_LEN],
-	       const struct sums *sums);
+/* After the next block was added to HASHER, the blob's. Room must have been reserved. */
+void sums_add(struct sums *sums, const struct hasher *hasher);
+/* What block NR should lead to, and what these bytes lead to. 0 or -ENOMEM. */
+struct block_sums {
+	struct digest want, got;
+};
+int sums_of(const struct sums *sums, uint32_t nr, const void *block, size_t len,
+	    struct block_sums *ret);
+/* Keeps SUMS in the cache; a failure only means it is not kept. */
+void sums_save(struct cache *cache, const struct sums *sums);
 /* -ENOENT: none, or a damaged file (removed). -EIO: the sums of a blob of another size. */
-int sums_load(struct cache *cache, const uint8_t key[static DIGEST_KEY_LEN], uint64_t blob_size,
+int sums_load(struct cache *cache, const struct digest *digest, uint64_t blob_size,
 	      struct sums **ret);
 
 struct blobs {

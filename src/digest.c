@@ -1,38 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * digest: "sha256:…" and hashing (OCI image-spec, descriptor.md, "Digests").
- * The only user of OpenSSL's EVP. Must not know storage.
+ * The only user of OpenSSL's hashes. Must not know storage.
+ *
+ * OpenSSL's low-level functions, not EVP, because only they show the state; they cannot fail.
  */
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <endian.h>
 #include <errno.h>
-#include <openssl/evp.h>
+#include <openssl/sha.h>
 
 #include "regfs/digest.h"
 
 struct hasher {
-	EVP_MD_CTX *ctx;
 	enum digest_algo algo;
-	bool failed; /* OpenSSL refused something: the result must not look like a digest */
+	union {
+		SHA256_CTX sha256;
+		SHA512_CTX sha512;
+	};
 };
 
 static const struct {
 	const char *name;
 	size_t len;
-	const EVP_MD *(*md)(void);
 } algos[] = {
-	[DIGEST_NONE] = {"", 0, NULL},
-	[DIGEST_SHA256] = {"sha256", 32, EVP_sha256},
-	[DIGEST_SHA512] = {"sha512", 64, EVP_sha512},
+	[DIGEST_NONE] = {"", 0},
+	[DIGEST_SHA256] = {"sha256", SHA256_DIGEST_LENGTH},
+	[DIGEST_SHA512] = {"sha512", SHA512_DIGEST_LENGTH},
 };
 
 size_t digest_len(enum digest_algo algo)
 {
 	return algos[algo].len;
-}
-
-/* NULL for DIGEST_NONE: OpenSSL then refuses. */
-static const EVP_MD *md_of(enum digest_algo algo)
-{
-	return algos[algo].md ? algos[algo].md() : NULL;
 }
 
 const char *digest_algo_name(enum digest_algo algo)
@@ -117,24 +116,27 @@ void digest_key(const struct digest *digest, uint8_t out[static DIGEST_KEY_LEN])
 	memcpy(out, key.bytes, DIGEST_KEY_LEN);
 }
 
+static void hasher_start(struct hasher *hasher)
+{
+	if (hasher->algo == DIGEST_SHA512)
+		SHA512_Init(&hasher->sha512);
+	else
+		SHA256_Init(&hasher->sha256);
+}
+
 struct hasher *hasher_new(enum digest_algo algo)
 {
-	AUTO_HASHER struct hasher *hasher = calloc(1, sizeof(*hasher));
+	struct hasher *hasher = algo == DIGEST_NONE ? NULL : calloc(1, sizeof(*hasher));
 
 	if (!hasher)
 		return NULL;
 	hasher->algo = algo;
-	hasher->ctx = EVP_MD_CTX_new();
-	if (!hasher->ctx || !EVP_DigestInit_ex(hasher->ctx, md_of(algo), NULL))
-		return NULL;
-	return STEAL(hasher);
+	hasher_start(hasher);
+	return hasher;
 }
 
 void hasher_free(struct hasher *hasher)
 {
-	if (!hasher)
-		return;
-	EVP_MD_CTX_free(hasher->ctx);
 	free(hasher);
 }
 
@@ -145,25 +147,78 @@ void hasher_cleanup(struct hasher **hasher)
 
 void hasher_add(struct hasher *hasher, const void *data, size_t len)
 {
-	if (!EVP_DigestUpdate(hasher->ctx, data, len))
-		hasher->failed = true;
+	if (hasher->algo == DIGEST_SHA512)
+		SHA512_Update(&hasher->sha512, data, len);
+	else
+		SHA256_Update(&hasher->sha256, data, len);
 }
 
 void hasher_final(struct hasher *hasher, struct digest *ret)
 {
 	struct digest digest = {.algo = hasher->algo};
 
-	if (!EVP_DigestFinal_ex(hasher->ctx, digest.bytes, NULL) || hasher->failed)
-		digest = (struct digest){.algo = DIGEST_NONE};
-	hasher->failed = !EVP_DigestInit_ex(hasher->ctx, md_of(hasher->algo), NULL);
+	if (hasher->algo == DIGEST_SHA512)
+		SHA512_Final(digest.bytes, &hasher->sha512);
+	else
+		SHA256_Final(digest.bytes, &hasher->sha256);
+	hasher_start(hasher);
 	*ret = digest;
+}
+
+void hasher_state(const struct hasher *hasher, struct digest_state *ret)
+{
+	struct digest_state state = {0};
+	uint64_t word64;
+	uint32_t word32;
+
+	for (size_t i = 0; i < 8; i++) {
+		if (hasher->algo == DIGEST_SHA512) {
+			word64 = htobe64(hasher->sha512.h[i]);
+			memcpy(state.bytes + i * sizeof(word64), &word64, sizeof(word64));
+		} else {
+			word32 = htobe32(hasher->sha256.h[i]);
+			memcpy(state.bytes + i * sizeof(word32), &word32, sizeof(word32));
+		}
+	}
+	*ret = state;
+}
+
+void hasher_resume(struct hasher *hasher, const struct digest_state *state, uint64_t len)
+{
+	uint64_t word64;
+	uint32_t word32;
+
+	hasher_start(hasher);
+	if (len == 0)
+		return;
+	for (size_t i = 0; i < 8; i++) {
+		if (hasher->algo == DIGEST_SHA512) {
+			memcpy(&word64, state->bytes + i * sizeof(word64), sizeof(word64));
+			hasher->sha512.h[i] = be64toh(word64);
+		} else {
+			memcpy(&word32, state->bytes + i * sizeof(word32), sizeof(word32));
+			hasher->sha256.h[i] = be32toh(word32);
+		}
+	}
+	/* Counted in bits, in two words. */
+	if (hasher->algo == DIGEST_SHA512) {
+		hasher->sha512.Nl = len << 3;
+		hasher->sha512.Nh = len >> 61;
+	} else {
+		hasher->sha256.Nl = (SHA_LONG)(len << 3);
+		hasher->sha256.Nh = (SHA_LONG)(len >> 29);
+	}
 }
 
 void digest_of(enum digest_algo algo, const void *data, size_t len, struct digest *ret)
 {
-	struct digest digest = {.algo = algo};
+	struct hasher hasher = {.algo = algo};
 
-	if (!EVP_Digest(data, len, digest.bytes, NULL, md_of(algo), NULL))
-		digest = (struct digest){.algo = DIGEST_NONE};
-	*ret = digest;
+	if (algo == DIGEST_NONE) {
+		*ret = (struct digest){.algo = DIGEST_NONE};
+		return;
+	}
+	hasher_start(&hasher);
+	hasher_add(&hasher, data, len);
+	hasher_final(&hasher, ret);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * digest: "sha256:…" and hashing (OCI image-spec, descriptor.md, "Digests").
- * The only user of OpenSSL's EVP. Must not know storage.
+ * The only user of OpenSSL's hashes. Must not know storage.
  *
  * sha256 and sha512 are known. Values are plain: copy them freely. Any thread; a
  * hasher belongs to one thread at a time.
@@ -46,6 +46,22 @@ void hasher_cleanup(struct hasher **hasher);
 void hasher_add(struct hasher *hasher, const void *data, size_t len);
 /* The digest of all that was added; the hasher starts anew. */
 void hasher_final(struct hasher *hasher, struct digest *ret);
+
+/*
+ * What SHA-2 has come to after a whole number of its blocks (FIPS 180-4, section 6). From one state
+ * of a stream whose digest was right, bytes that lead to the next one are those of the stream:
+ * others would be as hard to find as others with the same digest. So the states of a pass vouch for
+ * its parts, and cost nothing to compute.
+ */
+#define HASHER_STEP 128 /* bytes; a multiple of the block of every algorithm */
+struct digest_state {
+	uint8_t bytes[DIGEST_MAX]; /* digest_len() of them count */
+};
+/* After a multiple of HASHER_STEP bytes was added. */
+void hasher_state(const struct hasher *hasher, struct digest_state *ret);
+/* Goes on from STATE, that after LEN bytes (a multiple of HASHER_STEP; 0: the start, STATE is not
+ * looked at). */
+void hasher_resume(struct hasher *hasher, const struct digest_state *state, uint64_t len);
 
 /* In one step. */
 void digest_of(enum digest_algo algo, const void *data, size_t len, struct digest *ret);

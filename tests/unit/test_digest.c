@@ -141,6 +141,72 @@ static void test_key(void **state)
 	assert_memory_equal(key, hashed.bytes, DIGEST_KEY_LEN);
 }
 
+/* From any state on, the same bytes come to the same states and digest; others do not. */
+static void test_states(void **state)
+{
+	static const enum digest_algo algos[] = {DIGEST_SHA256, DIGEST_SHA512};
+	const size_t step = 4096, steps = 5, rest = 77;
+	AUTO_FREE uint8_t *data = malloc(step * steps + rest);
+
+	(void)state;
+	assert_non_null(data);
+	for (size_t i = 0; i < step * steps + rest; i++)
+		data[i] = (uint8_t)(i * i >> 3 ^ i >> 12);
+	for (size_t a = 0; a < 2; a++) {
+		AUTO_HASHER struct hasher *whole = hasher_new(algos[a]);
+		struct digest_state at[6] = {0}, reached;
+		struct digest want, got;
+
+		for (size_t i = 0; i < steps; i++) {
+			hasher_add(whole, data + i * step, step);
+			hasher_state(whole, &at[i + 1]);
+		}
+		hasher_add(whole, data + step * steps, rest);
+		hasher_final(whole, &got);
+		digest_of(algos[a], data, step * steps + rest, &want);
+		assert_true(digest_equal(&want, &got));
+		for (size_t i = 0; i < steps; i++) {
+			AUTO_HASHER struct hasher *part = hasher_new(algos[a]);
+
+			hasher_resume(part, &at[i], i * step);
+			hasher_add(part, data + i * step, step);
+			hasher_state(part, &reached);
+			assert_memory_equal(&reached, &at[i + 1], digest_len(algos[a]));
+			hasher_resume(part, &at[i], i * step);
+			hasher_add(part, data, step);
+			hasher_state(part, &reached);
+			assert_int_equal(memcmp(&reached, &at[i + 1], digest_len(algos[a])) == 0,
+					 i == 0);
+		}
+		hasher_resume(whole, &at[steps], step * steps);
+		hasher_add(whole, data + step * steps, rest);
+		hasher_final(whole, &got);
+		assert_true(digest_equal(&want, &got));
+	}
+}
+
+/* A count past 2^32 bits goes into the padding as it should. */
+static void test_state_far_on(void **state)
+{
+	const uint64_t far = 513 * MIB;
+	AUTO_FREE uint8_t *data = calloc(1, MIB);
+	AUTO_HASHER struct hasher *whole = hasher_new(DIGEST_SHA256);
+	struct digest_state at;
+	struct digest want, got;
+
+	(void)state;
+	assert_non_null(data);
+	for (uint64_t off = 0; off < far; off += MIB)
+		hasher_add(whole, data, MIB);
+	hasher_state(whole, &at);
+	hasher_add(whole, data, 100);
+	hasher_final(whole, &want);
+	hasher_resume(whole, &at, far);
+	hasher_add(whole, data, 100);
+	hasher_final(whole, &got);
+	assert_true(digest_equal(&want, &got));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -151,6 +217,8 @@ int main(void)
 		cmocka_unit_test(test_no_algorithm_gives_no_digest),
 		cmocka_unit_test(test_equal),
 		cmocka_unit_test(test_key),
+		cmocka_unit_test(test_states),
+		cmocka_unit_test(test_state_far_on),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
