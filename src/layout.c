@@ -91,6 +91,17 @@ int layout_open_below(int root_fd, const char *path, int flags)
 	return resolve(root_fd, path, flags, 0);
 }
 
+DIR *layout_dir(const struct layout_repo *repo, const char *path)
+{
+	int fd = layout_open_in(repo->fd, path, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return NULL;
+	DIR *dir = fdopendir(fd);
+	if (!dir)
+		close(fd);
+	return dir;
+}
+
 bool layout_is_one(int dir_fd)
 {
 	return faccessat(dir_fd, "oci-layout", F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&

@@ -9,6 +9,8 @@
 #ifndef REGFS_LAYOUT_PRIV_H
 #define REGFS_LAYOUT_PRIV_H
 
+#include <dirent.h>
+
 #include "regfs/layout.h"
 #include "regfs/oci.h"
 
@@ -56,7 +58,7 @@ void layout_index_release(struct layout_index *index);
 #define LAYOUT_DIR_MODE	  0755
 #define LAYOUT_COPY_CHUNK (256 * KIB)
 /* A blob that nothing names may belong to a writer who has not named it yet: younger than this, it
- * stays. Looking for a blob makes it young again. */
+ * stays. Looking for a blob makes it young again: its time of access is when somebody did. */
 #define LAYOUT_COLLECT_AGE_S (10 * 60)
 
 /* The errno that a store may return for ERR (positive), negative. */
@@ -76,6 +78,15 @@ int layout_open_in(int dir_fd, const char *path, int flags);
 int layout_open_below(int root_fd, const char *path, int flags);
 /* Whether DIR_FD has both files that make a directory a layout. */
 bool layout_is_one(int dir_fd);
+
+/* A directory of the repository, to be listed. NULL: it cannot be. */
+DIR *layout_dir(const struct layout_repo *repo, const char *path);
+static inline void layout_dir_cleanup(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+#define AUTO_LAYOUT_DIR CLEANUP(layout_dir_cleanup)
 
 /* layout_read.c */
 /* index.json. -ENOENT, quietly, where the directory is no layout; -EIO, logged, where it cannot be
@@ -116,8 +127,35 @@ int layout_put_manifest(struct store *store, const char *repo, const char *tag,
 int layout_make_repo(struct store *store, const char *repo, struct wait *wait);
 /* Takes the repository's lock: a descriptor that holds it until it is closed. -EINTR, -EBUSY. */
 int layout_lock(const struct layout_repo *repo, struct wait *wait);
-/* Puts BYTES in the place of the file NAME, at once and for good. */
-int layout_replace(const struct layout_repo *repo, const char *name, const void *bytes, size_t len);
+/* Puts BYTES in the place of index.json, at once and for good; -ESTALE, quietly, if it is not as it
+ * was BEFORE. */
+int layout_replace_index(const struct layout_repo *repo, const struct buf *bytes,
+			 const struct buf *before);
+
+/* layout_index.c */
+struct layout_change {
+	struct layout_index before, after;
+};
+void layout_change_release(struct layout_change *change);
+/* How index.json is to be changed: its new bytes into *RET, or a negative errno. */
+struct layout_edit {
+	int (*edit)(const void *arg, const struct layout_index *index, struct buf *ret);
+	const void *arg;
+};
+/* Changes index.json. The lock is held. EDIT may be called several times. */
+int layout_index_change(const struct layout_repo *repo, const struct layout_edit *edit,
+			struct wait *wait, struct layout_change *ret);
+/* Whether index.json has these bytes now. */
+bool layout_index_is(const struct layout_repo *repo, const struct buf *bytes);
+
+/* layout_collect.c */
+/*
+ * Deletes the blobs that index.json does not lead to after CHANGE; GONE (or NULL) was deleted by
+ * its digest. The lock is held. What fails here is no failure of the deletion that was asked for:
+ * the next one collects it. False: index.json still leads to GONE.
+ */
+bool layout_collect(const struct layout_repo *repo, const struct layout_change *change,
+		    const struct digest *gone, struct wait *wait);
 
 /* layout_delete.c */
 int layout_remove_repo(struct store *store, const char *repo, struct wait *wait);

@@ -127,10 +127,14 @@ int layout_blob_open(const struct layout_repo *repo, const struct digest *digest
 {
 	char path[LAYOUT_BLOB_MAX];
 	struct stat st;
-	/* O_NONBLOCK: a fifo in a blob's place must not hold us. */
+	/* O_NONBLOCK: a fifo in a blob's place must not hold us. O_NOATIME: to be read is not to be
+	 * asked for; whose file it is not may not say so. */
+	int flags = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
 	AUTO_CLOSE int fd = layout_open_in(repo->fd, layout_blob_path(digest, path),
-					   O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+					   flags | O_NOATIME);
 
+	if (fd == -EPERM)
+		fd = layout_open_in(repo->fd, path, flags);
 	if (fd < 0)
 		return layout_absent(-fd) ? -ENOENT : layout_fail(repo, -fd, path);
 	if (fstat(fd, &st) < 0)
@@ -142,13 +146,17 @@ int layout_blob_open(const struct layout_repo *repo, const struct digest *digest
 	return 0;
 }
 
-/* Who asks for a blob may be about to name it: the collector is to see it as young. */
+/* Who asks for a blob may be about to name it: the collector is to see it. */
 static void touch(int fd)
 {
+	const struct timespec now[] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}};
 	struct stat st;
 
-	if (fstat(fd, &st) == 0 && wall_ms() / 1000 - st.st_mtim.tv_sec > TOUCH_AFTER_S)
-		(void)!futimens(fd, NULL); /* on a read-only store nothing is collected either */
+	if (fstat(fd, &st) < 0)
+		return;
+	if (st.st_atim.tv_sec <= st.st_mtim.tv_sec ||
+	    wall_ms() / 1000 - st.st_atim.tv_sec > TOUCH_AFTER_S)
+		(void)!futimens(fd, now); /* on a read-only store nothing is collected either */
 }
 
 int layout_has_blob(struct store *store, const char *name, const struct digest *digest,

@@ -77,16 +77,22 @@ static int temporary_publish(struct temporary *tmp, int dir_fd, const char *name
 	return fsync(dir_fd) < 0 ? -errno : 0;
 }
 
-int layout_replace(const struct layout_repo *repo, const char *name, const void *bytes, size_t len)
+int layout_replace_index(const struct layout_repo *repo, const struct buf *bytes,
+			 const struct buf *before)
 {
 	AUTO_TEMPORARY struct temporary tmp = TEMPORARY_INIT;
 
 	int err = temporary_open(repo->fd, &tmp);
-	if (!err) {
-		ssize_t put = pwrite_full(tmp.fd, bytes, len, 0);
-		err = put < 0 ? (int)put : temporary_publish(&tmp, repo->fd, name);
-	}
-	return err ? layout_fail(repo, -err, name) : 0;
+	if (err)
+		return layout_fail(repo, -err, "index.json");
+	ssize_t put = pwrite_full(tmp.fd, bytes->data, bytes->len, 0);
+	if (put < 0 || fsync(tmp.fd) < 0)
+		return layout_fail(repo, put < 0 ? (int)-put : errno, "index.json");
+	/* As late as can be: syncing takes a while, and others do not know our lock. */
+	if (!layout_index_is(repo, before))
+		return -ESTALE;
+	err = temporary_publish(&tmp, repo->fd, "index.json");
+	return err ? layout_fail(repo, -err, "index.json") : 0;
 }
 
 /* Makes the file NAME unless there is one by now: somebody else may be making a layout here. */
@@ -380,27 +386,28 @@ static int check_parts(const struct layout_repo *repo, const struct oci_manifest
 	return err ? err : check_all(repo, manifest->layers, manifest->nlayers);
 }
 
+struct entering {
+	const struct oci_descriptor *entry;
+	const char *tag;
+};
+
+static int edit_enter(const void *arg, const struct layout_index *index, struct buf *ret)
+{
+	const struct entering *entering = arg;
+
+	return oci_index_update(index->bytes.data, index->bytes.len, entering->entry, entering->tag,
+				ret);
+}
+
 /* Enters the manifest into index.json. The lock is held. */
 static int enter_index(const struct layout_repo *repo, const struct oci_descriptor *entry,
 		       const char *tag, struct wait *wait)
 {
-	AUTO_LAYOUT_INDEX struct layout_index index = {0};
-	AUTO_BUF struct buf updated = BUF_INIT(2 * OCI_MANIFEST_MAX);
-	CLEANUP(oci_manifest_release) struct oci_manifest check = {0};
-	const char *why = "";
+	const struct entering entering = {.entry = entry, .tag = tag};
+	const struct layout_edit edit = {.edit = edit_enter, .arg = &entering};
+	CLEANUP(layout_change_release) struct layout_change change = {0};
 
-	int err = layout_index_read(repo, wait, &index);
-	if (!err)
-		err = oci_index_update(index.bytes.data, index.bytes.len, entry, tag, &updated);
-	if (err)
-		return err;
-	/* What could not be read again is not written: a repository has room for so many. */
-	if (oci_manifest_parse(updated.data, updated.len, OCI_TYPE_INDEX, &check, &why)) {
-		log_error("%s/%s: index.json would be no good with '%s' in it: %s",
-			  repo->layout->store.name, repo->name, tag ? tag : "", why);
-		return -EDQUOT;
-	}
-	return layout_replace(repo, "index.json", updated.data, updated.len);
+	return layout_index_change(repo, &edit, wait, &change);
 }
 
 struct document {
