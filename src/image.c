@@ -59,8 +59,8 @@ static struct image *table_find(struct images *images, const struct store *store
 	struct image **at = &images->images;
 	struct image *image;
 
-	while (*at && !((*at)->store == store && digest_equal(&(*at)->digest, digest) &&
-			!strcmp((*at)->repo, repo)))
+	while (*at && !(!(*at)->deleted && (*at)->store == store &&
+			digest_equal(&(*at)->digest, digest) && !strcmp((*at)->repo, repo)))
 		at = &(*at)->next;
 	image = *at;
 	if (!image)
@@ -81,7 +81,7 @@ static struct image *table_trim(struct images *images)
 	for (struct image **at = &images->images; *at;) {
 		struct image *image = *at;
 
-		if (image->refs || ++idle <= MAX_IDLE) {
+		if (image->refs || (!image->deleted && ++idle <= MAX_IDLE)) {
 			at = &image->next;
 			continue;
 		}
@@ -101,6 +101,19 @@ static struct image *table_get(struct images *images, const struct store *store,
 	image = table_find(images, store, repo, digest);
 	pthread_mutex_unlock(&images->lock);
 	return image;
+}
+
+void image_drop(struct images *images, const struct store *store, const char *repo,
+		const struct digest *digest)
+{
+	struct image *image;
+
+	pthread_mutex_lock(&images->lock);
+	image = table_find(images, store, repo, digest);
+	if (image)
+		image->deleted = true;
+	pthread_mutex_unlock(&images->lock);
+	image_unref(image);
 }
 
 struct image *image_ref(struct image *image)

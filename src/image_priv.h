@@ -26,6 +26,7 @@ struct image {
 	struct buf bytes;
 	/* guarded by images->lock */
 	unsigned refs;
+	bool deleted;	    /* the repository does not hold it any more: not found again */
 	struct image *next; /* most recently used first */
 	/* guarded by .lock, set once */
 	pthread_mutex_t lock;
@@ -38,6 +39,10 @@ struct image {
 	bool prefetched;	     /* image_entered() took note of it */
 	struct referrers *referrers; /* the last list; each list's refs are guarded by .lock too */
 };
+
+/* It is not found any more, whoever holds it. */
+void image_drop(struct images *images, const struct store *store, const char *repo,
+		const struct digest *digest);
 
 /* A question under way, and then its answer, for those who ask the same. Guarded by images->lock.
  */

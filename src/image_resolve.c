@@ -237,6 +237,7 @@ void image_forget_manifest(struct images *images, struct store *store, const cha
 
 	if (image_name_id("manifest", store, repo, digest_format(digest, reference), &id) == 0)
 		cache_remove(images->options.cache, &id);
+	image_drop(images, store, repo, digest);
 }
 
 /* --- resolving --- */

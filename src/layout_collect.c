@@ -159,25 +159,18 @@ static int mark_document(struct marks *marks, const struct oci_descriptor *descr
 
 /* --- sweeping --- */
 
-/* Seconds since TIME. */
-static int64_t age(struct timespec time)
-{
-	return wall_ms() / 1000 - time.tv_sec;
-}
-
 static bool is_old(const struct stat *st)
 {
-	return MIN(age(st->st_mtim), age(st->st_atim)) > LAYOUT_COLLECT_AGE_S;
+	return wall_ms() / 1000 - st->st_mtim.tv_sec > LAYOUT_COLLECT_AGE_S;
 }
 
-/* Somebody looked whether it is there, and may be about to name it (layout_read.c). */
+/* Somebody looked whether it is there, and may be about to name it: it is kept until its time of
+ * access, which no reader sets to what is to come. */
 static bool is_asked_for(const struct stat *st)
 {
-	bool later = st->st_atim.tv_sec > st->st_mtim.tv_sec ||
-		     (st->st_atim.tv_sec == st->st_mtim.tv_sec &&
-		      st->st_atim.tv_nsec > st->st_mtim.tv_nsec);
+	int64_t left_s = st->st_atim.tv_sec - wall_ms() / 1000;
 
-	return later && age(st->st_atim) <= LAYOUT_COLLECT_AGE_S;
+	return left_s > 0 && left_s <= LAYOUT_COLLECT_AGE_S;
 }
 
 /* What is led to before and after a deletion, and what was deleted by name (or NULL). */
@@ -197,9 +190,7 @@ static bool may_go(const struct sweep *sweep, const struct digest *digest, const
 		return false;
 	if (sweep->gone && digest_equal(sweep->gone, digest))
 		return true;
-	if (digest_set_has(&sweep->before, digest))
-		return !is_asked_for(st);
-	return is_old(st);
+	return (digest_set_has(&sweep->before, digest) || is_old(st)) && !is_asked_for(st);
 }
 
 static void sweep_blobs(const struct sweep *sweep, enum digest_algo algo)

@@ -58,7 +58,8 @@ void layout_index_release(struct layout_index *index);
 #define LAYOUT_DIR_MODE	  0755
 #define LAYOUT_COPY_CHUNK (256 * KIB)
 /* A blob that nothing names may belong to a writer who has not named it yet: younger than this, it
- * stays. Looking for a blob makes it young again: its time of access is when somebody did. */
+ * stays. Looking for a blob keeps it for so long: its time of access is then set to the end of
+ * that. */
 #define LAYOUT_COLLECT_AGE_S (10 * 60)
 
 /* The errno that a store may return for ERR (positive), negative. */

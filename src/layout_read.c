@@ -16,7 +16,7 @@
 #define INDEX_TRIES    4
 #define INDEX_RETRY_MS 50
 #define INDEX_FRESH_S  5
-#define TOUCH_AFTER_S  60
+#define KEEP_AGAIN_S   60
 
 /* --- index.json --- */
 
@@ -127,14 +127,10 @@ int layout_blob_open(const struct layout_repo *repo, const struct digest *digest
 {
 	char path[LAYOUT_BLOB_MAX];
 	struct stat st;
-	/* O_NONBLOCK: a fifo in a blob's place must not hold us. O_NOATIME: to be read is not to be
-	 * asked for; whose file it is not may not say so. */
-	int flags = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
+	/* O_NONBLOCK: a fifo in a blob's place must not hold us. */
 	AUTO_CLOSE int fd = layout_open_in(repo->fd, layout_blob_path(digest, path),
-					   flags | O_NOATIME);
+					   O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
 
-	if (fd == -EPERM)
-		fd = layout_open_in(repo->fd, path, flags);
 	if (fd < 0)
 		return layout_absent(-fd) ? -ENOENT : layout_fail(repo, -fd, path);
 	if (fstat(fd, &st) < 0)
@@ -146,17 +142,16 @@ int layout_blob_open(const struct layout_repo *repo, const struct digest *digest
 	return 0;
 }
 
-/* Who asks for a blob may be about to name it: the collector is to see it. */
-static void touch(int fd)
+/* Who asks for a blob may be about to name it: the collector is to keep it so long. */
+static void keep(int fd)
 {
-	const struct timespec now[] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}};
+	int64_t until_s = wall_ms() / 1000 + LAYOUT_COLLECT_AGE_S;
+	const struct timespec times[] = {{.tv_sec = until_s}, {.tv_nsec = UTIME_OMIT}};
 	struct stat st;
 
-	if (fstat(fd, &st) < 0)
-		return;
-	if (st.st_atim.tv_sec <= st.st_mtim.tv_sec ||
-	    wall_ms() / 1000 - st.st_atim.tv_sec > TOUCH_AFTER_S)
-		(void)!futimens(fd, now); /* on a read-only store nothing is collected either */
+	if (fstat(fd, &st) == 0 &&
+	    (st.st_atim.tv_sec > until_s || st.st_atim.tv_sec < until_s - KEEP_AGAIN_S))
+		(void)!futimens(fd, times); /* on a read-only store nothing is collected either */
 }
 
 int layout_has_blob(struct store *store, const char *name, const struct digest *digest,
@@ -170,7 +165,7 @@ int layout_has_blob(struct store *store, const char *name, const struct digest *
 	if (!err)
 		err = layout_blob_open(&repo, digest, &fd, ret_size);
 	if (!err)
-		touch(fd);
+		keep(fd);
 	return err;
 }
 

@@ -279,11 +279,6 @@ static int root_new(struct names *names, struct node **ret)
 	return 0;
 }
 
-bool names_lists_hosts(const struct names *names)
-{
-	return names->root && names->root->ops == &root_ops;
-}
-
 /* --- shared by the directories --- */
 
 int names_entry(struct node *node, double timeout, struct call *call, struct node_entry *ret)
@@ -358,9 +353,13 @@ int names_image(struct names *names, struct node *parent, const char *name,
 /* The place of REPO below the root, if the kernel has walked there. */
 static struct node *find_place(struct names *names, const struct event *event, const char *repo)
 {
-	struct node *at = names->root ? node_ref(names->root) : NULL;
 	AUTO_FREE char *path = NULL;
 	char *rest, *component;
+	struct node *at;
+
+	pthread_mutex_lock(&names->lock);
+	at = names->root ? node_ref(names->root) : NULL;
+	pthread_mutex_unlock(&names->lock);
 
 	if (at && at->ops == &root_ops)
 		path = format("%s%s%s", event->host, *repo ? "/" : "", repo);
@@ -441,6 +440,13 @@ static void on_event(void *arg, const struct event *event)
 		return;
 	tell_image(names, event);
 	count_told(names, &names->told_images);
+	events_publish(names->links, event);
+}
+
+static void on_link_event(void *arg, const struct event *event)
+{
+	struct names *names = arg;
+
 	tell_link(names, event);
 	count_told(names, &names->told);
 }
@@ -539,7 +545,9 @@ struct names *names_new(const struct names_options *options)
 	names->answers = answers_new(names->context);
 	names->pushdirs = pushdirs_new(names->context, &hooks);
 	names->pendings = pendings_new(&pendings);
-	if (!names->answers || !names->pushdirs || !names->pendings ||
+	names->links = events_new();
+	if (!names->answers || !names->pushdirs || !names->pendings || !names->links ||
+	    events_subscribe(names->links, on_link_event, names) < 0 ||
 	    events_subscribe(names->context->events, on_event, names) < 0) {
 		names_free(names);
 		return NULL;
@@ -556,8 +564,13 @@ struct names *names_new(const struct names_options *options)
 
 void names_finish(struct names *names)
 {
-	if (names)
-		pendings_finish(names->pendings);
+	if (!names)
+		return;
+	pendings_finish(names->pendings);
+	/* The kernel is gone, and the root goes: there is nobody to tell. */
+	pthread_mutex_lock(&names->lock);
+	names->root = NULL;
+	pthread_mutex_unlock(&names->lock);
 }
 
 void names_free(struct names *names)
@@ -565,6 +578,7 @@ void names_free(struct names *names)
 	if (!names)
 		return;
 	pendings_free(names->pendings);
+	events_free(names->links);
 	pushdirs_free(names->pushdirs);
 	answers_free(names->answers);
 	while (names->hosts) {
@@ -612,6 +626,7 @@ int names_root(struct names *names, const struct source *source, struct node **r
 	if (r < 0)
 		return r;
 	names->root = root;
+	names->has_hosts = source->kind == SOURCE_NONE;
 	*ret = root;
 	return 0;
 }

@@ -333,7 +333,8 @@ struct pendings *pendings_new(const struct pendings_options *options)
 void pendings_finish(struct pendings *pendings)
 {
 	wait_cancel(&pendings->wait);
-	pool_free(STEAL(pendings->pool));
+	pool_free(pendings->pool); /* what runs in it may use it to the end */
+	pendings->pool = NULL;
 }
 
 void pendings_free(struct pendings *pendings)

@@ -34,7 +34,12 @@ struct names {
 	struct pushdirs *pushdirs;
 	struct answers *answers;
 	struct pendings *pendings;
-	struct node *root; /* borrowed: the mount's root while it is served */
+	/* Changes whose links the kernel is still to be told of. On a thread of its own: the kernel
+	 * keeps _tags locked while it waits for ln, which waits for the images' names to be told.
+	 */
+	struct events *links;
+	struct node *root; /* borrowed: the mount's root while it is served; guarded by lock */
+	bool has_hosts;	   /* the root lists registries; constant once there is one */
 	pthread_mutex_t lock;
 	struct host *hosts;	       /* guarded by lock; only grows, at its head */
 	size_t nhosts;		       /* guarded by lock */
@@ -221,8 +226,6 @@ int link_make(struct names *names, struct node *parent, const char *name,
 void tags_publish_pending(void *arg, struct host *host, const char *repo, const char *tag,
 			  const char *text, struct wait *wait);
 
-/* Whether the root is that of all registries. */
-bool names_lists_hosts(const struct names *names);
 /* The image was deleted: the kernel is told. */
 void names_image_gone(struct names *names, struct host *host, const char *repo,
 		      const struct digest *digest);

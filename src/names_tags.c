@@ -114,7 +114,7 @@ static int target_of(const struct linkdir *dir, const char *name, const char *te
 	const struct names *names = dir->names;
 	const struct target_base base = {
 		.mountpoint = names->context->mountpoint,
-		.has_hosts = names_lists_hosts(names),
+		.has_hosts = names->has_hosts,
 		.host = dir->host->name,
 		.repo = dir->repo,
 	};

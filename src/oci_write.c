@@ -250,27 +250,24 @@ static int index_print(const cJSON *root, struct buf *ret)
 	return text ? buf_puts(ret, text) : -ENOMEM;
 }
 
-/* Removes the entries of REF_NAME, or else of DIGEST. Returns the place of the first, -1 if there
- * was none. */
+/* Removes the entries of REF_NAME, or else of DIGEST. 0, or -ENOENT if there was none. */
 static int remove_entries(cJSON *entries, const char *ref_name, const struct digest *digest)
 {
 	cJSON *entry = entries->child;
-	int first = -1;
+	int r = -ENOENT;
 
-	for (int at = 0; entry;) {
+	while (entry) {
 		cJSON *next = entry->next;
 		const char *name = entry_name(entry);
 
 		if (ref_name ? name && strcmp(name, ref_name) == 0
 			     : entry_has_digest(entry, digest)) {
 			cJSON_Delete(cJSON_DetachItemViaPointer(entries, entry));
-			first = first < 0 ? at : first;
-		} else {
-			at++;
+			r = 0;
 		}
 		entry = next;
 	}
-	return first;
+	return r;
 }
 
 static bool has_digest(const cJSON *entries, const struct digest *digest)
@@ -285,24 +282,51 @@ static bool has_digest(const cJSON *entries, const struct digest *digest)
 	return false;
 }
 
+/* The first entry of REF_NAME, or NULL. */
+static cJSON *find_named(const cJSON *entries, const char *ref_name)
+{
+	cJSON *entry;
+
+	cJSON_ArrayForEach(entry, entries)
+	{
+		const char *name = entry_name(entry);
+
+		if (name && strcmp(name, ref_name) == 0)
+			return entry;
+	}
+	return NULL;
+}
+
 /* Puts the entry where the one of its name stood, or at the end. Without a name it is only to be
  * found by its digest, and one entry of that is enough. */
 static int put_entry(cJSON *entries, const struct oci_descriptor *descriptor, const char *ref_name)
 {
-	cJSON *entry;
-	int at;
+	AUTO_JSON cJSON *entry = NULL;
+	cJSON *old = ref_name ? find_named(entries, ref_name) : NULL;
 
 	if (!ref_name && has_digest(entries, &descriptor->digest))
 		return 0;
 	entry = entry_new(descriptor, ref_name);
 	if (!entry)
 		return -ENOMEM;
-	at = ref_name ? remove_entries(entries, ref_name, NULL) : -1;
-	if (at < 0)
-		cJSON_AddItemToArray(entries, entry);
-	else
-		cJSON_InsertItemInArray(entries, at,
-					entry); /* at the end, if there is none at AT */
+	if (!old) {
+		if (!cJSON_AddItemToArray(entries, entry))
+			return -ENOMEM;
+		STEAL(entry);
+		return 0;
+	}
+	/* Others of its name that may follow go. (cJSON_InsertItemInArray() of some libraries
+	 * fails before the last item.) */
+	for (cJSON *at = old->next, *next; at; at = next) {
+		const char *name = entry_name(at);
+
+		next = at->next;
+		if (name && strcmp(name, ref_name) == 0)
+			cJSON_Delete(cJSON_DetachItemViaPointer(entries, at));
+	}
+	if (!cJSON_ReplaceItemViaPointer(entries, old, entry))
+		return -ENOMEM;
+	STEAL(entry);
 	return 0;
 }
 
@@ -321,8 +345,8 @@ int oci_index_update(const char *previous, size_t previous_len,
 	entries = cJSON_GetObjectItemCaseSensitive(root, "manifests");
 	if (descriptor)
 		err = put_entry(entries, descriptor, ref_name);
-	else if (remove_entries(entries, ref_name, NULL) < 0)
-		err = -ENOENT;
+	else
+		err = remove_entries(entries, ref_name, NULL);
 	return err ? err : index_print(root, ret);
 }
 
@@ -332,9 +356,8 @@ int oci_index_remove(const char *previous, size_t previous_len, const struct dig
 	AUTO_JSON cJSON *root = NULL;
 	int err = index_parse(previous, previous_len, &root);
 
-	if (err)
-		return err;
-	if (remove_entries(cJSON_GetObjectItemCaseSensitive(root, "manifests"), NULL, digest) < 0)
-		return -ENOENT;
-	return index_print(root, ret);
+	if (!err)
+		err = remove_entries(cJSON_GetObjectItemCaseSensitive(root, "manifests"), NULL,
+				     digest);
+	return err ? err : index_print(root, ret);
 }

@@ -475,6 +475,8 @@ static void test_index_update(void **state)
 		 INDEX(ENTRY(HEX_B, "0") "," ENTRY(HEX_A, "1"))},
 		{INDEX(ENTRY(HEX_B, "1") "," ENTRY(HEX_B, "0") "," ENTRY(HEX_B, "1")), true, "1",
 		 INDEX(ENTRY(HEX_A, "1") "," ENTRY(HEX_B, "0"))},
+		{INDEX(ENTRY(HEX_B, "0") "," ENTRY(HEX_B, "1") "," ENTRY(HEX_B, "2")), true, "1",
+		 INDEX(ENTRY(HEX_B, "0") "," ENTRY(HEX_A, "1") "," ENTRY(HEX_B, "2"))},
 		{INDEX(UNNAMED(HEX_A)), true, "1", INDEX(UNNAMED(HEX_A) "," ENTRY(HEX_A, "1"))},
 		{INDEX(""), true, NULL, INDEX(UNNAMED(HEX_A))},
 		{INDEX(ENTRY(HEX_A, "1")), true, NULL, INDEX(ENTRY(HEX_A, "1"))},
