@@ -132,7 +132,8 @@ void request_start(struct request *request, fuse_req_t req, fuse_ino_t ino,
 	request->req = req;
 	request->run = run;
 	wait_init(&request->wait, false);
-	request->call = (struct call){.wait = &request->wait, .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid};
+	request->call = (struct call){
+		.wait = &request->wait, .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid};
 	stats_add(STAT_FUSE_REQUESTS, 1);
 	r = inodes_get(request->fs->inodes, ino, &request->ref);
 	if (r == 0)
