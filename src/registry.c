@@ -80,8 +80,11 @@ static int try_scheme(struct registry *registry, enum registry_scheme scheme, in
 	int err = http_start(registry->http, &request, wait, ret);
 	/* Over plain HTTP, nonsense is an answer too: it may be TLS. */
 	bool expected = scheme == SCHEME_HTTP && (err == -EPROTO || err == -ECONNRESET);
-	if (err && !expected && err != -EINTR && err != -EWOULDBLOCK)
+	bool silent = expected || err == -EINTR || err == -EWOULDBLOCK;
+	if (err && !silent && registry_gone(registry, err))
 		log_warn("%s: %s", registry->store.name, why);
+	if (!err)
+		registry_back(registry);
 	return err;
 }
 

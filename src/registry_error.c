@@ -12,6 +12,7 @@
 #include "regfs/oci.h"
 
 #define ERROR_BODY_MAX (64 * KIB)
+#define GONE_AGAIN_MS  30000
 
 static const char *const method_names[] = {
 	[HTTP_GET] = "GET",   [HTTP_HEAD] = "HEAD",   [HTTP_PUT] = "PUT",
@@ -49,6 +50,31 @@ static void log_call(const struct registry *registry, const struct registry_call
 		log_debug("%s", line ? line : words);
 	else
 		log_warn("%s", line ? line : words);
+}
+
+bool registry_gone(struct registry *registry, int err)
+{
+	if (err != -ECONNREFUSED && err != -EHOSTUNREACH && err != -ETIMEDOUT)
+		return true;
+	int64_t now = now_ms();
+	pthread_mutex_lock(&registry->lock);
+	bool news = registry->gone != err || now - registry->gone_ms >= GONE_AGAIN_MS;
+	if (news) {
+		registry->gone = err;
+		registry->gone_ms = now;
+	}
+	pthread_mutex_unlock(&registry->lock);
+	return news;
+}
+
+void registry_back(struct registry *registry)
+{
+	pthread_mutex_lock(&registry->lock);
+	bool news = registry->gone != 0;
+	registry->gone = 0;
+	pthread_mutex_unlock(&registry->lock);
+	if (news)
+		log_info("%s: the registry answers again", registry->store.name);
 }
 
 int registry_failed(const struct registry *registry, const struct registry_call *call, int err,

@@ -9,7 +9,6 @@
  * was read so far is real.
  */
 #include <errno.h>
-#include <strings.h>
 
 #include "registry_priv.h"
 #include "regfs/log.h"
@@ -19,8 +18,12 @@
 #define PAGES_MAX 10000
 #define NAMES_MAX 1000000
 #define PAGE_MAX  (32 * MIB)
-/* Of those who refuse large pages, ECR allows just so many. */
-#define PAGE_NAMES "1000"
+/* Of those who refuse large pages, ECR allows just so many (go-containerregistry#681). Lists that
+ * turn out to be long are gone on with in larger steps, where the server allows that. */
+#define PAGE_NAMES  "1000"
+#define LARGE_NAMES "10000"
+/* Filtered lists may have some pages with nothing on them. */
+#define EMPTY_PAGES_MAX 100
 
 struct listing {
 	struct registry *registry;
@@ -33,17 +36,23 @@ struct listing {
 	size_t nnames;
 	uint64_t *seen; /* hashes of the pages visited */
 	size_t npages, cap;
+	size_t nempty;	/* pages in a row that brought nothing */
+	bool small;	/* large pages were refused */
+	char *verbatim; /* the Link behind .call.url, where that asks for a larger page */
 };
 
 static void listing_release(struct listing *listing)
 {
 	free(listing->seen);
+	free(listing->verbatim);
 }
 
-/* 1 if URL is new, 0 if it was visited, or -ENOMEM. */
+/* 1 if URL is new, 0 if it was visited, or -ENOMEM. It never leaves the host, so the path tells. */
 static int visit(struct listing *listing, const char *url)
 {
-	uint64_t hash = hash64(0, url, strlen(url));
+	const char *path = strstr(url, "/v2/");
+	path = path ? path : url;
+	uint64_t hash = hash64(0, path, strlen(path));
 	for (size_t i = 0; i < listing->npages; i++) {
 		if (listing->seen[i] == hash)
 			return 0;
@@ -74,51 +83,20 @@ static int on_name(void *arg, const char *name)
 	return listing->stopped;
 }
 
-/* The target of a Link header with rel="next", or NULL. The caller frees. */
-static char *next_link(const struct http_transfer *transfer)
+/* URL with a larger page than ours; NULL where it says no size. The caller frees. */
+static char *enlarge(const char *url)
 {
-	const char *value;
-	for (unsigned n = 0; (value = http_header_n(transfer, "Link", n)); n++) {
-		while (*(value += strspn(value, " \t,")) == '<') {
-			const char *end = strchr(value, '>');
-			if (!end)
-				break;
-			const char *params = end + 1;
-			const char *after = params + strcspn(params, ",");
-			AUTO_FREE char *rel = strndup(params, (size_t)(after - params));
-			if (rel && (strcasestr(rel, "rel=\"next\"") || strcasestr(rel, "rel=next")))
-				return strndup(value + 1, (size_t)(end - value - 1));
-			value = after;
-		}
+	static const char ours[] = "n=" PAGE_NAMES;
+	const char *at = strchr(url, '?');
+	while (at) {
+		const char *field = at + 1;
+		size_t len = strcspn(field, "&");
+		if (len == strlen(ours) && !strncmp(field, ours, len))
+			return format("%.*sn=" LARGE_NAMES "%s", (int)(field - url), url,
+				      field + len);
+		at = field[len] ? field + len : NULL;
 	}
 	return NULL;
-}
-
-/* Where the next page is: scheme, host and port stay those of the page. */
-static int resolve_next(const char *page, const char *link, char **ret)
-{
-	CLEANUP(http_url_release) struct http_url here = {0};
-	CLEANUP(http_url_release) struct http_url there = {0};
-	AUTO_FREE char *next = NULL;
-	int err = http_url_resolve(page, link, &next);
-	err = err ? err : http_url_parse(page, &here);
-	err = err ? err : http_url_parse(next, &there);
-	if (err)
-		return err;
-	if (strcmp(here.scheme, there.scheme) || strcasecmp(here.host, there.host))
-		return -EXDEV;
-	*ret = STEAL(next);
-	return 0;
-}
-
-int registry_next_page(const struct http_transfer *transfer, char **ret)
-{
-	AUTO_FREE char *link = next_link(transfer);
-	if (!link) {
-		*ret = NULL;
-		return 0;
-	}
-	return resolve_next(http_url(transfer), link, ret);
 }
 
 static void cut_short(const struct listing *listing, const char *why)
@@ -140,16 +118,25 @@ static int find_next(struct listing *listing, const struct http_transfer *transf
 		why = err == -EXDEV ? "the next page is on another host" : "its Link is no URL";
 	else if (listing->npages >= PAGES_MAX || listing->nnames >= NAMES_MAX)
 		why = "there are too many";
+	else if (listing->nempty >= EMPTY_PAGES_MAX)
+		why = "page after page is empty";
 	if (!why) {
 		int fresh = visit(listing, next);
 		if (fresh < 0)
 			return fresh;
 		why = fresh ? NULL : "the same page comes again";
 	}
-	if (why)
+	free(STEAL(listing->verbatim));
+	if (why) {
 		cut_short(listing, why);
-	else
-		*ret = STEAL(next);
+		return 0;
+	}
+	AUTO_FREE char *large = listing->small ? NULL : enlarge(next);
+	if (large && visit(listing, large) < 0)
+		return -ENOMEM;
+	if (large)
+		listing->verbatim = STEAL(next);
+	*ret = large ? STEAL(large) : STEAL(next);
 	return 0;
 }
 
@@ -157,16 +144,54 @@ static int read_page(struct listing *listing, struct http_transfer *transfer, st
 {
 	AUTO_BUF struct buf body = {0};
 	const char *why = "it is larger than 32 MiB";
+	size_t before = listing->nnames;
 	int err = http_read_all(transfer, PAGE_MAX, &body, wait);
 	if (err && err != -EFBIG)
 		return registry_failed(listing->registry, &listing->call, err, http_why(transfer));
 	if (!err)
 		err = oci_names_parse(body.data ? body.data : "", body.len, listing->field, on_name,
 				      listing, &why);
+	listing->nempty = listing->nnames == before ? listing->nempty + 1 : 0;
 	if (!err || listing->stopped || err == -ENOMEM)
 		return err;
-	AUTO_FREE char *words = format("the list makes no sense: %s", why);
+	const char *encoding = http_header(transfer, "Content-Encoding");
+	AUTO_FREE char *words = format("the list makes no sense: %s%s%s", why,
+				       encoding ? "; unasked, it has the Content-Encoding " : "",
+				       encoding ? encoding : "");
 	return registry_failed(listing->registry, &listing->call, -EIO, words ? words : why);
+}
+
+/* Whether STATUS may be about the page's size. */
+static bool is_refusal(int status)
+{
+	return status >= 400 && status < 500 && status != 401 && status != 403 && status != 429;
+}
+
+/* The page that is asked for instead of URL, of whatever size the server likes. The caller frees.
+ */
+static char *plain_page(struct listing *listing, const char *url, bool first)
+{
+	if (listing->verbatim) {
+		listing->small = true;
+		return STEAL(listing->verbatim);
+	}
+	return first ? strndup(url, strcspn(url, "?")) : NULL;
+}
+
+/* Takes the answer to the page's last request. */
+static int take_page(struct listing *listing, struct http_transfer **transfer, struct wait *wait,
+		     struct http_transfer **ret)
+{
+	const struct registry_call *call = &listing->call;
+	int status = http_status(*transfer);
+	/* There need not be a catalogue, and each has its own way to say so: 400, 404, 405, or the
+	 * page that people see. */
+	if (call->may_refuse && (is_refusal(status) || registry_is_html(*transfer)))
+		return registry_failed(listing->registry, call, -EOPNOTSUPP, "no catalogue here");
+	if (status < 200 || status > 299)
+		return registry_refused(listing->registry, call, *transfer, wait);
+	*ret = STEAL(*transfer);
+	return 0;
 }
 
 /* Asks for a page. A server that refuses the page's size is asked without one. */
@@ -178,20 +203,20 @@ static int ask_page(struct listing *listing, bool first, struct wait *wait,
 	if (err)
 		return err;
 	int status = http_status(transfer);
-	if (status == 400 && first) {
-		AUTO_FREE char *url = strndup(listing->call.url, strcspn(listing->call.url, "?"));
-		if (!url)
-			return -ENOMEM;
+	AUTO_FREE char *plain = NULL;
+	/* 404 is about the repository, where it is the first page of its tags. */
+	if (is_refusal(status) && !(status == 404 && first))
+		plain = plain_page(listing, listing->call.url, first);
+	if (plain) {
 		http_close(STEAL(transfer));
-		struct registry_call bare = listing->call;
-		bare.url = url;
-		bare.deadline_ms = registry_name_deadline(listing->registry);
-		return registry_ask(listing->registry, &bare, wait, ret);
+		struct registry_call again = listing->call;
+		again.url = plain;
+		again.deadline_ms = registry_name_deadline(listing->registry);
+		err = registry_send(listing->registry, &again, wait, &transfer);
+		if (err)
+			return err;
 	}
-	if (status < 200 || status > 299)
-		return registry_refused(listing->registry, &listing->call, transfer, wait);
-	*ret = STEAL(transfer);
-	return 0;
+	return take_page(listing, &transfer, wait, ret);
 }
 
 /* One page from URL; *RET is the next page's, or NULL. */
@@ -201,7 +226,7 @@ static int walk_page(struct listing *listing, const char *url, char **ret, struc
 	AUTO_FREE char *next = NULL;
 	listing->call.url = url;
 	listing->call.deadline_ms = registry_name_deadline(listing->registry);
-	int err = ask_page(listing, listing->npages == 0, wait, &transfer);
+	int err = ask_page(listing, listing->npages == 1, wait, &transfer);
 	err = err ? err : read_page(listing, transfer, wait);
 	err = err ? err : find_next(listing, transfer, &next);
 	if (!err)
@@ -212,7 +237,7 @@ static int walk_page(struct listing *listing, const char *url, char **ret, struc
 static int walk(struct listing *listing, const char *path, struct wait *wait)
 {
 	AUTO_FREE char *url = format("%s?n=" PAGE_NAMES, path);
-	if (!url)
+	if (!url || visit(listing, url) < 0)
 		return -ENOMEM;
 	while (url) {
 		AUTO_FREE char *next = NULL;

@@ -7,6 +7,7 @@
  * registry_redirect.c where blobs were found
  * registry_error.c    a refusal to an errno and a line in the log
  * registry_list.c     catalogues and tag lists, page by page
+ * registry_link.c     the next page of a list
  * registry_read.c     heads, manifests, whether a blob is there
  * registry_referrers.c  what refers to a manifest
  * registry_stream.c   a blob's bytes, resumed where they broke off
@@ -36,6 +37,8 @@ struct registry {
 
 	pthread_mutex_t lock;
 	enum registry_scheme scheme; /* guarded by lock */
+	int gone;		     /* why it does not answer, as last said; guarded by lock */
+	int64_t gone_ms;	     /* when that was; guarded by lock */
 };
 
 static inline struct registry *registry_of(struct store *store)
@@ -89,6 +92,11 @@ int registry_refused(const struct registry *registry, const struct registry_call
 /* Logs that CALL failed for WHY and returns ERR as store.h knows it. */
 int registry_failed(const struct registry *registry, const struct registry_call *call, int err,
 		    const char *why);
+/* The registry does not answer: whether that (ERR, of http.h) is still to be said. One that is gone
+ * is gone for all who ask, and said once in a while. */
+bool registry_gone(struct registry *registry, int err);
+/* It answers. */
+void registry_back(struct registry *registry);
 /* An errno of http.h in those of store.h. */
 int registry_errno(int err);
 

@@ -10,6 +10,7 @@
 #include <strings.h>
 
 #include "registry_priv.h"
+#include "regfs/log.h"
 #include "regfs/stats.h"
 
 #define REDIRECTS_MAX 5
@@ -307,6 +308,11 @@ static int lost(struct exchange *x, int err)
 		registry_doubt_scheme(x->registry);
 	if (x->call->lost && (err == -ECONNRESET || err == -ETIMEDOUT || err == -EPROTO))
 		*x->call->lost = true;
+	/* For the log it is one thing, whatever was asked for; but for what was to be changed. */
+	if (!x->redirects && !x->call->once && !registry_gone(x->registry, err)) {
+		log_debug("%s: %s", x->registry->store.name, x->why);
+		return err;
+	}
 	if (err != -ECONNRESET || x->call->once)
 		return failed(x, err, x->why);
 	int go = back_off(x, NULL);
@@ -344,6 +350,7 @@ int registry_send(struct registry *registry, const struct registry_call *call, s
 			err = lost(&x, err);
 			continue;
 		}
+		registry_back(registry);
 		enum verdict verdict;
 		err = look_at(&x, transfer, &verdict);
 		if (!err && verdict == VERDICT_FINAL) {

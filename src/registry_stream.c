@@ -6,7 +6,11 @@
  *
  * .pos is the next byte the reader gets, .end the first it does not want (UINT64_MAX: unknown
  * yet). A server that gives more than was asked for (all of it, status 200) is skipped through; one
- * that gives less is asked again from .pos on, as long as that brings something.
+ * that gives less is asked again from .pos on, as long as that brings something. One that answers
+ * with another range, or with several parts, is asked for all.
+ *
+ * Bytes are taken as they come, even where a Content-Encoding is said to be on them: we asked for
+ * none, and some servers only say so because the blob is a .gz. Digests tell in the end.
  */
 #include <errno.h>
 
@@ -86,17 +90,27 @@ static bool content_range_parse(const char *value, struct content_range *ret)
 	return ret->has_span;
 }
 
-/* 206: the span has to begin where we are; it may end before .end. */
+/* The server does not serve our range in a way that can be used: it is asked for all. */
+static int go_whole(struct blob_stream *stream, const char *why)
+{
+	if (stream->whole)
+		return failed(stream, -EIO, why);
+	stream->whole = true;
+	return -ERESTART;
+}
+
+/* 206: the span has to have the place where we are; it may begin before, and end before .end.
+ * Several parts for one range are forbidden (RFC 9110, section 15.3.7.2). */
 static int accept_part(struct blob_stream *stream)
 {
 	struct content_range range;
 	const char *type = http_header(stream->transfer, "Content-Type");
 	if (type && starts_with(type, "multipart/"))
-		return failed(stream, -EIO, "several parts came for one range");
+		return go_whole(stream, "several parts came for one range");
 	if (!content_range_parse(http_header(stream->transfer, "Content-Range"), &range) ||
-	    !range.has_span || range.first != stream->pos)
-		return failed(stream, -EIO, "another range came than was asked for");
-	stream->skip = 0;
+	    !range.has_span || range.first > stream->pos || range.last < stream->pos)
+		return go_whole(stream, "another range came than was asked for");
+	stream->skip = stream->pos - range.first;
 	stream->body = range.last - range.first + 1;
 	if (range.has_total)
 		stream->end = MIN(stream->end, range.total);
@@ -132,8 +146,7 @@ static int out_of_range(struct blob_stream *stream)
 		stream->end = stream->pos;
 		return 0;
 	}
-	stream->whole = true;
-	return -ERESTART;
+	return go_whole(stream, "refuses a range, and all of it as well");
 }
 
 /* What was to be small comes whole and large: it has to go with the bulk (http.h). */
@@ -150,9 +163,9 @@ static int accept_answer(struct blob_stream *stream, struct wait *wait)
 {
 	int status = http_status(stream->transfer);
 	stream->gained = 0;
+	if ((status == 200 || status == 206) && belongs_elsewhere(stream))
+		return -ERESTART;
 	if (status == 200) {
-		if (belongs_elsewhere(stream))
-			return -ERESTART;
 		accept_whole(stream);
 		return 0;
 	}
@@ -160,7 +173,12 @@ static int accept_answer(struct blob_stream *stream, struct wait *wait)
 		return accept_part(stream);
 	if (status == 416 && !stream->whole)
 		return out_of_range(stream);
-	return registry_refused(stream->registry, &stream->call, stream->transfer, wait);
+	int err = registry_refused(stream->registry, &stream->call, stream->transfer, wait);
+	if (err != -ENOENT)
+		return err;
+	/* Who reads a blob has its digest from the registry, as a rule from a manifest. */
+	return failed(stream, -EIO,
+		      "the registry lacks a blob that it named (the image has to be pushed again)");
 }
 
 /* Asks for what is left, from .pos on. */

@@ -25,6 +25,18 @@ static int unsettled(const struct manifest_put *put, const char *words)
 	return -EIO;
 }
 
+/* Whether the registry has these very bytes under the name; asked for quietly. */
+static bool names_ours(const struct manifest_put *put, struct wait *wait)
+{
+	struct digest now;
+	int err = registry_head(&put->registry->store, put->call.repo, put->ref, &now, wait);
+	if (err || !digest_equal(&now, &put->digest))
+		return false;
+	log_info("%s/%s: PUT manifests/%s: the tag may not be changed, and names just this image",
+		 put->registry->store.name, put->call.repo, put->ref);
+	return true;
+}
+
 /* The registry took the request, and we do not know what became of it: ask what the tag names
  * now. WHY says how the answer was lost. */
 static int settle(const struct manifest_put *put, const char *why, struct wait *wait)
@@ -68,6 +80,10 @@ static int send_manifest(struct manifest_put *put, struct wait *wait)
 	if (status >= 200 && status < 300)
 		return confirm(put, answer, wait);
 	err = registry_refused(put->registry, &put->call, answer, wait);
+	/* ECR refuses what is there already even if it is the same (moby/buildkit#3776); so
+	 * would it be after an answer that was lost. */
+	if (err == -EEXIST && names_ours(put, wait))
+		return 0;
 	/* A gateway may have lost what stands behind it. */
 	if (status == 500 || status == 502 || status == 504)
 		return settle(put, "the registry failed on it", wait);

@@ -28,7 +28,7 @@ or "main" limits it to one of the two ports. Actions:
     flip=OFF                              one bit of the body is wrong
     slow=BYTES                            bytes of the body a second
     set={...}                             headers of the regular answer (None removes one)
-    ignore_range=True, chunked=True       200 for a range; no Content-Length
+    ignore_range=True, chunked=True       200 (as=N: another status) for a range; no Content-Length
     redirect=URL                          307; "{other}" and "{path}" are filled in
     lose=True                             the request is carried out, its answer lost
     take=N                                N bytes of the request's body are taken in, then the end
@@ -245,6 +245,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def page(self, field, names, query, path):
         state = self.server.state
+        if "token" in query:  # opaque
+            query = dict(urllib.parse.parse_qsl(base64.urlsafe_b64decode(query["token"]).decode()))
         n = int(query.get("n", state.page_size or 100))
         if state.n_max and n > state.n_max:
             return error(400, "UNSUPPORTED", "n is too large")
@@ -260,7 +262,17 @@ class Handler(BaseHTTPRequestHandler):
                 link = state.other_url + link
             elif state.link_style == "same":
                 link = self.path
+            elif state.link_style == "opaque":
+                query = link.partition("?")[2].encode()
+                link = path + "?token=" + base64.urlsafe_b64encode(query).decode()
+            elif state.link_style == "prefixed":
+                link = state.url + "/repository/hosted" + link
+            elif state.link_style == "scheme":
+                link = state.url.replace("http:", "https:") + link
             headers["Link"] = '<%s>; rel="next"' % link
+        if state.link_style == "empty":
+            left = []
+            headers["Link"] = '<%s?last=%s>; rel="next"' % (path, uuid.uuid4().hex)
         return Answer(200, json.dumps({field: left[:n]}).encode(), headers)
 
     def catalog(self, method, names, query, body, act):
@@ -334,7 +346,7 @@ class Handler(BaseHTTPRequestHandler):
     def ranged(self, data, act, headers):
         m = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not m or act.get("ignore_range"):
-            return Answer(200, data, headers)
+            return Answer(act.get("as", 200), data, headers)
         first, last = int(m[1]), min(int(m[2] or len(data)), len(data) - 1)
         if first > last:
             return Answer(416, b"", {"Content-Range": "bytes */%d" % len(data)})

@@ -353,7 +353,12 @@ static void an_immutable_tag_is_eexist(void **state)
 	     "\"status\": 400, \"body\": \"{\\\"errors\\\": [{\\\"code\\\": \\\"TAG_INVALID\\\", "
 	     "\\\"message\\\": \\\"The image tag '1.5' already exists in the 'app' repository and "
 	     "cannot be overwritten because the repository is immutable.\\\"}]}\"");
+	help_manifest("team/app", "1.5", "{}");
 	assert_int_equal(put_manifest("1.5"), -EEXIST);
+	assert_true(help_logged("cannot be overwritten"));
+	/* ECR says so too of just this image (moby/buildkit#3776): it is there, as asked. */
+	help_manifest("team/app", "1.5", MANIFEST);
+	assert_int_equal(put_manifest("1.5"), 0);
 }
 
 static void a_registry_that_stored_something_else_is_not_believed(void **state)
