@@ -63,10 +63,10 @@ static int add_blob(struct map_builder *builder, const struct digest *digest, co
 	return err;
 }
 
-/* Foreign layers lie elsewhere, and what holds them names where. */
+/* Foreign layers lie elsewhere, and what holds them names where. An artifact may have no config. */
 static int add_descriptor(struct map_builder *builder, const struct oci_descriptor *descriptor)
 {
-	if (descriptor->nurls > 0)
+	if (descriptor->nurls > 0 || descriptor->digest.algo == DIGEST_NONE)
 		return 0;
 	return add_blob(builder, &descriptor->digest, descriptor->data, (uint64_t)descriptor->size);
 }

@@ -345,6 +345,20 @@ ssize_t blob_read_raw(struct blobs *blobs, const struct blob_id *id, uint64_t of
 	return read_clipped(blobs, id, request, wait);
 }
 
+void blob_known(struct blobs *blobs, const struct blob_id *id, const void *data)
+{
+	struct cache_id cache_id = {.kind = CACHE_BLOB};
+
+	digest_key(id->digest, cache_id.key);
+	for (uint64_t off = 0; off < id->size && off < BLOB_MAX_SIZE; off += CACHE_BLOCK) {
+		uint32_t nr = off / CACHE_BLOCK;
+
+		if (!cache_has(blobs->cache, &cache_id, nr))
+			(void)cache_write(blobs->cache, &cache_id, nr, (const char *)data + off,
+					  MIN(id->size - off, (uint64_t)CACHE_BLOCK), 0);
+	}
+}
+
 /* --- small ones, whole --- */
 
 /* The kept file is hashed again: it may be older than any pass of this process. */

@@ -348,6 +348,26 @@ void image_blob_id(const struct image *image, const struct oci_descriptor *descr
 
 /* --- indexes --- */
 
+/* The child whose bytes, checked, DESCRIPTOR holds itself. */
+static int image_inline(struct images *images, const struct wanted *wanted,
+			const struct oci_descriptor *descriptor, struct image **ret)
+{
+	CLEANUP(store_manifest_release)
+	struct store_manifest manifest = {
+		.digest = descriptor->digest,
+		.media_type = strdup(descriptor->media_type),
+		.bytes = BUF_INIT(OCI_MANIFEST_MAX),
+	};
+
+	*ret = table_get(images, wanted->store, wanted->repo, wanted->digest);
+	if (*ret)
+		return 0;
+	int r = manifest.media_type
+			? buf_add(&manifest.bytes, descriptor->data, descriptor->data_len)
+			: -ENOMEM;
+	return r < 0 ? r : image_install(images, wanted->store, wanted->repo, &manifest, ret);
+}
+
 int image_child(struct image *image, size_t n, struct wait *wait, struct image **ret)
 {
 	if (image->manifest.kind != OCI_KIND_INDEX || n >= image->manifest.nchildren)
@@ -361,7 +381,8 @@ int image_child(struct image *image, size_t n, struct wait *wait, struct image *
 	};
 	struct image *child;
 
-	int r = image_get(image->images, &wanted, wait, &child);
+	int r = descriptor->data ? image_inline(image->images, &wanted, descriptor, &child)
+				 : image_get(image->images, &wanted, wait, &child);
 	if (r == 0)
 		*ret = child;
 	return r;

@@ -162,6 +162,16 @@ int image_created_by(struct image *image, unsigned n, struct wait *wait, const c
 
 /* --- layers and trees --- */
 
+/* Layer N's blob. What the manifest holds of it itself need not be fetched. */
+static void layer_blob(const struct image *image, unsigned n, struct blob_id *ret)
+{
+	const struct oci_descriptor *descriptor = &image->manifest.layers[n];
+
+	image_blob_id(image, descriptor, ret);
+	if (descriptor->data)
+		blob_known(image->images->options.blobs, ret, descriptor->data);
+}
+
 int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer **ret)
 {
 	const struct oci_config *config;
@@ -172,7 +182,7 @@ int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer
 		return r;
 	if (n >= image->manifest.nlayers)
 		return -EINVAL;
-	image_blob_id(image, &image->manifest.layers[n], &id);
+	layer_blob(image, n, &id);
 	return layer_open(image->images->options.layers, &id,
 			  n < config->ndiff_ids ? &config->diff_ids[n] : NULL, wait, ret);
 }
@@ -189,7 +199,7 @@ static void prepare_layer(void *arg, unsigned n)
 
 	if (n >= image->manifest.nlayers)
 		return;
-	image_blob_id(image, &image->manifest.layers[n], &id);
+	layer_blob(image, n, &id);
 	layer_prepare(image->images->options.layers, &id);
 }
 

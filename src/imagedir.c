@@ -121,18 +121,43 @@ static int list_layers(struct imagedir *dir, uint64_t pos, node_list_fn *fn, voi
 
 /* --- platforms/ --- */
 
-/* The name of child N in platforms/, or NULL if it is not to stand there. The caller frees. */
+static bool has_platform(const struct oci_descriptor *child)
+{
+	return child->platform.os || child->platform.architecture;
+}
+
+/* Whether a child before N stands under NAME. */
+static bool is_taken(const struct oci_descriptor *children, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++) {
+		AUTO_FREE char *other = NULL;
+
+		if (oci_is_attestation(&children[i]) || !has_platform(&children[i]))
+			continue;
+		other = oci_platform_name(&children[i].platform);
+		if (other && !strcmp(other, name))
+			return true;
+	}
+	return false;
+}
+
+/* The name of child N in platforms/, or NULL if it is not to stand there: its platform, or its
+ * digest if it has none (an index in an index, say), or one that another has. The caller frees. */
 static char *platform_name(const struct imagedir *dir, size_t n)
 {
 	const struct oci_descriptor *children = image_manifest(dir->image)->children;
+	char digest[DIGEST_STR_MAX];
 	AUTO_FREE char *name = NULL;
 
 	if (oci_is_attestation(&children[n]))
 		return NULL;
-	name = oci_platform_name(&children[n].platform);
-	if (!name || !*name)
-		return NULL;
-	return STEAL(name);
+	if (has_platform(&children[n]))
+		name = oci_platform_name(&children[n].platform);
+	if (name && !is_taken(children, n, name))
+		return STEAL(name);
+	digest_format(&children[n].digest, digest);
+	*strchr(digest, ':') = '-';
+	return strdup(digest);
 }
 
 static int lookup_platform(struct imagedir *dir, const char *name, struct call *call,

@@ -65,6 +65,7 @@ static int members_collect(struct imagedir *dir, struct wait *wait, struct membe
 int imagedir_map(struct imagedir *dir, struct wait *wait, const struct archive_map **ret)
 {
 	CLEANUP(members_cleanup) struct members members = {0};
+	const struct oci_manifest *shown = imagedir_main(dir);
 	struct archive_map *map;
 	int r;
 
@@ -77,7 +78,8 @@ int imagedir_map(struct imagedir *dir, struct wait *wait, const struct archive_m
 	}
 	r = members_collect(dir, wait, &members);
 	if (r == 0)
-		r = archive_map_new(members.manifests, members.n, imagedir_main(dir), dir->ref_name,
+		r = archive_map_new(members.manifests, members.n,
+				    shown && oci_is_image(shown) ? shown : NULL, dir->ref_name,
 				    dir->repo_tag, &map);
 	if (r < 0)
 		return r;

@@ -76,8 +76,12 @@ static void check_schema(struct json_reader *reader, const cJSON *root, const ch
 		json_fail(reader, -EINVAL, "its schemaVersion is not 2");
 }
 
+/* OCI's own type for artifacts, in the drafts of version 1.1 only: registries still hold some. */
+#define DRAFT_TYPE_ARTIFACT "application/vnd.oci.artifact.manifest.v1+json"
+
 /*
- * Manifest or index: by the body's mediaType, else by its fields. A document that could be read as
+ * Manifest or index: by the body's mediaType if it is one of the four, else by its fields: what has
+ * another type and those fields is an artifact of some kind. A document that could be read as
  * either is refused (image-spec, "manifest.md", and CVE-2021-41190): two clients would see two
  * images under one digest.
  */
@@ -89,16 +93,18 @@ static enum oci_kind decide_kind(struct json_reader *reader, const cJSON *root,
 
 	if (index && manifest)
 		json_fail(reader, -EINVAL, "it has the fields of a manifest and of an index");
-	if (body_type) {
+	if (body_type && oci_is_manifest_type(body_type)) {
 		bool index_type = oci_is_index_type(body_type);
 
-		if (!oci_is_manifest_type(body_type))
-			json_fail(reader, -EINVAL, "its mediaType is not that of an image");
-		else if (index_type ? manifest : index)
+		if (index_type ? manifest : index)
 			json_fail(reader, -EINVAL, "its fields do not suit its mediaType");
 		return index_type ? OCI_KIND_INDEX : OCI_KIND_MANIFEST;
 	}
+	if (body_type && strcmp(body_type, DRAFT_TYPE_ARTIFACT) == 0)
+		return OCI_KIND_MANIFEST;
 	if (!index && !manifest) {
+		if (body_type)
+			json_fail(reader, -EINVAL, "its mediaType is not that of a manifest");
 		if (!oci_is_index_type(served_type))
 			json_fail(reader, -EINVAL, "it is neither a manifest nor an index");
 		return OCI_KIND_INDEX;
@@ -131,6 +137,20 @@ static struct oci_descriptor *parse_subject(struct json_reader *reader, const cJ
 	return subject;
 }
 
+/* Only what has an image's type must have one. */
+static void parse_config(struct json_reader *reader, const cJSON *config, struct oci_manifest *ret)
+{
+	if (config) {
+		json_descriptor(reader, config, &ret->config);
+		return;
+	}
+	if (oci_is_manifest_type(ret->media_type))
+		json_fail(reader, -EINVAL, "its config is missing");
+	ret->config.media_type = strdup("");
+	if (!ret->config.media_type)
+		json_fail(reader, -ENOMEM, "out of memory");
+}
+
 static void parse_body(struct json_reader *reader, const cJSON *root, struct oci_manifest *ret)
 {
 	ret->artifact_type = JSON_STRING(reader, root, "artifactType");
@@ -141,15 +161,14 @@ static void parse_body(struct json_reader *reader, const cJSON *root, struct oci
 						 &ret->nchildren);
 		return;
 	}
-	ret->layers = json_descriptors(reader, JSON_LIST(reader, root, "layers"), &ret->nlayers);
-	if (!reader->err) {
-		const cJSON *config = JSON_OBJECT(reader, root, "config");
-
-		if (config)
-			json_descriptor(reader, config, &ret->config);
-		else
-			json_fail(reader, -EINVAL, "its config is missing");
-	}
+	if (strcmp(ret->media_type, DRAFT_TYPE_ARTIFACT) == 0)
+		ret->layers = json_descriptors(reader, JSON_LIST(reader, root, "blobs"),
+					       &ret->nlayers);
+	else
+		ret->layers = json_descriptors(reader, JSON_LIST(reader, root, "layers"),
+					       &ret->nlayers);
+	if (!reader->err)
+		parse_config(reader, JSON_OBJECT(reader, root, "config"), ret);
 }
 
 int oci_manifest_parse(const char *json, size_t len, const char *served_type,
@@ -174,9 +193,10 @@ int oci_manifest_parse(const char *json, size_t len, const char *served_type,
 		manifest.kind = decide_kind(&reader, root, body_type, served);
 	if (!reader.err) {
 		manifest.media_type = choose_type(manifest.kind, body_type, served);
-		if (!manifest.media_type)
+		if (manifest.media_type)
+			parse_body(&reader, root, &manifest);
+		else
 			json_fail(&reader, -ENOMEM, "out of memory");
-		parse_body(&reader, root, &manifest);
 	}
 	if (reader.err) {
 		*ret_why = reader.why;
@@ -286,6 +306,8 @@ bool oci_is_image(const struct oci_manifest *manifest)
 	/* What has both an artifact's type and an image's parts can be run as an image. */
 	if (is_one_of(config_type, config_types, ARRAY_SIZE(config_types)))
 		return manifest->nlayers > 0 || !manifest->artifact_type;
+	if (!*config_type && manifest->config.digest.algo == DIGEST_NONE)
+		return false;
 	return manifest->nlayers > 0 && !manifest->artifact_type &&
 	       is_one_of(config_type, vague_types, ARRAY_SIZE(vague_types));
 }

@@ -69,7 +69,7 @@ struct oci_manifest {
 	char *media_type; /* the body's mediaType, else the one it was served with */
 	char *artifact_type;
 	/* kind MANIFEST */
-	struct oci_descriptor config;
+	struct oci_descriptor config; /* an artifact need not have one: .digest is NONE then */
 	struct oci_descriptor *layers;
 	size_t nlayers;
 	/* kind INDEX */

@@ -67,6 +67,11 @@ def sha256(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def same_kind(digest, data):
+    """DATA's digest by the algorithm that DIGEST has; sha256 where that is none."""
+    return "sha512:" + hashlib.sha512(data).hexdigest() if str(digest).startswith("sha512:") else sha256(data)
+
+
 @functools.lru_cache(16)
 def pattern(size):
     """SIZE bytes in which every position can be told from its neighbours (/raw/SIZE)."""
@@ -400,9 +405,9 @@ class Handler(BaseHTTPRequestHandler):
         if method == "PATCH":
             return self.upload_state(name, ident, 202)
         del state.uploads[ident]
-        if sha256(data) != query.get("digest"):
+        if same_kind(query.get("digest"), data) != query.get("digest"):
             return error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
-        state.add_blob(name, bytes(data))
+        state.add_blob(name, bytes(data), query["digest"])
         return Answer(201, b"", {"Docker-Content-Digest": query["digest"]})
 
     # ---- the answer ----
@@ -584,8 +589,8 @@ class BadRegistry:
     def repo(self, name):
         return self.repos.setdefault(name, {"tags": {}, "manifests": {}, "blobs": set()})
 
-    def add_blob(self, name, data):
-        digest = sha256(data)
+    def add_blob(self, name, data, like=None):
+        digest = same_kind(like, data)
         with self.lock:
             self.blobs[digest] = data
             self.repo(name)["blobs"].add(digest)
@@ -593,7 +598,7 @@ class BadRegistry:
 
     def add_manifest(self, name, ref, data, kind=OCI_MANIFEST):
         """Stores a manifest; REF is a tag, a digest or None."""
-        digest = sha256(data)
+        digest = same_kind(ref, data)
         with self.lock:
             repo = self.repo(name)
             repo["manifests"][digest] = (kind, data)

@@ -89,6 +89,8 @@ static void test_index(void **state)
 	oci_manifest_release(&m);
 }
 
+#define ARTIFACT "application/vnd.oci.artifact.manifest.v1+json"
+
 static void test_kind(void **state)
 {
 	static const struct {
@@ -110,6 +112,11 @@ static void test_kind(void **state)
 		{"{\"manifests\":null}", OCI_TYPE_INDEX, OCI_TYPE_INDEX, OCI_KIND_INDEX},
 		{"{\"mediaType\":\"" DOCKER_TYPE_LIST "\"}", NULL, DOCKER_TYPE_LIST,
 		 OCI_KIND_INDEX},
+		/* another type, and the fields of one: an artifact */
+		{"{\"mediaType\":\"a/b\"," CONFIG "}", NULL, "a/b", OCI_KIND_MANIFEST},
+		{"{\"mediaType\":\"a/b\",\"layers\":[]}", NULL, "a/b", OCI_KIND_MANIFEST},
+		{"{\"mediaType\":\"a/b\",\"manifests\":[]}", NULL, "a/b", OCI_KIND_INDEX},
+		{"{\"mediaType\":\"" ARTIFACT "\"}", NULL, ARTIFACT, OCI_KIND_MANIFEST},
 	};
 
 	(void)state;
@@ -171,7 +178,7 @@ static const struct {
 	{"{\"schemaVersion\":\"2\"," CONFIG "}", "schemaVersion"},
 	{"{\"schemaVersion\":2,\"schemaVersion\":2," CONFIG "}", "schemaVersion"},
 	{"{\"mediaType\":3," CONFIG "}", "mediaType"},
-	{"{\"mediaType\":\"application/json\"," CONFIG "}", "mediaType"},
+	{"{\"mediaType\":\"application/json\"}", "mediaType"},
 	{"{\"mediaType\":\"" OCI_TYPE_INDEX "\"," CONFIG "}", "suit"},
 	{"{\"mediaType\":\"" OCI_TYPE_MANIFEST "\",\"manifests\":[]}", "suit"},
 	{"{\"manifests\":[],\"layers\":[]}", "manifest and of an index"},
@@ -382,6 +389,25 @@ static void test_is_image(void **state)
 	}
 }
 
+/* The artifact manifest of OCI's 1.1 drafts: blobs, and no config. */
+static void test_draft_artifact(void **state)
+{
+	static const char json[] = "{\"mediaType\":\"" ARTIFACT "\",\"artifactType\":\"a/b\","
+				   "\"blobs\":[" DESC "],\"subject\":" DESC "}";
+	struct oci_manifest m;
+	const char *why;
+
+	(void)state;
+	assert_int_equal(oci_manifest_parse(json, strlen(json), NULL, &m, &why), 0);
+	assert_int_equal(m.nlayers, 1);
+	assert_non_null(m.subject);
+	assert_int_equal(m.config.digest.algo, DIGEST_NONE);
+	assert_string_equal(m.config.media_type, "");
+	assert_string_equal(oci_artifact_type(&m), "a/b");
+	assert_false(oci_is_image(&m));
+	oci_manifest_release(&m);
+}
+
 static void test_types(void **state)
 {
 	(void)state;
@@ -489,13 +515,13 @@ static void test_config_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_manifest),       cmocka_unit_test(test_index),
-		cmocka_unit_test(test_kind),	       cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_raw_nul),	       cmocka_unit_test(test_schema1),
-		cmocka_unit_test(test_limits),	       cmocka_unit_test(test_inline_data),
-		cmocka_unit_test(test_is_image),       cmocka_unit_test(test_types),
-		cmocka_unit_test(test_attestations),   cmocka_unit_test(test_config),
-		cmocka_unit_test(test_config_refused),
+		cmocka_unit_test(test_manifest), cmocka_unit_test(test_index),
+		cmocka_unit_test(test_kind),	 cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_raw_nul),	 cmocka_unit_test(test_schema1),
+		cmocka_unit_test(test_limits),	 cmocka_unit_test(test_inline_data),
+		cmocka_unit_test(test_is_image), cmocka_unit_test(test_draft_artifact),
+		cmocka_unit_test(test_types),	 cmocka_unit_test(test_attestations),
+		cmocka_unit_test(test_config),	 cmocka_unit_test(test_config_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
