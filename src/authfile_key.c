@@ -121,18 +121,16 @@ static const char *stored_key(const struct authfile *file, const char *host)
 void authfile_choose(const struct authfile *file, const char *key, const char *repo,
 		     struct authfile_choice *ret)
 {
-	struct authfile_choice choice = {0};
 	bool store = file->store != NULL;
-	char host[REF_HOST_MAX];
 	ssize_t depth;
 
-	*ret = choice;
-	if (!authfile_key_host(key, host))
+	*ret = (struct authfile_choice){0};
+	if (!authfile_key_host(key, ret->host))
 		return;
 	for (size_t i = 0; i < file->nhelpers; i++) {
 		const struct authfile_helper *helper = &file->helpers[i];
 
-		if (!authfile_key_is(helper->key, host))
+		if (!authfile_key_is(helper->key, ret->host))
 			continue;
 		store = false;
 		if (*helper->name) {
@@ -141,12 +139,11 @@ void authfile_choose(const struct authfile *file, const char *key, const char *r
 			return;
 		}
 	}
-	choice.entry = best_entry(file, host, repo, &depth);
+	ret->entry = best_entry(file, ret->host, repo, &depth);
 	if (store && depth <= 0) {
-		choice.helper = file->store;
-		choice.helper_key = stored_key(file, host);
+		ret->helper = file->store;
+		ret->helper_key = stored_key(file, ret->host);
 	}
-	*ret = choice;
 }
 
 bool authfile_names(const struct authfile *file, const char *key)

@@ -55,11 +55,12 @@ bool authfile_entry_is_empty(const struct authfile_entry *entry);
  * namespace is left out. */
 bool authfile_key_host(const char *key, char ret[static REF_HOST_MAX]);
 
-/* Where the credentials for a repository are; all borrowed from the file (HELPER_KEY may be
- * constant). */
+/* Where the credentials for a repository are; borrowed from the file, and from itself: it is not to
+ * be copied. */
 struct authfile_choice {
 	const char *helper, *helper_key;    /* asked first, and for this; NULL: none */
 	const struct authfile_entry *entry; /* if the helper has nothing; NULL: none */
+	char host[REF_HOST_MAX];
 };
 /* HOST is a key or a host; REPO may be NULL. The most specific namespace wins; a helper of this
  * host excludes all entries, as containers-auth.json(5) says. */
