@@ -185,17 +185,40 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		request_start(&request, req, parent, run_rename);
 }
 
-/* EROFS says more than the kernel's EPERM or ENOSYS would. */
+static int run_mknod(struct request *request)
+{
+	const struct node_device what = {.mode = request->mode, .rdev = request->attr.st_rdev};
+	struct node_entry entry;
+	int r = node_mknod(&request->ref, request->name, &what, &request->call, &entry);
+
+	return r < 0 ? r : reply_entry(request, &entry);
+}
+
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	(void)parent, (void)name, (void)mode, (void)rdev;
-	fuse_reply_err(req, EROFS);
+	struct request request = {.name = name, .mode = mode, .attr = {.st_rdev = rdev}};
+
+	request_start(&request, req, parent, run_mknod);
+}
+
+static int run_link(struct request *request)
+{
+	struct node_entry entry;
+	int r = node_link(&request->ref, request->name, &request->to_ref, &request->call, &entry);
+
+	return r < 0 ? r : reply_entry(request, &entry);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
-	(void)ino, (void)parent, (void)name;
-	fuse_reply_err(req, EROFS);
+	struct fs *fs = fuse_req_userdata(req);
+	struct request request = {.name = name};
+	int r = inodes_get(fs->inodes, ino, &request.to_ref);
+
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		request_start(&request, req, parent, run_link);
 }
 
 /* ENOSYS once turns open off for the whole mount; a kernel that cannot do that gets an

@@ -374,6 +374,14 @@ static int imagedir_make(const struct imagedir_options *options, struct image *m
 	return 0;
 }
 
+int imagedir_image(const struct node_ref *ref, struct image **ret)
+{
+	if (ref->node->ops != &imagedir_ops || ref->sub != SUB_DIR)
+		return -ENOENT;
+	*ret = image_ref(imagedir_of(ref)->image);
+	return 0;
+}
+
 int imagedir_new(const struct imagedir_options *options, struct wait *wait, struct node **ret)
 {
 	const struct digest *digest = image_digest(options->image);

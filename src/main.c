@@ -31,6 +31,8 @@ struct app {
 	struct nodes *nodes;
 	struct names *names;
 	struct context context;
+	int64_t source_date; /* SOURCE_DATE_EPOCH */
+	bool has_source_date;
 };
 
 static bool has_word(const struct cli_words *words, const char *word)
@@ -84,6 +86,23 @@ static void on_forget(void *arg, const struct node_ref *dir, const char *name)
 	struct app *app = arg;
 
 	fs_forget_name(app->fs, dir, name);
+}
+
+/* reproducible-builds.org, "SOURCE_DATE_EPOCH specification". */
+static int read_source_date(struct app *app)
+{
+	const char *text = getenv("SOURCE_DATE_EPOCH");
+	uint64_t seconds;
+
+	if (!text || !*text)
+		return 0;
+	if (!parse_u64(text, &seconds) || seconds > INT32_MAX * UINT64_C(1000)) {
+		fprintf(stderr, "regfs: SOURCE_DATE_EPOCH: '%s' is no number of seconds\n", text);
+		return -EINVAL;
+	}
+	app->source_date = (int64_t)seconds;
+	app->has_source_date = true;
+	return 0;
 }
 
 /* Before the process goes to the background. */
@@ -159,6 +178,7 @@ static int start_images(struct app *app)
 		.jobs = app->jobs,
 		.compress = app->options.compress,
 		.compress_level = app->options.compress_level,
+		.source_date = app->has_source_date ? &app->source_date : NULL,
 		.on_tag = on_tag,
 		.arg = app,
 	};
@@ -178,6 +198,7 @@ static int start_images(struct app *app)
 		.gid = getgid(),
 		.allow_other = app->options.allow_other,
 		.allow_delete = app->options.allow_delete,
+		.platform = &app->options.platform,
 		.mountpoint = app->options.mountpoint,
 		.offline = app->options.offline,
 		.transform_symlinks = app->options.transform_symlinks,
@@ -265,7 +286,9 @@ int main(int argc, char **argv)
 	/* after mount nothing ends the process: a write that cannot be is an error like others */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
-	r = app_mount(&app);
+	r = read_source_date(&app);
+	if (r == 0)
+		r = app_mount(&app);
 	if (r == 0)
 		r = fs_daemonize(app.fs);
 	if (r == 0 && !app.options.foreground)

@@ -274,6 +274,18 @@ int node_symlink(const struct node_ref *dir, const char *name, const char *targe
 	return dir->node->ops->symlink(dir, name, target, call, ret);
 }
 
+int node_mknod(const struct node_ref *dir, const char *name, const struct node_device *what,
+	       struct call *call, struct node_entry *ret)
+{
+	return dir->node->ops->mknod ? dir->node->ops->mknod(dir, name, what, call, ret) : -EROFS;
+}
+
+int node_link(const struct node_ref *dir, const char *name, const struct node_ref *file,
+	      struct call *call, struct node_entry *ret)
+{
+	return dir->node->ops->link ? dir->node->ops->link(dir, name, file, call, ret) : -EROFS;
+}
+
 int node_unlink(const struct node_ref *dir, const char *name, struct call *call)
 {
 	return dir->node->ops->unlink ? dir->node->ops->unlink(dir, name, call) : -EROFS;

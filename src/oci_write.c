@@ -45,6 +45,24 @@ static int hand_over(const struct buf *text, struct buf *ret)
 	return buf_add(ret, text->data, text->len);
 }
 
+static int add_parts(struct buf *text, const struct oci_descriptor *config,
+		     const struct oci_descriptor *layers, size_t nlayers)
+{
+	int err = buf_puts(text, ",\"config\":");
+
+	if (!err)
+		err = add_descriptor(text, config);
+	if (!err)
+		err = buf_puts(text, ",\"layers\":[");
+	for (size_t i = 0; !err && i < nlayers; i++) {
+		if (i > 0)
+			err = buf_puts(text, ",");
+		if (!err)
+			err = add_descriptor(text, &layers[i]);
+	}
+	return err ? err : buf_puts(text, "]}");
+}
+
 int oci_manifest_write(const char *media_type, const struct oci_descriptor *config,
 		       const struct oci_descriptor *layers, size_t nlayers, struct buf *ret)
 {
@@ -54,19 +72,26 @@ int oci_manifest_write(const char *media_type, const struct oci_descriptor *conf
 	if (!err)
 		err = buf_json_string(&text, media_type);
 	if (!err)
-		err = buf_puts(&text, ",\"config\":");
+		err = add_parts(&text, config, layers, nlayers);
+	return err ? err : hand_over(&text, ret);
+}
+
+int oci_artifact_write(const char *artifact_type, const struct oci_descriptor *layers,
+		       size_t nlayers, struct buf *ret)
+{
+	AUTO_BUF struct buf text = BUF_INIT(OCI_MANIFEST_MAX);
+	struct oci_descriptor config = {
+		.media_type = (char *)OCI_TYPE_EMPTY,
+		.size = strlen(OCI_EMPTY_JSON),
+	};
+	int err = buf_puts(&text, "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_MANIFEST
+				  "\",\"artifactType\":");
+
+	digest_of(DIGEST_SHA256, OCI_EMPTY_JSON, strlen(OCI_EMPTY_JSON), &config.digest);
 	if (!err)
-		err = add_descriptor(&text, config);
+		err = buf_json_string(&text, artifact_type);
 	if (!err)
-		err = buf_puts(&text, ",\"layers\":[");
-	for (size_t i = 0; !err && i < nlayers; i++) {
-		if (i > 0)
-			err = buf_puts(&text, ",");
-		if (!err)
-			err = add_descriptor(&text, &layers[i]);
-	}
-	if (!err)
-		err = buf_puts(&text, "]}");
+		err = add_parts(&text, &config, layers, nlayers);
 	return err ? err : hand_over(&text, ret);
 }
 

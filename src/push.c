@@ -29,6 +29,11 @@ struct pushes *pushes_new(const struct pushes_options *options)
 	return pushes;
 }
 
+const char *pushes_spool_dir(const struct pushes *pushes)
+{
+	return pushes->spool_dir;
+}
+
 void pushes_free(struct pushes *pushes)
 {
 	if (!pushes)
@@ -298,9 +303,8 @@ static void log_verdict(const struct push *push, int err, const char *reason)
 	}
 }
 
-/* The bytes did not change meanwhile: flushing keeps writers out. What failed to get its name is a
- * temporary again, if it was one. */
-static void judge(struct push *push, int err, bool was_kept)
+/* The bytes did not change meanwhile: flushing keeps writers out. */
+void push_judge(struct push *push, int err, bool was_kept)
 {
 	struct push_status status;
 
@@ -321,8 +325,7 @@ static void judge(struct push *push, int err, bool was_kept)
 	pthread_mutex_unlock(&push->lock);
 }
 
-/* The lock is held. Waits until nobody else writes or flushes. */
-static int await_turn(struct push *push, struct wait *wait)
+int push_await_turn(struct push *push, struct wait *wait)
 {
 	int err = 0;
 
@@ -331,8 +334,7 @@ static int await_turn(struct push *push, struct wait *wait)
 	return err;
 }
 
-/* The lock is held, and it is this thread's turn. */
-static void claim(struct push *push)
+void push_claim(struct push *push)
 {
 	push->flushing = true;
 	push->status = (struct push_status){.state = PUSH_CHECKING, .total_bytes = push->size};
@@ -341,7 +343,7 @@ static void claim(struct push *push)
 /* Waits its turn. 1: this thread is to flush; 0: *RET_VERDICT says it all. */
 static int flush_begin(struct push *push, struct wait *wait, int *ret_verdict)
 {
-	int err = await_turn(push, wait);
+	int err = push_await_turn(push, wait);
 
 	if (err || push->size == 0) {
 		*ret_verdict = err;
@@ -355,7 +357,7 @@ static int flush_begin(struct push *push, struct wait *wait, int *ret_verdict)
 		*ret_verdict = -EWOULDBLOCK;
 		return 0;
 	}
-	claim(push);
+	push_claim(push);
 	return 1;
 }
 
@@ -371,7 +373,7 @@ int push_flush(struct push *push, struct wait *wait)
 	if (!mine)
 		return verdict;
 	verdict = push_images(push, wait);
-	judge(push, verdict, false);
+	push_judge(push, verdict, false);
 	return verdict;
 }
 
@@ -385,7 +387,7 @@ void push_keep(struct push *push)
 /* Waits its turn, and claims the flush under the new names, which it takes over. */
 static int rename_begin(struct push *push, char **tag, char **label, struct wait *wait)
 {
-	int err = await_turn(push, wait);
+	int err = push_await_turn(push, wait);
 
 	if (err)
 		return err;
@@ -398,7 +400,7 @@ static int rename_begin(struct push *push, char **tag, char **label, struct wait
 	free(push->label);
 	push->label = STEAL(*label);
 	push->kept = false;
-	claim(push);
+	push_claim(push);
 	return 0;
 }
 
@@ -416,7 +418,7 @@ int push_rename(struct push *push, const char *tag, const char *label, struct wa
 	if (err)
 		return err;
 	err = push_images(push, wait);
-	judge(push, err, true);
+	push_judge(push, err, true);
 	return err;
 }
 

@@ -76,6 +76,12 @@ int push_fail(struct push *push, int err, const char *fmt, ...) PRINTF_LIKE(3, 4
 int push_fail_errno(struct push *push, int err, const char *what);
 /* The same for the spool's disk. */
 int push_fail_spool(struct push *push, int err, const char *what);
+/* The lock is held. Waits until nobody else writes or flushes. */
+int push_await_turn(struct push *push, struct wait *wait);
+/* The lock is held, and it is this thread's turn: push_judge() is due. */
+void push_claim(struct push *push);
+/* The verdict, which is logged. What failed to get its name is a temporary again, if it was one. */
+void push_judge(struct push *push, int err, bool was_kept);
 void push_progress(struct push *push, int64_t bytes);
 void push_sending(struct push *push, uint64_t total_bytes);
 
@@ -128,6 +134,9 @@ struct push_staged {
 	struct push_plan plan; /* borrows from it */
 };
 void push_staged_free(struct push_staged *staged);
+/* One manifest into the push's own repository, under TAG (NULL: by its digest alone). */
+int push_manifest(struct push *push, const char *tag, const struct archive_document *document,
+		  struct wait *wait);
 /* Sends the manifests, and says so: 0 when every one is confirmed. */
 int push_publish(struct push *push, const struct push_staged *staged, struct wait *wait);
 

@@ -8,7 +8,7 @@
 #include "push_priv.h"
 #include "regfs/log.h"
 
-static int put_manifest(struct push *push, const struct push_delivery *delivery, const char *tag,
+static int put_manifest(struct push *push, const char *repo, const char *tag,
 			const struct archive_document *document, struct wait *wait)
 {
 	struct store *store = push->store;
@@ -16,12 +16,12 @@ static int put_manifest(struct push *push, const struct push_delivery *delivery,
 
 	if (wait_cancelled(wait))
 		return -EINTR;
-	int err = store->ops->put_manifest(store, delivery->repo, tag, document->media_type,
-					   document->bytes, document->len, wait);
+	int err = store->ops->put_manifest(store, repo, tag, document->media_type, document->bytes,
+					   document->len, wait);
 	if (!err || err == -EINTR)
 		return err;
-	snprintf(what, sizeof(what), "sending the manifest of %s%s%s", delivery->repo,
-		 tag ? ":" : "", tag ? tag : "");
+	snprintf(what, sizeof(what), "sending the manifest of %s%s%s", repo, tag ? ":" : "",
+		 tag ? tag : "");
 	return push_fail_errno(push, err, what);
 }
 
@@ -42,6 +42,16 @@ static void announce(struct push *push, const char *repo, const char *tag)
 	log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo, tag);
 }
 
+int push_manifest(struct push *push, const char *tag, const struct archive_document *document,
+		  struct wait *wait)
+{
+	int err = put_manifest(push, push->repo, tag, document, wait);
+
+	if (!err && tag)
+		announce(push, push->repo, tag);
+	return err;
+}
+
 /* Children by their digests, then the image under its tags. */
 static int put_manifests(struct push *push, const struct push_delivery *delivery, struct wait *wait)
 {
@@ -56,14 +66,14 @@ static int put_manifests(struct push *push, const struct push_delivery *delivery
 						     : &made;
 
 	for (size_t i = 0; i + 1 < image->nmanifests; i++) {
-		int err = put_manifest(push, delivery, NULL, &image->manifests[i], wait);
+		int err = put_manifest(push, delivery->repo, NULL, &image->manifests[i], wait);
 		if (err)
 			return err;
 	}
 	for (size_t i = 0; i < delivery->ntags; i++) {
 		/* A temporary's plan was made before it had a tag. */
 		const char *tag = push->repo ? push->tag : delivery->tags[i];
-		int err = put_manifest(push, delivery, tag, top, wait);
+		int err = put_manifest(push, delivery->repo, tag, top, wait);
 		if (err)
 			return err;
 		announce(push, delivery->repo, tag);

@@ -4,39 +4,15 @@
  * Knows files and decoders. Must not know archives.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
 
 #include "push_priv.h"
 
 #define SPOOL_DIR_MODE 0700
 #define UNPACK_CHUNK   (256 * KIB)
 
-/* For file systems without O_TMPFILE. */
-static int open_and_unlink(const char *dir)
-{
-	AUTO_FREE char *path = format("%s/spool-XXXXXX", dir);
-
-	if (!path)
-		return -ENOMEM;
-	int fd = mkostemp(path, O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	unlink(path);
-	return fd;
-}
-
 int push_spool_open(const char *dir)
 {
-	int err = make_dirs(dir, SPOOL_DIR_MODE);
-	if (err)
-		return err;
-	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd >= 0)
-		return fd;
-	if (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT)
-		return open_and_unlink(dir);
-	return -errno;
+	return open_unnamed(dir, SPOOL_DIR_MODE);
 }
 
 struct unpack {

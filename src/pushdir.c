@@ -11,6 +11,7 @@
 #include "regfs/log.h"
 #include "regfs/pushdir.h"
 #include "regfs/ref.h"
+#include "regfs/stagedir.h"
 
 #define STAYS_MS (60 * 1000)
 #define KEPT_MS	 (60 * 60 * 1000)
@@ -42,8 +43,9 @@ struct pushdirs {
 	const struct context *context;
 	struct pushdirs_hooks hooks;
 	pthread_mutex_t lock;
-	struct entry *entries; /* guarded by lock */
-	uint64_t made;	       /* numbers entries; guarded by lock */
+	struct entry *entries;	  /* guarded by lock */
+	uint64_t made;		  /* numbers entries; guarded by lock */
+	struct stagedirs *staged; /* those entries that are directories */
 };
 
 struct pushdirs *pushdirs_new(const struct context *context, const struct pushdirs_hooks *hooks)
@@ -52,6 +54,11 @@ struct pushdirs *pushdirs_new(const struct context *context, const struct pushdi
 
 	if (!dirs)
 		return NULL;
+	dirs->staged = stagedirs_new(context, hooks);
+	if (!dirs->staged) {
+		free(dirs);
+		return NULL;
+	}
 	dirs->context = context;
 	dirs->hooks = *hooks;
 	pthread_mutex_init(&dirs->lock, NULL);
@@ -77,6 +84,7 @@ void pushdirs_free(struct pushdirs *dirs)
 		dirs->entries = entry->next;
 		entry_free(entry);
 	}
+	stagedirs_free(dirs->staged);
 	pthread_mutex_destroy(&dirs->lock);
 	free(dirs);
 }
@@ -177,6 +185,18 @@ static struct pushfile *pushfile_of(const struct node_ref *ref)
 	return CONTAINER_OF(ref->node, struct pushfile, node);
 }
 
+static struct stageplace stageplace_of(const struct node_ref *ref)
+{
+	const struct pushdir *dir = pushdir_of(ref);
+
+	return (struct stageplace){
+		.dirs = dir->dirs->staged,
+		.node = ref->node,
+		.store = dir->store,
+		.repo = dir->repo,
+	};
+}
+
 /* Lock held. */
 static bool entry_is_in(const struct entry *entry, const struct pushdir *dir)
 {
@@ -231,6 +251,7 @@ static int dir_getattr(const struct node_ref *ref, struct call *call, struct nod
 static int dir_lookup(const struct node_ref *ref, const char *name, struct call *call,
 		      struct node_entry *ret)
 {
+	const struct stageplace place = stageplace_of(ref);
 	struct pushdir *dir = pushdir_of(ref);
 	struct entry *entry;
 	int r;
@@ -238,7 +259,7 @@ static int dir_lookup(const struct node_ref *ref, const char *name, struct call 
 	sweep(dir->dirs);
 	entry = entry_find(dir, name);
 	if (!entry)
-		return -ENOENT;
+		return stagedir_lookup(&place, name, call, ret);
 	r = file_entry(dir, entry, call, ret);
 	entry_unref(dir->dirs, entry);
 	return r;
@@ -266,13 +287,14 @@ static bool next_name(struct pushdir *dir, uint64_t *pos, char out[static 256], 
 static int dir_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
 		    struct call *call)
 {
+	const struct stageplace place = stageplace_of(ref);
 	struct pushdir *dir = pushdir_of(ref);
 	char name[256];
 	uint64_t ino;
 
 	(void)call;
 	sweep(dir->dirs);
-	while (next_name(dir, &pos, name, &ino)) {
+	while (pos < STAGEDIR_POS && next_name(dir, &pos, name, &ino)) {
 		struct node_listed listed = {
 			.pos = pos,
 			.name = name,
@@ -282,8 +304,9 @@ static int dir_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, 
 		};
 
 		if (fn(arg, &listed) != 0)
-			break;
+			return 0;
 	}
+	stagedir_list(&place, pos, fn, arg);
 	return 0;
 }
 
@@ -403,6 +426,22 @@ static int dir_create(const struct node_ref *ref, const char *name, mode_t mode,
 	return r;
 }
 
+static int dir_mkdir(const struct node_ref *ref, const char *name, mode_t mode, struct call *call,
+		     struct node_entry *ret)
+{
+	const struct stageplace place = stageplace_of(ref);
+
+	return stagedir_mkdir(&place, name, mode, call, ret);
+}
+
+static int dir_rmdir(const struct node_ref *ref, const char *name, struct call *call)
+{
+	const struct stageplace place = stageplace_of(ref);
+
+	(void)call;
+	return stagedir_rmdir(&place, name);
+}
+
 static int dir_unlink(const struct node_ref *ref, const char *name, struct call *call)
 {
 	struct pushdir *dir = pushdir_of(ref);
@@ -479,6 +518,7 @@ static int entry_move(struct pushdir *dir, struct entry *entry, const char *name
 static int dir_rename(const struct node_ref *ref, const char *name, const struct node_ref *to_ref,
 		      const char *to_name, unsigned flags, struct call *call)
 {
+	const struct stageplace place = stageplace_of(ref);
 	struct pushdir *dir = pushdir_of(ref);
 	struct entry *entry, *other;
 	int r = -EEXIST;
@@ -489,7 +529,7 @@ static int dir_rename(const struct node_ref *ref, const char *name, const struct
 		return -EXDEV;
 	entry = entry_find(dir, name);
 	if (!entry)
-		return -ENOENT;
+		return stagedir_rename(&place, name, to_name, flags, call);
 	other = flags ? entry_find(dir, to_name) : NULL;
 	if (!other)
 		r = entry_move(dir, entry, to_name, call);
@@ -514,6 +554,8 @@ static const struct node_ops pushdir_ops = {
 	.lookup = dir_lookup,
 	.list = dir_list,
 	.create = dir_create,
+	.mkdir = dir_mkdir,
+	.rmdir = dir_rmdir,
 	.unlink = dir_unlink,
 	.rename = dir_rename,
 };

@@ -95,6 +95,34 @@ int make_dirs(const char *path, mode_t mode)
 	return ends_with(path, "/") ? 0 : make_dir(path, mode);
 }
 
+/* For file systems without O_TMPFILE. */
+static int open_and_unlink(const char *dir)
+{
+	AUTO_FREE char *path = format("%s/spool-XXXXXX", dir);
+
+	if (!path)
+		return -ENOMEM;
+	int fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	unlink(path);
+	return fd;
+}
+
+int open_unnamed(const char *dir, mode_t dir_mode)
+{
+	int err = make_dirs(dir, dir_mode);
+
+	if (err)
+		return err;
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return fd;
+	if (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT)
+		return open_and_unlink(dir);
+	return -errno;
+}
+
 /* Reads to the end of the file into *DATA, which has room for CAP bytes and a NUL and grows to MAX.
  */
 static ssize_t read_growing(int fd, char **data, size_t cap, size_t max)

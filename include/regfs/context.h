@@ -24,6 +24,7 @@ struct context {
 	bool allow_other, allow_delete, offline;
 	bool transform_symlinks; /* targets in rootfs/ and layers/NN/ stay in their tree */
 	int64_t tag_ttl_ms;
+	const struct oci_platform *platform; /* the one that is chosen where there are several */
 	const char *mountpoint; /* absolute; what a link's absolute text has to begin with */
 	const char *version;
 };

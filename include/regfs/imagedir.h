@@ -22,5 +22,7 @@ struct imagedir_options {
 	const char *repo_tag;
 };
 int imagedir_new(const struct imagedir_options *options, struct wait *wait, struct node **ret);
+/* The image whose directory REF is; the caller unrefs. -ENOENT if it is none. */
+int imagedir_image(const struct node_ref *ref, struct image **ret);
 
 #endif

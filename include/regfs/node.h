@@ -72,6 +72,12 @@ struct node_change {
 	const struct timespec *atime, *mtime;
 };
 
+/* What mknod makes. */
+struct node_device {
+	mode_t mode; /* with its type */
+	dev_t rdev;
+};
+
 /* An operation that is NULL answers what its comment says. */
 struct node_ops {
 	const char *kind;
@@ -102,6 +108,12 @@ struct node_ops {
 		     struct node_entry *ret);
 	int (*symlink)(const struct node_ref *dir, const char *name, const char *target,
 		       struct call *call, struct node_entry *ret);
+	/* A fifo, socket, device, or regular file. */
+	int (*mknod)(const struct node_ref *dir, const char *name, const struct node_device *what,
+		     struct call *call, struct node_entry *ret);
+	/* NAME in DIR for FILE, which may be of another kind: -EXDEV then. */
+	int (*link)(const struct node_ref *dir, const char *name, const struct node_ref *file,
+		    struct call *call, struct node_entry *ret);
 	int (*unlink)(const struct node_ref *dir, const char *name, struct call *call);
 	int (*rmdir)(const struct node_ref *dir, const char *name, struct call *call);
 	int (*rename)(const struct node_ref *dir, const char *name, const struct node_ref *to_dir,
@@ -176,6 +188,10 @@ int node_mkdir(const struct node_ref *dir, const char *name, mode_t mode, struct
 	       struct node_entry *ret);
 int node_symlink(const struct node_ref *dir, const char *name, const char *target,
 		 struct call *call, struct node_entry *ret);
+int node_mknod(const struct node_ref *dir, const char *name, const struct node_device *what,
+	       struct call *call, struct node_entry *ret);
+int node_link(const struct node_ref *dir, const char *name, const struct node_ref *file,
+	      struct call *call, struct node_entry *ret);
 int node_unlink(const struct node_ref *dir, const char *name, struct call *call);
 int node_rmdir(const struct node_ref *dir, const char *name, struct call *call);
 int node_rename(const struct node_ref *dir, const char *name, const struct node_ref *to_dir,

@@ -148,6 +148,30 @@ int oci_manifest_write(const char *media_type, const struct oci_descriptor *conf
 		       const struct oci_descriptor *layers, size_t nlayers, struct buf *ret);
 /* An index of these children, each with its type, size, artifact type and annotations. */
 int oci_index_write(const struct oci_descriptor *children, size_t nchildren, struct buf *ret);
+/* A manifest of an artifact: files as layers, and the empty config (image-spec, manifest.md,
+ * "Guidelines for Artifact Usage"), whose bytes are OCI_EMPTY_JSON. */
+#define OCI_EMPTY_JSON "{}"
+int oci_artifact_write(const char *artifact_type, const struct oci_descriptor *layers,
+		       size_t nlayers, struct buf *ret);
+/* The config of an image that is built. */
+struct oci_build {
+	const char *base; /* the config of the image below, or NULL */
+	size_t base_len;
+	const char *given; /* what is wished: an image's config, or only its "config"; or NULL */
+	size_t given_len;
+	const struct oci_platform *platform; /* where there is no base */
+	const struct digest *diff_id;	     /* of the layer on top, or NULL: there is none */
+	const char *created;		     /* RFC 3339 */
+	const char *created_by;		     /* for the history */
+};
+/*
+ * What is wished is put over the base's: Env by variable, Labels, ExposedPorts and Volumes by key,
+ * any other field as a whole; null takes it away; an Entrypoint without a Cmd takes the base's Cmd
+ * away. A document that has one of config, architecture, os, rootfs and history is a whole config,
+ * of which rootfs and history do not count; any other is the inner object.
+ * -EINVAL: it is not JSON, or a field has a type that no runtime takes.
+ */
+int oci_config_build(const struct oci_build *build, struct buf *ret, const char **ret_why);
 /* The index.json of an OCI layout that names one image; REF_NAME (may be NULL) becomes
  * org.opencontainers.image.ref.name. PREVIOUS (may be NULL) is the index.json it is to be
  * added to: its entry of the same ref name is replaced, all others and unknown fields stay.

@@ -25,12 +25,16 @@ struct pushes_options {
 	struct events *events; /* tags that moved are published here */
 	enum codec compress;   /* for layers that come uncompressed */
 	int compress_level;    /* 0: the codec's default */
+	/* SOURCE_DATE_EPOCH: no file of a layer that is built is younger, and its image is so old;
+	 * NULL: there is none. Borrowed. */
+	const int64_t *source_date;
 	/* Called when a tag was confirmed, before push_flush() returns (may be NULL). */
 	void (*on_tag)(void *arg, struct store *store, const char *repo, const char *tag);
 	void *arg;
 };
 struct pushes *pushes_new(const struct pushes_options *options);
 void pushes_free(struct pushes *pushes);
+const char *pushes_spool_dir(const struct pushes *pushes);
 
 /* REPO and TAG, or both NULL: the archive names its images (HOST/_push). A temporary of a
  * repository has a REPO alone. LABEL is what _regfs/pushes shows. -ENOSPC … if the spool cannot be

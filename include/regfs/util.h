@@ -79,6 +79,10 @@ ssize_t pwrite_full(int fd, const void *buf, size_t len, off_t off);
 /* mkdir -p: creates each missing component of PATH with MODE. 0 or a negative errno. */
 int make_dirs(const char *path, mode_t mode);
 
+/* A file without a name in DIR, which is made with DIR_MODE if it is missing: nothing is left of it
+ * after a crash. A descriptor or a negative errno. */
+int open_unnamed(const char *dir, mode_t dir_mode);
+
 /* Reads the whole file into a fresh NUL-terminated string of at most MAX bytes
  * (-EFBIG beyond). The caller frees *RET. 0 or a negative errno. */
 int read_file(const char *path, size_t max, char **ret, size_t *ret_len);

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * push_tree: what kind of tree it is, and the one verdict at a time.
+ * Must not know how each kind becomes an image.
+ */
+#include <errno.h>
+
+#include "push_tree_priv.h"
+
+int push_tree_new(struct pushes *pushes, const struct push_tree_options *options,
+		  struct push_tree **ret)
+{
+	struct push_tree *tree = calloc(1, sizeof(*tree));
+	int err = -ENOMEM;
+
+	if (tree)
+		err = push_new(pushes, options->store, options->repo, options->tag, options->label,
+			       &tree->push);
+	if (err) {
+		free(tree);
+		return err;
+	}
+	tree->stage = options->stage;
+	tree->blobs = options->blobs;
+	tree->platform = options->platform;
+	tree->refs = 1;
+	*ret = tree;
+	return 0;
+}
+
+struct push_tree *push_tree_ref(struct push_tree *tree)
+{
+	pthread_mutex_lock(&tree->push->lock);
+	tree->refs++;
+	pthread_mutex_unlock(&tree->push->lock);
+	return tree;
+}
+
+void push_tree_unref(struct push_tree *tree)
+{
+	if (!tree)
+		return;
+	pthread_mutex_lock(&tree->push->lock);
+	bool last = --tree->refs == 0;
+	pthread_mutex_unlock(&tree->push->lock);
+	if (!last)
+		return;
+	push_unref(tree->push);
+	free(tree);
+}
+
+/* --- reading the tree --- */
+
+int push_tree_read(struct stage_inode *file, size_t max, struct buf *ret)
+{
+	struct stat st;
+
+	stage_stat(file, &st);
+	if (st.st_size < 0 || (uint64_t)st.st_size > max)
+		return -EFBIG;
+	int err = buf_reserve(ret, (size_t)st.st_size + 1);
+	if (err)
+		return err;
+	ssize_t got = stage_read(file, 0, ret->data, (size_t)st.st_size);
+	if (got < 0)
+		return (int)got;
+	ret->len = (size_t)got;
+	ret->data[ret->len] = '\0';
+	return 0;
+}
+
+ssize_t push_tree_source(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	return stage_read(arg, off, buf, cap);
+}
+
+int push_tree_digest(struct stage_inode *file, enum digest_algo algo, struct wait *wait,
+		     struct digest *ret)
+{
+	AUTO_HASHER struct hasher *hasher = hasher_new(algo);
+	AUTO_FREE char *piece = malloc(PUSH_PIECE);
+	ssize_t got;
+
+	if (!hasher || !piece)
+		return -ENOMEM;
+	for (uint64_t off = 0; (got = stage_read(file, off, piece, PUSH_PIECE)) > 0;
+	     off += (uint64_t)got) {
+		if (wait_cancelled(wait))
+			return -EINTR;
+		hasher_add(hasher, piece, (size_t)got);
+	}
+	if (got < 0)
+		return (int)got;
+	hasher_final(hasher, ret);
+	return 0;
+}
+
+int push_tree_send_bytes(struct push_run *run, const void *data, size_t len,
+			 const struct digest *digest)
+{
+	struct store_bytes bytes = {.data = data, .len = len};
+	const struct store_source source = {.read = store_bytes_read, .arg = &bytes, .size = len};
+	const struct push_blob blob = {
+		.repo = run->push->repo, .digest = digest, .source = &source, .share = len};
+
+	return push_send(run, &blob, run->wait);
+}
+
+/* --- what it is --- */
+
+enum kind { KIND_EMPTY, KIND_BUILD, KIND_ARTIFACT, KIND_LAYOUT };
+
+static const struct part {
+	const char *name;
+	enum kind kind;
+	mode_t type;
+	const char *is; /* for words */
+} parts[] = {
+	{TREE_ROOTFS, KIND_BUILD, S_IFDIR, "a directory"},
+	{TREE_BASE, KIND_BUILD, S_IFLNK, "a link to an image's directory"},
+	{TREE_CONFIG, KIND_BUILD, S_IFREG, "a file"},
+	{TREE_FILES, KIND_ARTIFACT, S_IFDIR, "a directory"},
+	{"oci-layout", KIND_LAYOUT, S_IFREG, "a file"},
+	{"index.json", KIND_LAYOUT, S_IFREG, "a file"},
+	{"blobs", KIND_LAYOUT, S_IFDIR, "a directory"},
+};
+
+static const struct part *part_of(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		if (!strcmp(parts[i].name, name))
+			return &parts[i];
+	}
+	return NULL;
+}
+
+static int classify_child(struct push *push, const struct stage_child *child, enum kind *kind)
+{
+	const struct part *part = part_of(child->name);
+	struct stat st;
+
+	if (!part)
+		return push_fail(push, -EINVAL,
+				 "%s: it has no meaning here; there may be rootfs/, base and "
+				 "config.json, or files/, or an OCI layout",
+				 child->name);
+	stage_stat(child->inode, &st);
+	if ((st.st_mode & S_IFMT) != part->type)
+		return push_fail(push, -EINVAL, "%s is not %s", child->name, part->is);
+	if (*kind != KIND_EMPTY && *kind != part->kind)
+		return push_fail(push, -EINVAL,
+				 "%s does not go with what else is there: an image is built of "
+				 "rootfs/, base and config.json, an artifact of files/ alone",
+				 child->name);
+	*kind = part->kind;
+	return 0;
+}
+
+/* A layout may have what it likes beside its own files (image-spec, image-layout.md). */
+static int classify(struct push_tree *tree, enum kind *ret)
+{
+	CLEANUP(stage_children_release) struct stage_children top = {0};
+	AUTO_INODE struct stage_inode *root = stage_root(tree->stage);
+	enum kind kind = KIND_EMPTY;
+
+	*ret = KIND_LAYOUT;
+	if (push_tree_is_layout(tree))
+		return 0;
+	int err = stage_sorted(root, &top);
+	for (size_t i = 0; i < top.n && !err; i++)
+		err = classify_child(tree->push, &top.children[i], &kind);
+	*ret = kind;
+	return err;
+}
+
+bool push_tree_is_layout(struct push_tree *tree)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		AUTO_INODE struct stage_inode *part = NULL;
+		if (parts[i].kind == KIND_LAYOUT &&
+		    stage_find(tree->stage, parts[i].name, &part) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* --- the verdict --- */
+
+/* Attributes are no part of a layout: cp -a sets them when all is there. */
+static uint64_t version_of(struct push_tree *tree)
+{
+	return push_tree_is_layout(tree) ? stage_content_version(tree->stage)
+					 : stage_version(tree->stage);
+}
+
+bool push_tree_is_confirmed(struct push_tree *tree)
+{
+	uint64_t version = version_of(tree);
+
+	pthread_mutex_lock(&tree->push->lock);
+	bool confirmed = tree->judged == version && tree->verdict == 0;
+	pthread_mutex_unlock(&tree->push->lock);
+	return confirmed;
+}
+
+/* Waits its turn. 1: it is this thread's, and tree_end() is due; else *RET_VERDICT says it all. */
+static int tree_begin(struct push_tree *tree, struct wait *wait, int *ret_verdict)
+{
+	struct push *push = tree->push;
+	int mine = 0;
+
+	pthread_mutex_lock(&push->lock);
+	int err = push_await_turn(push, wait);
+	pthread_mutex_unlock(&push->lock);
+	uint64_t version = version_of(tree);
+	pthread_mutex_lock(&push->lock);
+	if (!err)
+		err = push_await_turn(push, wait);
+	if (!err && tree->judged == version) {
+		err = tree->verdict;
+	} else if (!err) {
+		push_claim(push);
+		mine = 1;
+	}
+	pthread_mutex_unlock(&push->lock);
+	*ret_verdict = err;
+	return mine;
+}
+
+/* What was called off may be tried again as it is. */
+static void tree_end(struct push_tree *tree, uint64_t version, int verdict)
+{
+	pthread_mutex_lock(&tree->push->lock);
+	tree->judged = verdict == -EINTR ? 0 : version;
+	tree->verdict = verdict;
+	pthread_mutex_unlock(&tree->push->lock);
+	push_judge(tree->push, verdict, false);
+}
+
+static int publish(struct push_tree *tree, const struct push_base *base, struct wait *wait)
+{
+	enum kind kind = KIND_EMPTY;
+	int err = classify(tree, &kind);
+
+	if (err)
+		return err;
+	switch (kind) {
+	case KIND_BUILD:
+		return push_tree_build(tree, base, wait);
+	case KIND_ARTIFACT:
+		return push_tree_artifact(tree, wait);
+	case KIND_LAYOUT:
+		return push_fail(tree->push, -EOPNOTSUPP, "an OCI layout cannot be pushed yet");
+	default:
+		return push_fail(tree->push, -EINVAL, "the directory is empty");
+	}
+}
+
+int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct wait *wait)
+{
+	int verdict;
+
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	if (!tree_begin(tree, wait, &verdict))
+		return verdict;
+	verdict = stage_freeze(tree->stage, wait);
+	uint64_t version = version_of(tree);
+	if (!verdict) {
+		verdict = publish(tree, base, wait);
+		stage_thaw(tree->stage);
+	}
+	tree_end(tree, version, verdict);
+	return verdict ? verdict : 1;
+}
+
+int push_tree_settle(struct push_tree *tree, struct stage_inode *file, struct wait *wait)
+{
+	(void)tree, (void)file, (void)wait;
+	return 0;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * push_tree, inside. Shared by push_tree*.c alone.
+ *
+ *   push_tree.c           what kind of tree it is, and the verdict
+ *   push_tree_tar.c       rootfs/ as one reproducible tar
+ *   push_tree_build.c     layer, config and manifest of an image
+ *   push_tree_base.c      the image below, and its blobs
+ *   push_tree_artifact.c  files/ as an artifact
+ *   push_tree_layout.c    an OCI layout, blobs travelling as they come
+ */
+#ifndef REGFS_PUSH_TREE_PRIV_H
+#define REGFS_PUSH_TREE_PRIV_H
+
+#include "push_priv.h"
+#include "regfs/push_tree.h"
+
+#define TREE_ROOTFS	"rootfs"
+#define TREE_BASE	"base"
+#define TREE_CONFIG	"config.json"
+#define TREE_FILES	"files"
+#define TREE_MEDIA_TYPE "user.regfs.media_type"
+
+struct push_tree {
+	struct push *push;
+	struct stage *stage;
+	struct blobs *blobs;
+	const struct oci_platform *platform;
+	struct tree_layout *layout;
+	/* guarded by push->lock */
+	unsigned refs;
+	uint64_t judged; /* the version that the verdict is about; 0: none */
+	int verdict;
+};
+
+/* Reads a whole file of the tree, at most MAX bytes (-EFBIG). */
+int push_tree_read(struct stage_inode *file, size_t max, struct buf *ret);
+/* The digest of a file's bytes, hashed by ALGO. */
+int push_tree_digest(struct stage_inode *file, enum digest_algo algo, struct wait *wait,
+		     struct digest *ret);
+/* Sends bytes as a blob. */
+int push_tree_send_bytes(struct push_run *run, const void *data, size_t len,
+			 const struct digest *digest);
+/* A file of the tree as a blob's bytes: store_source's read, with ARG the inode. */
+ssize_t push_tree_source(void *arg, uint64_t off, void *buf, size_t cap);
+
+/* --- push_tree_tar.c --- */
+
+struct tree_tar {
+	int fd; /* a spool file; the caller closes it */
+	uint64_t size;
+	struct digest diff_id;
+};
+/* All below ROOT, sorted, times no later than *CLAMP (NULL: as they are). */
+int push_tree_tar(struct push_tree *tree, struct stage_inode *root, const int64_t *clamp,
+		  struct wait *wait, struct tree_tar *ret);
+
+/* --- push_tree_base.c --- */
+
+/* The image below: of the platform wanted, with its config. Each field as long as .image is held.
+ */
+struct tree_base {
+	struct image *image;
+	const struct oci_manifest *manifest;
+	const char *config;
+	size_t config_len;
+};
+int push_tree_base_open(struct push_tree *tree, const struct push_base *base, struct wait *wait,
+			struct tree_base *ret);
+void push_tree_base_release(struct tree_base *base);
+/* Brings the layers of BASE to the push's repository. */
+int push_tree_base_send(struct push_tree *tree, struct push_run *run, const struct tree_base *base);
+
+/* --- the kinds; each with the tree frozen but for the layout --- */
+
+int push_tree_build(struct push_tree *tree, const struct push_base *base, struct wait *wait);
+int push_tree_artifact(struct push_tree *tree, struct wait *wait);
+
+#endif
