@@ -37,6 +37,14 @@ static int link_readlink(const struct node_ref *ref, struct call *call, char **r
 	return 0;
 }
 
+/* Owners and times that cp -a gives to the link it made: a tag has none, and is made already. */
+static int link_setattr(const struct node_ref *ref, const struct node_change *change,
+			struct call *call)
+{
+	(void)call;
+	return !ref->node->parent->ops->symlink || change->size ? -EROFS : 0;
+}
+
 static void link_free(struct node *node)
 {
 	struct link *link = CONTAINER_OF(node, struct link, node);
@@ -50,6 +58,7 @@ static const struct node_ops link_ops = {
 	.free = link_free,
 	.getattr = link_getattr,
 	.readlink = link_readlink,
+	.setattr = link_setattr,
 };
 
 int link_make(struct names *names, struct node *parent, const char *name,

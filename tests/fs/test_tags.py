@@ -57,6 +57,20 @@ def test_every_way_to_name_an_image(t):
     assert {f"made{number}" for number in range(len(texts))} <= set(os.listdir(mount.path("team/app/_tags")))
 
 
+def test_tags_are_copied_as_links(t):
+    """cp -a and rsync -a give owners and times, too."""
+    registry, images, mount = served(t)
+    tags = mount.path("team/app/_tags")
+    t.run("cp", "-a", tags / "1.4", tags / "copied")
+    lib.equal(tag_at(registry, "team/app", "copied"), images["1.4"].digest)
+    # Its text leads to the same image from a repository beside; from elsewhere it would not.
+    os.mkdir(mount.path("team/prod"))
+    t.run("cp", "-a", tags / "1.5", mount.path("team/prod/_tags/"))
+    lib.equal(tag_at(registry, "team/prod", "1.5"), images["1.5"].digest)
+    t.run("cp", "-a", tags / "1.5", mount.path("solo/_tags/"), status=1)
+    lib.equal(tags_at(registry, "solo"), ["1"])
+
+
 def test_root_of_registries(t):
     registry = t.registry()
     images = sample.push_all(registry)
