@@ -133,8 +133,11 @@ int pool_submit(struct pool *pool, struct pool_work *work)
 	if (pool->queued >= pool->idle &&
 	    (pool->max_threads == 0 || pool->threads < pool->max_threads))
 		err = start_thread(pool);
-	if (!err || pool->threads > 0) {
+	/* With a maximum it may queue behind others anyway; without one, those that run may be
+	 * waiting for just this work. */
+	if (err && pool->max_threads > 0 && pool->threads > 0)
 		err = 0;
+	if (!err) {
 		work->next = NULL;
 		*pool->tail = work;
 		pool->tail = &work->next;

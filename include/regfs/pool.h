@@ -25,8 +25,8 @@ struct pool_work {
 struct pool *pool_new(const char *name, unsigned max_threads);
 /* Waits for all queued and running work. NULL is fine. */
 void pool_free(struct pool *pool);
-/* Never blocks. Any thread. 0, or -EAGAIN when no thread could be made and none runs
- * (the work was not taken). */
+/* Never blocks. Any thread. 0, or -EAGAIN when no thread could be made (the work was not taken);
+ * a pool with a maximum keeps the work for a thread that runs, one without never does. */
 int pool_submit(struct pool *pool, struct pool_work *work);
 
 #endif

@@ -8,10 +8,23 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 #include "regfs/pool.h"
+
+static atomic_bool no_threads;
+
+/* In place of the C library's: fails as it does where the system has no more threads. */
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+	return atomic_load(&no_threads) ? EAGAIN : real(thread, attr, start, arg);
+}
 
 /* Counts what runs, and holds it back until it is let go. */
 struct bench {
@@ -152,6 +165,31 @@ static int count_threads(void)
 	return n;
 }
 
+/* Without a maximum nothing waits behind what runs: that might be waiting for it. */
+static void test_without_threads_work_is_refused(void **state)
+{
+	struct bench bench = BENCH_INIT;
+	struct pool *unbounded = pool_new("test", 0);
+	struct pool *bounded = pool_new("test", 4);
+	struct job *refused = calloc(1, sizeof(*refused));
+
+	(void)state;
+	hold(&bench, true);
+	submit(unbounded, &bench, 0);
+	submit(bounded, &bench, 0);
+	await_running(&bench, 2);
+	atomic_store(&no_threads, true);
+	refused->work.run = run_job;
+	assert_int_equal(pool_submit(unbounded, &refused->work), -EAGAIN);
+	submit(bounded, &bench, 1);
+	atomic_store(&no_threads, false);
+	hold(&bench, false);
+	pool_free(unbounded);
+	pool_free(bounded);
+	assert_int_equal(bench.done, 3);
+	free(refused);
+}
+
 static void test_idle_threads_are_used_again(void **state)
 {
 	struct bench bench = BENCH_INIT;
@@ -282,6 +320,7 @@ int main(void)
 		cmocka_unit_test(test_without_maximum_all_run_at_once),
 		cmocka_unit_test(test_maximum_holds_and_free_drains),
 		cmocka_unit_test(test_one_thread_keeps_the_order),
+		cmocka_unit_test(test_without_threads_work_is_refused),
 		cmocka_unit_test(test_idle_threads_are_used_again),
 		cmocka_unit_test(test_works_do_not_queue_behind_an_idle_thread),
 		cmocka_unit_test(test_submits_from_any_thread),
