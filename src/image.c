@@ -196,6 +196,19 @@ static int image_make(struct images *images, struct store *store, const char *re
 	return 0;
 }
 
+static void tell_urls(const struct image *image)
+{
+	const struct store_ops *ops = image->store->ops;
+
+	for (size_t n = 0; ops->learn_urls && n < image->manifest.nlayers; n++) {
+		const struct oci_descriptor *layer = &image->manifest.layers[n];
+
+		if (layer->nurls > 0)
+			ops->learn_urls(image->store, image->repo, &layer->digest, layer->urls,
+					layer->nurls);
+	}
+}
+
 static int image_install(struct images *images, struct store *store, const char *repo,
 			 struct store_manifest *manifest, struct image **ret)
 {
@@ -204,6 +217,7 @@ static int image_install(struct images *images, struct store *store, const char 
 
 	if (r < 0)
 		return r;
+	tell_urls(fresh);
 	pthread_mutex_lock(&images->lock);
 	first = table_find(images, store, repo, &fresh->digest);
 	if (!first) {

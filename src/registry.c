@@ -213,6 +213,7 @@ static uint64_t generation(struct store *store, const char *repo)
 static void registry_free(struct store *store)
 {
 	struct registry *registry = registry_of(store);
+	registry_foreign_release(registry);
 	auth_free(registry->auth);
 	redirects_free(registry->redirects);
 	free(registry->store.name);
@@ -231,6 +232,7 @@ static const struct store_ops registry_ops = {
 	.referrers = registry_referrers,
 	.has_blob = registry_has_blob,
 	.open_blob = registry_open_blob,
+	.learn_urls = registry_learn_urls,
 	.put_blob = registry_put_blob,
 	.put_manifest = registry_put_manifest,
 	.untag = registry_untag,

@@ -10,6 +10,7 @@
  * registry_link.c     the next page of a list
  * registry_read.c     heads, manifests, whether a blob is there
  * registry_referrers.c  what refers to a manifest
+ * registry_foreign.c  where else a blob may be had
  * registry_stream.c   a blob's bytes, resumed where they broke off
  * registry_write.c    manifests: put, tag, delete
  * registry_upload.c   blobs: put
@@ -35,6 +36,7 @@ struct registry {
 
 	struct redirects *redirects;
 
+	struct foreign *foreign; /* registry_foreign.c's; guarded by lock */
 	pthread_mutex_t lock;
 	enum registry_scheme scheme; /* guarded by lock */
 	int gone;		     /* why it does not answer, as last said; guarded by lock */
@@ -108,6 +110,18 @@ void registry_doubt_scheme(struct registry *registry);
 /* The page that TRANSFER's Link leads to, on the same host; the caller frees. *RET is NULL behind
  * the last page. 0, -EXDEV (another host), -EINVAL (no URL), -ENOMEM. */
 int registry_next_page(const struct http_transfer *transfer, char **ret);
+
+/* registry_foreign.c */
+#define REGISTRY_URLS_MAX 9 /* with the NULL behind them */
+void registry_learn_urls(struct store *store, const char *repo, const struct digest *digest,
+			 char *const *urls, size_t n);
+/* Copies of what was learned of a blob; the caller frees them as below. -ENOENT. */
+int registry_foreign_urls(struct registry *registry, const char *repo, const struct digest *digest,
+			  char *ret[static REGISTRY_URLS_MAX]);
+void registry_urls_free(char **urls);
+void registry_foreign_release(struct registry *registry);
+/* Why the registry at HOST may not send us to URL; NULL: it may. */
+const char *registry_foreign_refusal(const char *host, const char *url);
 
 /* When a request about a name has to be over. */
 int64_t registry_name_deadline(const struct registry *registry);

@@ -34,7 +34,8 @@ struct blob_stream {
 	uint64_t body;	 /* bytes of the body that may still come; UINT64_MAX: unknown */
 	uint64_t gained; /* by the reader, out of this answer; what is skipped is no progress */
 	unsigned fruitless;
-	bool whole; /* this server takes no ranges */
+	bool whole;	/* this server takes no ranges */
+	bool elsewhere; /* the registry lacks it: what is asked is not the registry */
 };
 
 static void stream_close(struct store_stream *base)
@@ -173,12 +174,7 @@ static int accept_answer(struct blob_stream *stream, struct wait *wait)
 		return accept_part(stream);
 	if (status == 416 && !stream->whole)
 		return out_of_range(stream);
-	int err = registry_refused(stream->registry, &stream->call, stream->transfer, wait);
-	if (err != -ENOENT)
-		return err;
-	/* Who reads a blob has its digest from the registry, as a rule from a manifest. */
-	return failed(stream, -EIO,
-		      "the registry lacks a blob that it named (the image has to be pushed again)");
+	return registry_refused(stream->registry, &stream->call, stream->transfer, wait);
 }
 
 /* Asks for what is left, from .pos on. */
@@ -250,6 +246,17 @@ static ssize_t read_body(struct blob_stream *stream, void *buf, size_t cap, stru
 	return n;
 }
 
+/* Who reads a blob has its digest from the registry, as a rule from a manifest. */
+static int missing(const struct blob_stream *stream)
+{
+	if (stream->elsewhere)
+		return failed(stream, -EIO,
+			      "neither the registry nor the places that its manifest names have "
+			      "this layer");
+	return failed(stream, -EIO,
+		      "the registry lacks a blob that it named (the image has to be pushed again)");
+}
+
 static ssize_t stream_read(struct store_stream *base, void *buf, size_t cap, struct wait *wait)
 {
 	struct blob_stream *stream = CONTAINER_OF(base, struct blob_stream, base);
@@ -258,7 +265,7 @@ static ssize_t stream_read(struct store_stream *base, void *buf, size_t cap, str
 		if (!stream->transfer)
 			err = open_rest(stream, wait);
 		if (err)
-			return err;
+			return err == -ENOENT ? missing(stream) : err;
 		if (stream->pos >= stream->end)
 			break;
 		ssize_t n = read_body(stream, buf, cap, wait);
@@ -276,6 +283,31 @@ static ssize_t stream_read(struct store_stream *base, void *buf, size_t cap, str
 			return err;
 	}
 	return 0;
+}
+
+/* The registry lacks DIGEST: asks the places that its descriptor names, without credentials. */
+static int open_elsewhere(struct blob_stream *stream, const struct digest *digest,
+			  struct wait *wait)
+{
+	char *urls[REGISTRY_URLS_MAX] = {NULL};
+	int err = registry_foreign_urls(stream->registry, stream->repo, digest, urls);
+	if (err)
+		return err;
+	stream->elsewhere = true;
+	stream->call.scope = NULL;
+	stream->call.anonymous = true;
+	stream->call.is_blob = false; /* no URL of the registry's */
+	for (size_t i = 0; urls[i]; i++) {
+		free(stream->url);
+		stream->call.url = stream->url = urls[i];
+		urls[i] = NULL;
+		err = open_rest(stream, wait);
+		if (!err || err == -EINTR || err == -EWOULDBLOCK) {
+			registry_urls_free(&urls[i + 1]);
+			break;
+		}
+	}
+	return err;
 }
 
 int registry_open_blob(struct store *store, const char *repo, const struct digest *digest,
@@ -307,8 +339,10 @@ int registry_open_blob(struct store *store, const char *repo, const struct diges
 	};
 	if (stream->pos < stream->end) {
 		int err = open_rest(stream, wait);
+		if (err == -ENOENT)
+			err = open_elsewhere(stream, digest, wait);
 		if (err)
-			return err;
+			return err == -ENOENT ? missing(stream) : err;
 	}
 	*ret = &stream->base;
 	stream = NULL;

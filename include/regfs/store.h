@@ -87,6 +87,11 @@ struct store_ops {
 	/* LEN bytes from OFF on (UINT64_MAX: to the end). */
 	int (*open_blob)(struct store *store, const char *repo, const struct digest *digest,
 			 uint64_t off, uint64_t len, struct store_stream **ret, struct wait *wait);
+	/* Where else open_blob() may look for a blob that the repository lacks: a descriptor of its
+	 * manifests says so (image-spec, descriptor.md, "urls"). NULL: it does not look elsewhere.
+	 */
+	void (*learn_urls)(struct store *store, const char *repo, const struct digest *digest,
+			   char *const *urls, size_t n);
 	int (*put_blob)(struct store *store, const char *repo, const struct store_put *put,
 			struct wait *wait);
 	/* TAG may be NULL: by digest alone. On an answer that was lost: -EIO, "outcome unknown"

@@ -229,6 +229,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.request_body(act.get("slow_take"))
         if url.path.startswith("/raw/"):
             return self.ranged(pattern(int(url.path[5:])), act, {})
+        if url.path in state.foreign:
+            return self.ranged(state.foreign[url.path], act, {})
         if url.path == "/token":
             return state.token(method, url.query, body, self.headers)
         if not url.path.startswith("/v2/"):
@@ -513,6 +515,7 @@ class BadRegistry:
         self.page_size, self.n_max, self.link_style = None, None, "relative"
         self.tag_delete = True
         self.referrers_api = False
+        self.foreign = {}         # path: bytes served there, of no repository
         self.auth = None          # None, "basic", "bearer"
         self.users = {}           # name: password
         self.anonymous = True     # the token service serves pulls to anybody

@@ -243,3 +243,56 @@ def test_inline_data(t):
     mount = t.mount(registry.host, cache_dir=t.dir / "cache2")
     lib.equal(mount.path("app:lie/config.json").read_bytes(), image.config)
     lib.equal(registry.count("GET", "/blobs/"), 1)
+
+
+# --- layers that lie elsewhere ---
+
+
+def foreign_image(registry, urls):
+    """An image whose lower layer the registry does not hold, and the layer."""
+    image = oci.Image([oci.Layer(sample.base_tar()), oci.Layer(sample.top_tar("1"))])
+    manifest = json.loads(image.manifest)
+    manifest["layers"][0]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    manifest["layers"][0]["urls"] = urls
+    for data in (image.config, image.layers[1].blob):
+        oci.push_blob(registry, "app", oci.sha256(data), data)
+    oci.push_manifest(registry, "app", "1", oci.to_json(manifest), oci.MANIFEST)
+    return image.layers[0].blob
+
+
+def test_foreign_layers(t):
+    """image-spec, descriptor.md, "urls": asked only where the registry lacks the layer, and without credentials."""
+    registry = t.bad_registry()
+    where = registry.other_url + "/elsewhere/layer"
+    layer = foreign_image(registry, ["ftp://example.org/layer", registry.other_url + "/none", where])
+    registry.foreign["/elsewhere/layer"] = layer
+    registry.auth, registry.users = "basic", {"me": "secret"}
+    config = t.dir / "auth.json"
+    config.write_text(json.dumps({"auths": {registry.host: {"auth": base64.b64encode(b"me:secret").decode()}}}))
+    config.chmod(0o600)
+    mount = t.mount(registry.host, authfile=config)
+    lib.equal(mount.path("app:1/rootfs/noise").read_bytes(), sample.NOISE)
+    lib.equal(mount.path("app:1/layers/01.tar.gz").read_bytes(), layer)
+    asked = registry.seen("GET", "/elsewhere/layer")
+    assert asked and not any("authorization" in request["headers"] for request in asked), asked
+    assert all("authorization" in request["headers"] for request in registry.seen("GET", "/blobs/")[-1:])
+    assert "no http or https URL" in mount.read_log(), mount.read_log()
+
+
+def test_foreign_layers_that_are_wrong(t):
+    registry = t.bad_registry()
+    foreign_image(registry, [registry.other_url + "/elsewhere/layer"])
+    registry.foreign["/elsewhere/layer"] = b"something else"
+    mount = t.mount(registry.host)
+    with lib.fails(errno.EIO):
+        mount.path("app:1/rootfs/noise").read_bytes()
+    lib.equal(mount.path("app:1/layers/02/app/version").read_text(), "1")
+
+
+def test_foreign_layers_are_nowhere(t):
+    registry = t.bad_registry()
+    foreign_image(registry, [registry.other_url + "/none"])
+    mount = t.mount(registry.host)
+    with lib.fails(errno.ENOENT, errno.EIO):
+        mount.path("app:1/rootfs/noise").read_bytes()
+    lib.equal(registry.count("GET", "/none"), 1)
