@@ -24,6 +24,11 @@ int push_tree_new(struct pushes *pushes, const struct push_tree_options *options
 	tree->blobs = options->blobs;
 	tree->platform = options->platform;
 	tree->refs = 1;
+	tree->travels = travels_new(tree);
+	if (!tree->travels) {
+		push_tree_unref(tree);
+		return -ENOMEM;
+	}
 	*ret = tree;
 	return 0;
 }
@@ -45,6 +50,7 @@ void push_tree_unref(struct push_tree *tree)
 	pthread_mutex_unlock(&tree->push->lock);
 	if (!last)
 		return;
+	travels_free(tree->travels);
 	push_unref(tree->push);
 	free(tree);
 }
@@ -156,16 +162,12 @@ static int classify_child(struct push *push, const struct stage_child *child, en
 	return 0;
 }
 
-/* A layout may have what it likes beside its own files (image-spec, image-layout.md). */
 static int classify(struct push_tree *tree, enum kind *ret)
 {
 	CLEANUP(stage_children_release) struct stage_children top = {0};
 	AUTO_INODE struct stage_inode *root = stage_root(tree->stage);
 	enum kind kind = KIND_EMPTY;
 
-	*ret = KIND_LAYOUT;
-	if (push_tree_is_layout(tree))
-		return 0;
 	int err = stage_sorted(root, &top);
 	for (size_t i = 0; i < top.n && !err; i++)
 		err = classify_child(tree->push, &top.children[i], &kind);
@@ -186,17 +188,12 @@ bool push_tree_is_layout(struct push_tree *tree)
 
 /* --- the verdict --- */
 
-/* Attributes are no part of a layout: cp -a sets them when all is there. */
-static uint64_t version_of(struct push_tree *tree)
-{
-	return push_tree_is_layout(tree) ? stage_content_version(tree->stage)
-					 : stage_version(tree->stage);
-}
-
 bool push_tree_is_confirmed(struct push_tree *tree)
 {
-	uint64_t version = version_of(tree);
+	uint64_t version = stage_version(tree->stage);
 
+	if (push_tree_is_layout(tree))
+		return push_tree_layout_is_confirmed(tree);
 	pthread_mutex_lock(&tree->push->lock);
 	bool confirmed = tree->judged == version && tree->verdict == 0;
 	pthread_mutex_unlock(&tree->push->lock);
@@ -212,7 +209,7 @@ static int tree_begin(struct push_tree *tree, struct wait *wait, int *ret_verdic
 	pthread_mutex_lock(&push->lock);
 	int err = push_await_turn(push, wait);
 	pthread_mutex_unlock(&push->lock);
-	uint64_t version = version_of(tree);
+	uint64_t version = stage_version(tree->stage);
 	pthread_mutex_lock(&push->lock);
 	if (!err)
 		err = push_await_turn(push, wait);
@@ -249,8 +246,6 @@ static int publish(struct push_tree *tree, const struct push_base *base, struct 
 		return push_tree_build(tree, base, wait);
 	case KIND_ARTIFACT:
 		return push_tree_artifact(tree, wait);
-	case KIND_LAYOUT:
-		return push_fail(tree->push, -EOPNOTSUPP, "an OCI layout cannot be pushed yet");
 	default:
 		return push_fail(tree->push, -EINVAL, "the directory is empty");
 	}
@@ -262,20 +257,16 @@ int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct 
 
 	if (!wait_may_block(wait))
 		return -EWOULDBLOCK;
+	if (push_tree_is_layout(tree))
+		return push_tree_layout_judge(tree, true, wait);
 	if (!tree_begin(tree, wait, &verdict))
 		return verdict;
 	verdict = stage_freeze(tree->stage, wait);
-	uint64_t version = version_of(tree);
+	uint64_t version = stage_version(tree->stage);
 	if (!verdict) {
 		verdict = publish(tree, base, wait);
 		stage_thaw(tree->stage);
 	}
 	tree_end(tree, version, verdict);
 	return verdict ? verdict : 1;
-}
-
-int push_tree_settle(struct push_tree *tree, struct stage_inode *file, struct wait *wait)
-{
-	(void)tree, (void)file, (void)wait;
-	return 0;
 }

@@ -7,7 +7,9 @@
  *   push_tree_build.c     layer, config and manifest of an image
  *   push_tree_base.c      the image below, and its blobs
  *   push_tree_artifact.c  files/ as an artifact
- *   push_tree_layout.c    an OCI layout, blobs travelling as they come
+ *   push_tree_layout.c    an OCI layout, published when it is whole
+ *   push_tree_plan.c      which image a layout holds, and what is missing
+ *   push_tree_blobs.c     its blobs, travelling as they come
  */
 #ifndef REGFS_PUSH_TREE_PRIV_H
 #define REGFS_PUSH_TREE_PRIV_H
@@ -20,17 +22,19 @@
 #define TREE_CONFIG	"config.json"
 #define TREE_FILES	"files"
 #define TREE_MEDIA_TYPE "user.regfs.media_type"
+#define PUSH_WHY_MAX	240
 
 struct push_tree {
 	struct push *push;
 	struct stage *stage;
 	struct blobs *blobs;
 	const struct oci_platform *platform;
-	struct tree_layout *layout;
+	struct travels *travels;
 	/* guarded by push->lock */
 	unsigned refs;
 	uint64_t judged; /* the version that the verdict is about; 0: none */
 	int verdict;
+	struct digest published; /* of a layout; .algo DIGEST_NONE: nothing */
 };
 
 /* Reads a whole file of the tree, at most MAX bytes (-EFBIG). */
@@ -75,5 +79,44 @@ int push_tree_base_send(struct push_tree *tree, struct push_run *run, const stru
 
 int push_tree_build(struct push_tree *tree, const struct push_base *base, struct wait *wait);
 int push_tree_artifact(struct push_tree *tree, struct wait *wait);
+
+/* --- push_tree_layout.c --- */
+
+/* The verdict if the layout is whole; if it is not, 0, or (MUST_BE_WHOLE) -EINVAL. As
+ * push_tree_sync(). */
+int push_tree_layout_judge(struct push_tree *tree, bool must_be_whole, struct wait *wait);
+bool push_tree_layout_is_confirmed(struct push_tree *tree);
+
+/* --- push_tree_plan.c --- */
+
+struct layout_plan {
+	uint64_t version; /* of the tree, as it was planned */
+	int error;	  /* with .why */
+	char why[PUSH_WHY_MAX];
+	struct digest top;		    /* of the image that index.json means */
+	struct archive_document *documents; /* the lowest first, the top last; .manifest unused */
+	size_t ndocuments;
+	struct layout_part {
+		struct digest digest;
+		uint64_t size;
+		struct stage_inode *inode; /* held */
+	} * parts;			   /* without repetition */
+	size_t nparts;
+};
+/* 0: it is whole; -ENODATA: something is missing; -EINVAL: something is wrong; both with .why.
+ * ONLY_TOP: no more than which image it is. */
+int layout_plan_make(struct push_tree *tree, bool only_top, struct layout_plan *ret);
+void layout_plan_release(struct layout_plan *plan);
+
+/* --- push_tree_blobs.c --- */
+
+struct travels *travels_new(struct push_tree *tree);
+/* Calls off what is under way, and waits for its end. NULL is fine. */
+void travels_free(struct travels *travels);
+/* The file is said to be the blob of DIGEST: if it is, it is sent. */
+void travels_offer(struct travels *travels, struct stage_inode *inode, const struct digest *digest);
+/* Waits for the file if it is under way. 1: the store has it; 0: it is for the caller to send. */
+int travels_await(struct travels *travels, struct stage_inode *inode, const struct digest *digest,
+		  struct wait *wait);
 
 #endif
