@@ -13,6 +13,10 @@
 
 #include "http_priv.h"
 
+/* A burst of questions (all entries of a list) opens so many connections and no more: registries
+ * take hundreds for an attack. */
+#define NAMES_PER_HOST 16
+
 struct http *http_new(const struct http_options *options)
 {
 	/* Counted inside curl, and thread-safe since 7.84. */
@@ -25,6 +29,7 @@ struct http *http_new(const struct http_options *options)
 	}
 	http->timeout_ms = options->timeout_ms ? options->timeout_ms : 60000;
 	http->names.multiplex = true;
+	http->names.per_host = NAMES_PER_HOST;
 	http->bulk.per_host = options->max_per_host ? options->max_per_host : 8;
 	http->user_agent = strdup(options->user_agent ? options->user_agent : "regfs");
 	if (!http->user_agent || http_engine_start(&http->names) ||

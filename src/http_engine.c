@@ -8,9 +8,10 @@
  *
  * Who may go: at most .per_host *moving* transfers to one host. One that is paused because its
  * reader does not read, or that has had no byte for STALL_MS, does not count: else as many
- * sleeping readers as there are places would stop all others. And nobody queues for
- * longer than QUEUE_MS: the limit keeps a burst from opening many connections, it is no reason
- * to starve behind long downloads. What bounds the connections then is the number of callers.
+ * sleeping readers as there are places would stop all others. Uploads leave some of the places
+ * free. And nobody queues for longer than QUEUE_MS: the limit keeps a burst from opening many
+ * connections, it is no reason to starve behind long downloads. What bounds the connections then is
+ * the number of callers.
  */
 #include <errno.h>
 #include <signal.h>
@@ -126,6 +127,13 @@ static bool moving(const struct http_transfer *transfer, int64_t now)
 	return transfer->easy && !transfer->paused && now - transfer->progress_ms < STALL_MS;
 }
 
+/* Those who send leave a quarter of the places to those who read: somebody waits for these. */
+static unsigned places(const struct http_engine *engine, const struct http_transfer *transfer)
+{
+	unsigned kept = transfer->body_read ? MAX(engine->per_host / 4, 1) : 0;
+	return engine->per_host > kept ? engine->per_host - kept : 1;
+}
+
 static bool may_go(const struct http_engine *engine, const struct http_transfer *transfer,
 		   int64_t now)
 {
@@ -136,7 +144,7 @@ static bool may_go(const struct http_engine *engine, const struct http_transfer 
 		if (t->host_hash == transfer->host_hash && moving(t, now))
 			n++;
 	}
-	return n < engine->per_host;
+	return n < places(engine, transfer);
 }
 
 static void begin(struct http_engine *engine, struct http_transfer *transfer)

@@ -342,17 +342,26 @@ int64_t http_retry_after_ms(const struct http_transfer *transfer)
 	return MAX((int64_t)when * 1000 - wall_ms(), 0);
 }
 
+static uint32_t random_word(void)
+{
+	uint32_t random = 0;
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
+		random = (uint32_t)now_ms();
+	return random;
+}
+
+int64_t http_jitter_ms(void)
+{
+	return random_word() % 250;
+}
+
 int64_t http_backoff_ms(const struct http_transfer *transfer, unsigned attempt)
 {
 	int64_t asked_ms = transfer ? http_retry_after_ms(transfer) : -1;
 	int64_t base_ms = 200 << MIN(attempt - 1, 8);
-	uint32_t random = 0;
-	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
-		random = (uint32_t)now_ms();
-	/* Clients that were refused together should not come back together. */
 	if (asked_ms >= 0)
-		return asked_ms + random % 250;
-	return base_ms / 2 + random % base_ms;
+		return asked_ms + http_jitter_ms();
+	return base_ms / 2 + random_word() % base_ms;
 }
 
 /* ---- body ---- */

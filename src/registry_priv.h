@@ -7,6 +7,7 @@
  * registry_redirect.c where blobs were found
  * registry_error.c    a refusal to an errno and a line in the log
  * registry_list.c     catalogues and tag lists, page by page
+ * registry_limit.c    who has to wait when it is asked too often
  * registry_link.c     the next page of a list
  * registry_read.c     heads, manifests, whether a blob is there
  * registry_referrers.c  what refers to a manifest
@@ -20,6 +21,15 @@
 
 #include "regfs/auth.h"
 #include "regfs/registry.h"
+
+/* Kinds of questions that registries limit apart from each other. */
+enum registry_question {
+	QUESTION_OTHER,
+	QUESTION_HEAD,
+	QUESTION_MANIFEST,
+	QUESTION_BLOB,
+	QUESTIONS,
+};
 
 enum registry_scheme { SCHEME_UNKNOWN, SCHEME_HTTP, SCHEME_HTTPS };
 
@@ -38,9 +48,10 @@ struct registry {
 
 	struct foreign *foreign; /* registry_foreign.c's; guarded by lock */
 	pthread_mutex_t lock;
-	enum registry_scheme scheme; /* guarded by lock */
-	int gone;		     /* why it does not answer, as last said; guarded by lock */
-	int64_t gone_ms;	     /* when that was; guarded by lock */
+	enum registry_scheme scheme;   /* guarded by lock */
+	int64_t hold_ms[2][QUESTIONS]; /* registry_limit.c; of changes: [1]; guarded by lock */
+	int gone;		       /* why it does not answer, as last said; guarded by lock */
+	int64_t gone_ms;	       /* when that was; guarded by lock */
 };
 
 static inline struct registry *registry_of(struct store *store)
@@ -129,6 +140,13 @@ int64_t registry_name_deadline(const struct registry *registry);
 char *registry_scope(const char *repo, const char *actions);
 /* Whether the answer is a web page and no registry's. */
 bool registry_is_html(const struct http_transfer *transfer);
+
+/* TRANSFER says that CALL and the like of it come too often. */
+void registry_limited(struct registry *registry, const struct registry_call *call,
+		      const struct http_transfer *transfer);
+/* Waits until CALL may be sent. 0; -EBUSY: not before PATIENCE_MS; -EINTR. */
+int registry_await_turn(struct registry *registry, const struct registry_call *call,
+			int64_t patience_ms, struct wait *wait);
 
 /* ---- registry_redirect.c: any thread ---- */
 

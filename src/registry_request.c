@@ -271,6 +271,8 @@ static int busy(struct exchange *x, const struct http_transfer *transfer, enum v
 	int status = http_status(transfer);
 	bool untouched = status == 429 || (status == 503 && http_header(transfer, "Retry-After"));
 	*ret = VERDICT_FINAL;
+	if (untouched && !x->redirects)
+		registry_limited(x->registry, x->call, transfer);
 	/* 501 and 507 will not pass. */
 	bool passing = status == 500 || status == 502 || status == 503 || status == 504;
 	if (!untouched && (!passing || x->call->once))
@@ -330,7 +332,10 @@ static int begin(struct exchange *x)
 	if (err)
 		return err;
 	x->start = *call->url == '/' ? format("%s%s", x->base, call->url) : strdup(call->url);
-	return x->start ? set_out(x) : -ENOMEM;
+	err = x->start ? set_out(x) : -ENOMEM;
+	if (!err && !x->remembered)
+		err = registry_await_turn(x->registry, call, x->patience_ms, x->wait);
+	return err;
 }
 
 int registry_send(struct registry *registry, const struct registry_call *call, struct wait *wait,

@@ -5,8 +5,8 @@
  * redirect, adds no credentials and judges no status by itself.
  *
  * Two threads drive all transfers, each with its own connections: one those with small
- * answers (names; HTTP/2 multiplexing where TLS offers it, no limit of connections), one the
- * bulk (HTTP/1.1, few connections per host). So neither many stalled readers nor a slow one can
+ * answers (names; HTTP/2 multiplexing where TLS offers it), one the bulk (HTTP/1.1). Each has few
+ * connections per host. So neither many stalled readers nor a slow one can
  * keep a lookup from its answer. A body is handed over through a queue of bounded size; when
  * it is full the transfer pauses. Any thread may use an http; a transfer belongs to one
  * thread at a time.
@@ -31,7 +31,8 @@ struct http;
 
 struct http_options {
 	int64_t timeout_ms;	/* without progress; 0: 60,000 */
-	unsigned max_per_host;	/* bulk transfers that move at a time; 0: 8 */
+	unsigned max_per_host;	/* bulk transfers that move at a time, three quarters of
+				 * them uploads; 0: 8 */
 	const char *user_agent; /* borrowed for the call */
 };
 
@@ -101,6 +102,9 @@ int64_t http_retry_after_ms(const struct http_transfer *transfer);
 /* How long to wait before the ATTEMPT-th (from 1) repetition: Retry-After where TRANSFER (may
  * be NULL) has one, else exponential, from 0.2 s on; with jitter. */
 int64_t http_backoff_ms(const struct http_transfer *transfer, unsigned attempt);
+/* What to add to a common time: clients that were refused together should not come back together.
+ */
+int64_t http_jitter_ms(void);
 /* Ends the transfer wherever it is. NULL is fine. The connection is reused if the body was
  * read to its end. */
 void http_close(struct http_transfer *transfer);

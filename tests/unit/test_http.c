@@ -57,11 +57,16 @@ static char *url_of(const char *path)
 	return format("http://%s%s", server.host, path);
 }
 
-static int get(const char *path, struct wait *wait, struct http_transfer **ret)
+static int get_as(const char *path, bool bulk, struct wait *wait, struct http_transfer **ret)
 {
 	AUTO_FREE char *url = url_of(path);
-	const struct http_request request = {.url = url, .bulk = true};
+	const struct http_request request = {.url = url, .bulk = bulk};
 	return http_start(http, &request, wait, ret);
+}
+
+static int get(const char *path, struct wait *wait, struct http_transfer **ret)
+{
+	return get_as(path, true, wait, ret);
 }
 
 /* /raw/N carries the word number at each word. */
@@ -520,6 +525,7 @@ static void cancelling_ends_the_wait(void **state)
 struct job {
 	pthread_t thread;
 	const char *path;
+	bool small;
 	struct wait wait;
 	ssize_t result;
 };
@@ -528,7 +534,7 @@ static void *run_job(void *arg)
 {
 	struct job *job = arg;
 	struct http_transfer *transfer = NULL;
-	int err = get(job->path, &job->wait, &transfer);
+	int err = get_as(job->path, !job->small, &job->wait, &transfer);
 	job->result = err ? err : read_whole(transfer, &job->wait, 30000);
 	http_close(transfer);
 	return NULL;
@@ -554,7 +560,7 @@ static void end_jobs(struct job *jobs, size_t n)
 static void a_burst_uses_few_connections(void **state)
 {
 	(void)state;
-	struct job jobs[40];
+	struct job jobs[40] = {0};
 	start_jobs(jobs, ARRAY_SIZE(jobs), "/raw/400000");
 	end_jobs(jobs, ARRAY_SIZE(jobs));
 	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++)
@@ -577,7 +583,7 @@ static void stalled_readers_do_not_hinder_others(void **state)
 {
 	(void)state;
 	WAIT(wait);
-	struct job jobs[64];
+	struct job jobs[64] = {0};
 	server_rule(&server, "GET", "/raw/777777", "\"stall_after\": 30000");
 	start_jobs(jobs, ARRAY_SIZE(jobs), "/raw/777777");
 	await_count("GET /raw/777777", 4);
@@ -624,6 +630,57 @@ static void sleeping_readers_do_not_hinder_others(void **state)
 	assert_true(now_ms() - begin < 1900);
 	for (size_t i = 0; i < ARRAY_SIZE(asleep); i++)
 		http_close(asleep[i]);
+}
+
+static void *run_upload(void *arg)
+{
+	struct wait *wait = arg;
+	struct source source = {.size = 4000000, .fail_at = UINT64_MAX};
+	struct http_transfer *transfer = NULL;
+	if (!send_source(&source, source.size, wait, &transfer))
+		http_close(transfer);
+	return NULL;
+}
+
+/* More uploads than places; who reads does not queue behind them. */
+static void uploads_leave_room_for_readers(void **state)
+{
+	(void)state;
+	WAIT(wait);
+	pthread_t threads[8];
+	struct wait waits[8];
+	struct http_transfer *transfer = NULL;
+	server_rule(&server, "POST", "uploads", "\"slow_take\": 200000");
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++) {
+		wait_init(&waits[i], true);
+		pthread_create(&threads[i], NULL, run_upload, &waits[i]);
+	}
+	await_count("POST", 3);
+	assert_int_equal(get("/raw/1000", &wait, &transfer), 0);
+	/* Those that had no place have not begun. */
+	assert_true(server_count(&server, "POST") < 8);
+	http_close(transfer);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++) {
+		wait_cancel(&waits[i]);
+		pthread_join(threads[i], NULL);
+		wait_release(&waits[i]);
+	}
+}
+
+/* Names too: a listing of hundreds of images is no attack. */
+static void a_burst_of_names_uses_few_connections(void **state)
+{
+	(void)state;
+	struct job jobs[48] = {0};
+	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++)
+		jobs[i].small = true;
+	server_rule(&server, "GET", "/raw", "\"stall\": 0.1");
+	start_jobs(jobs, ARRAY_SIZE(jobs), "/raw/1000");
+	end_jobs(jobs, ARRAY_SIZE(jobs));
+	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++)
+		assert_int_equal(jobs[i].result, 1000);
+	AUTO_FREE char *clients = server_get(&server, "/_control?clients=raw");
+	assert_true(strtol(clients, NULL, 10) <= 16);
 }
 
 static void a_finished_connection_is_used_again(void **state)
@@ -733,6 +790,8 @@ int main(void)
 		TEST(a_burst_uses_few_connections),
 		TEST(stalled_readers_do_not_hinder_others),
 		TEST(sleeping_readers_do_not_hinder_others),
+		TEST(uploads_leave_room_for_readers),
+		TEST(a_burst_of_names_uses_few_connections),
 		TEST(a_finished_connection_is_used_again),
 		cmocka_unit_test(urls_are_taken_apart),
 		cmocka_unit_test(urls_are_resolved),

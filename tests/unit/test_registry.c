@@ -31,6 +31,10 @@ static int head(struct digest *ret)
 	return help.store->ops->head(help.store, "team/app", "1.5", ret, &help.wait);
 }
 
+#define SIZE 3000001
+
+static ssize_t read_blob(const struct digest *digest, uint64_t off, uint64_t len);
+
 static int requests(const char *regex)
 {
 	return server_count(&help.server, regex);
@@ -252,15 +256,46 @@ static void retry_after_is_obeyed(void **state)
 static void a_long_retry_after_is_ebusy(void **state)
 {
 	(void)state;
+	static const char *const answers[] = {
+		"\"status\": 429, \"headers\": {\"Retry-After\": \"3600\"}",
+		"\"status\": 503, \"headers\": {\"Retry-After\": "
+		"\"Wed, 01 Jan 2098 00:00:00 GMT\"}",
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+		struct store_manifest manifest;
+		struct store *store = help_store(help.server.host,
+						 (struct registry_options){.plain_http = true});
+		server_order(&help.server, "{\"clear\": true}");
+		rule("GET", "manifests", answers[i]);
+		int64_t begin = now_ms();
+		assert_int_equal(store->ops->get_manifest(store, "a", "b", &manifest, &help.wait),
+				 -EBUSY);
+		assert_true(now_ms() - begin < 2000);
+		assert_int_equal(requests("GET /v2/a"), 1);
+		store_free(store);
+	}
+}
+
+/* Who was told to wait is not asked again by others meanwhile; for what is not limited, it is:
+ * Docker Hub counts GET of manifests alone (docs.docker.com, "Usage and limits"). */
+static void a_limit_is_for_all_who_ask_the_like(void **state)
+{
+	(void)state;
+	struct digest digest = help_blob("team/app", SIZE);
+	struct digest got;
+	help_manifest("team/app", "1.5", MANIFEST);
 	rule("GET", "manifests",
 	     "\"status\": 429, \"headers\": {\"Retry-After\": \"3600\"}, \"times\": 1");
-	rule("GET", "manifests",
-	     "\"status\": 503, \"headers\": {\"Retry-After\": \"Wed, 01 Jan 2098 00:00:00 GMT\"}");
-	int64_t begin = now_ms();
 	assert_int_equal(get_errno(), -EBUSY);
 	assert_int_equal(get_errno(), -EBUSY);
-	assert_true(now_ms() - begin < 2000);
-	assert_int_equal(requests("GET /v2/team"), 2);
+	assert_int_equal(requests("GET /v2/team/app/manifests"), 1);
+	assert_int_equal(head(&got), 0);
+	assert_int_equal(read_blob(&digest, 0, 10), 10);
+	/* A short one is waited for. */
+	rule("HEAD", "manifests",
+	     "\"status\": 429, \"headers\": {\"Retry-After\": \"1\"}, \"times\": 1");
+	assert_int_equal(head(&got), 0);
+	assert_int_equal(requests("HEAD"), 3);
 }
 
 static void silence_is_etimedout(void **state)
@@ -594,8 +629,6 @@ static ssize_t read_blob(const struct digest *digest, uint64_t off, uint64_t len
 	return n;
 }
 
-#define SIZE 3000001
-
 static void reads_blobs(void **state)
 {
 	(void)state;
@@ -852,6 +885,7 @@ int main(void)
 		TEST(a_lasting_failure_is_eio),
 		TEST(retry_after_is_obeyed),
 		TEST(a_long_retry_after_is_ebusy),
+		TEST(a_limit_is_for_all_who_ask_the_like),
 		TEST(silence_is_etimedout),
 		TEST(the_name_timeout_is_for_the_whole),
 		TEST(nobody_is_there),
