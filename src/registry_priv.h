@@ -14,6 +14,7 @@
  * registry_foreign.c  where else a blob may be had
  * registry_stream.c   a blob's bytes, resumed where they broke off
  * registry_write.c    manifests: put, tag, delete
+ * registry_subject.c  what a manifest with a subject needs where there is no referrers API
  * registry_upload.c   blobs: put
  */
 #ifndef REGFS_REGISTRY_PRIV_H
@@ -121,6 +122,18 @@ void registry_doubt_scheme(struct registry *registry);
 /* The page that TRANSFER's Link leads to, on the same host; the caller frees. *RET is NULL behind
  * the last page. 0, -EXDEV (another host), -EINVAL (no URL), -ENOMEM. */
 int registry_next_page(const struct http_transfer *transfer, char **ret);
+
+/* registry_subject.c: a manifest that was put, borrowed. */
+struct registry_subject {
+	const struct digest *digest;
+	const char *media_type;
+	const void *bytes;
+	size_t len;
+};
+/* Where the manifest has a subject: sees to it that the tag for referrers of that names it. 0, or a
+ * negative errno, logged. */
+int registry_name_subject(struct registry *registry, const char *repo,
+			  const struct registry_subject *what, struct wait *wait);
 
 /* registry_foreign.c */
 #define REGISTRY_URLS_MAX 9 /* with the NULL behind them */

@@ -16,6 +16,7 @@ struct manifest_put {
 	struct registry_call call;
 	const char *ref; /* the tag, or the digest as text */
 	struct digest digest;
+	bool subject_known; /* the registry keeps lists of referrers itself, and said so */
 };
 
 static int unsettled(const struct manifest_put *put, const char *words)
@@ -77,6 +78,7 @@ static int send_manifest(struct manifest_put *put, struct wait *wait)
 	if (err)
 		return lost ? settle(put, "the answer was lost", wait) : err;
 	int status = http_status(answer);
+	put->subject_known = http_header(answer, "OCI-Subject") != NULL;
 	if (status >= 200 && status < 300)
 		return confirm(put, answer, wait);
 	err = registry_refused(put->registry, &put->call, answer, wait);
@@ -121,6 +123,10 @@ int registry_put_manifest(struct store *store, const char *repo, const char *tag
 	struct wait alone;
 	wait_init(&alone, true);
 	int err = send_manifest(&put, &alone);
+	const struct registry_subject what = {
+		.digest = &put.digest, .media_type = media_type, .bytes = bytes, .len = len};
+	if (!err && !put.subject_known)
+		err = registry_name_subject(put.registry, repo, &what, &alone);
 	wait_release(&alone);
 	return err;
 }
