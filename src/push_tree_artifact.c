@@ -54,20 +54,17 @@ static bool is_media_type(const char *type)
 			    "!#$&-^_.+/") == strlen(type);
 }
 
-static int read_type(struct push_tree *tree, struct stage_inode *inode, const char *path,
-		     const char *deflt, char out[static MEDIA_TYPE_MAX])
+/* The attribute NAME, or DEFLT. */
+static int read_type(struct stage_inode *inode, const char *name, const char *deflt,
+		     char out[static MEDIA_TYPE_MAX])
 {
-	ssize_t len = stage_getxattr(inode, TREE_MEDIA_TYPE, out, MEDIA_TYPE_MAX - 1);
+	ssize_t len = stage_getxattr(inode, name, out, MEDIA_TYPE_MAX - 1);
 
 	if (len == -ENODATA)
 		len = snprintf(out, MEDIA_TYPE_MAX, "%s", deflt);
 	if (len >= 0)
 		out[len] = '\0';
-	if (len >= 0 && strlen(out) == (size_t)len && is_media_type(out))
-		return 0;
-	return push_fail(tree->push, -EINVAL,
-			 TREE_FILES "%s%s: " TREE_MEDIA_TYPE " is not a media type",
-			 *path ? "/" : "", path);
+	return len >= 0 && strlen(out) == (size_t)len && is_media_type(out) ? 0 : -EINVAL;
 }
 
 /* --- collecting --- */
@@ -85,10 +82,11 @@ static int add_file(struct artifact *artifact, struct stage_inode *inode, const 
 		return push_fail(push, -EINVAL, TREE_FILES "/ holds more than %d files", FILES_MAX);
 	struct artifact_file *file = &grown[artifact->nfiles];
 	*file = (struct artifact_file){.size = (uint64_t)st->st_size};
-	int err = read_type(artifact->tree, inode, artifact->path.data, TYPE_FILE,
-			    file->media_type);
+	int err = read_type(inode, TREE_MEDIA_TYPE, TYPE_FILE, file->media_type);
 	if (err)
-		return err;
+		return push_fail(push, err,
+				 TREE_FILES "/%s: " TREE_MEDIA_TYPE " is not a media type",
+				 artifact->path.data);
 	file->title = (struct oci_annotation){(char *)TITLE, strdup(artifact->path.data)};
 	if (!file->title.value)
 		return -ENOMEM;
@@ -213,8 +211,9 @@ int push_tree_artifact(struct push_tree *tree, struct wait *wait)
 	struct digest empty;
 
 	int err = stage_find(tree->stage, TREE_FILES, &files);
-	if (!err)
-		err = read_type(tree, files, "", TYPE_ARTIFACT, type);
+	if (!err && read_type(files, TREE_ARTIFACT_TYPE, TYPE_ARTIFACT, type) < 0)
+		return push_fail(tree->push, -EINVAL,
+				 TREE_FILES ": " TREE_ARTIFACT_TYPE " is not a media type");
 	if (!err)
 		err = buf_reserve(&artifact.path, 1);
 	if (!err)

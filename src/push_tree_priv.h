@@ -17,12 +17,13 @@
 #include "push_priv.h"
 #include "regfs/push_tree.h"
 
-#define TREE_ROOTFS	"rootfs"
-#define TREE_BASE	"base"
-#define TREE_CONFIG	"config.json"
-#define TREE_FILES	"files"
-#define TREE_MEDIA_TYPE "user.regfs.media_type"
-#define PUSH_WHY_MAX	240
+#define TREE_ROOTFS	   "rootfs"
+#define TREE_BASE	   "base"
+#define TREE_CONFIG	   "config.json"
+#define TREE_FILES	   "files"
+#define TREE_MEDIA_TYPE	   "user.regfs.media_type"    /* of a file of an artifact */
+#define TREE_ARTIFACT_TYPE "user.regfs.artifact_type" /* of files/ */
+#define PUSH_WHY_MAX	   240
 
 struct push_tree {
 	struct push *push;

@@ -376,7 +376,7 @@ def test_an_artifact(t):
     (files / "sbom.json").write_text("{}")
     (files / "deep/notes").write_text("notes")
     os.setxattr(files / "sbom.json", "user.regfs.media_type", b"application/spdx+json")
-    os.setxattr(files, "user.regfs.media_type", b"application/vnd.example.release")
+    os.setxattr(files, "user.regfs.artifact_type", b"application/vnd.example.release")
     sync(t, files.parent)
     got = manifest(registry, "team/app", "1.0")[1]
     lib.equal(got["artifactType"], "application/vnd.example.release")
