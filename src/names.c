@@ -14,6 +14,7 @@
 #define MAX_HOSTS	4096
 #define PROBE_FAILED_MS 5000
 #define SETTLE_MS	2000
+#define PENDING_MS	5000 /* ln -sf needs less */
 
 /* --- hosts --- */
 
@@ -533,7 +534,11 @@ struct names *names_new(const struct names_options *options)
 		.forget = on_push_failed,
 		.arg = names,
 	};
-	const struct pendings_options pendings = {.publish = tags_publish_pending, .arg = names};
+	const struct pendings_options pendings = {
+		.stays_ms = PENDING_MS,
+		.publish = tags_publish_pending,
+		.arg = names,
+	};
 	struct host *host;
 
 	if (!names)

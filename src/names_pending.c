@@ -17,7 +17,6 @@
 
 #include "names_priv.h"
 
-#define STAYS_MS    5000
 #define MAX_PENDING 4096
 #define MAX_THREADS 8
 #define PROC_MAX    4096
@@ -183,7 +182,7 @@ void pendings_put(struct pendings *pendings, struct pending *pending, bool done)
 {
 	pthread_mutex_lock(&pendings->lock);
 	pending->busy = false;
-	pending->due_ms = now_ms() + STAYS_MS;
+	pending->due_ms = now_ms() + pendings->options.stays_ms;
 	if (done)
 		unlink_pending(pendings, pending);
 	wait_wake(&pendings->changed);
@@ -284,7 +283,7 @@ int pendings_add(struct pendings *pendings, const struct pending_link *link)
 		.name = strdup(link->name),
 		.text = strdup(link->text),
 		.meant = meant,
-		.due_ms = now_ms() + STAYS_MS,
+		.due_ms = now_ms() + pendings->options.stays_ms,
 	};
 	if (!pending->repo || !pending->name || !pending->text) {
 		pending_free(pending);

@@ -118,6 +118,7 @@ struct timespec snapshot_time(struct snapshot *snapshot);
 
 struct pending;
 struct pendings_options {
+	int64_t stays_ms; /* so long a link is left alone */
 	/* Makes TAG of what TEXT names; on a thread that may wait. */
 	void (*publish)(void *arg, struct host *host, const char *repo, const char *tag,
 			const char *text, struct wait *wait);
