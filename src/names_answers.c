@@ -15,9 +15,11 @@
 
 #define FAILURE_MS    2000
 #define MISSED_MS     1000
+#define MISSED_TIMES  10
 #define REFUSED_MS    60000
 #define MAX_LISTS     512
-#define MEMO_SLOTS    4096 /* a power of two */
+#define MAX_NAMES     2000000 /* in all lists */
+#define MEMO_SLOTS    4096    /* a power of two */
 #define LIST_TEXT_MAX (64 * MIB)
 
 enum list_kind { LIST_REPOS, LIST_TAGS };
@@ -31,6 +33,7 @@ struct list {
 	struct nameset *extra; /* visited or made (repositories), seen (digests) */
 	int64_t until_ms;      /* believed until then */
 	int64_t fetched_ms;    /* when the store was last asked */
+	int64_t took_ms;       /* and how long it took */
 	int error;	       /* of the last fetch */
 	bool fetching;
 	bool changed; /* since the present fetch began: what comes is old already */
@@ -97,17 +100,34 @@ static int64_t ttl_ms(const struct answers *answers, const struct host *host)
 	return !strcmp(host->store->ops->kind, "layout") ? 0 : answers->context->tag_ttl_ms;
 }
 
-/* Lock held. Lists that hold what no store would tell again (visited repositories) stay. */
-static void drop_old_lists(struct answers *answers)
+/* Lock held. */
+static bool lists_are_many(const struct answers *answers)
+{
+	size_t n = 0;
+
+	for (const struct list *list = answers->lists; list; list = list->next)
+		n += nameset_len(list->names);
+	return answers->nlists > MAX_LISTS || n > MAX_NAMES;
+}
+
+/* Lock held. The list of tags that was not used for longest; NULL if all are in use. Lists that
+ * hold what no store would tell again (visited repositories) stay. */
+static struct list **oldest_list(struct answers *answers)
 {
 	struct list **last = NULL;
 
-	if (answers->nlists <= MAX_LISTS)
-		return;
 	for (struct list **at = &answers->lists; *at; at = &(*at)->next)
 		if (!(*at)->users && (*at)->kind == LIST_TAGS)
 			last = at;
-	if (last) {
+	return last;
+}
+
+/* Lock held. */
+static void drop_old_lists(struct answers *answers)
+{
+	struct list **last;
+
+	while (lists_are_many(answers) && (last = oldest_list(answers))) {
 		struct list *old = *last;
 
 		*last = old->next;
@@ -252,7 +272,7 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 {
 	struct nameset *fresh = NULL;
 	bool had = list->names != NULL;
-	int64_t believe;
+	int64_t believe, begin = now_ms();
 	int r;
 
 	list->fetching = true;
@@ -280,6 +300,7 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 	if (r != -EINTR && r != -EWOULDBLOCK)
 		list->until_ms = list->changed ? 0 : now_ms() + believe;
 	list->fetched_ms = now_ms();
+	list->took_ms = list->fetched_ms - begin;
 	wait_wake(&list->waiters);
 }
 
@@ -464,7 +485,10 @@ void answers_miss_repo(struct answers *answers, struct host *host)
 	pthread_mutex_lock(&answers->lock);
 	list = list_get(answers, LIST_REPOS, host, "");
 	if (list) {
-		list->until_ms = MIN(list->until_ms, list->fetched_ms + MISSED_MS);
+		/* A long list is not worth reading for each name that is not there. */
+		int64_t enough = list->fetched_ms + MAX(MISSED_MS, MISSED_TIMES * list->took_ms);
+
+		list->until_ms = MIN(list->until_ms, enough);
 		list_put(list);
 	}
 	pthread_mutex_unlock(&answers->lock);

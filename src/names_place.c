@@ -48,34 +48,43 @@ static int place_getattr(const struct node_ref *ref, struct call *call, struct n
 	return 0;
 }
 
-/*
- * Whether REPO is a repository or a path that leads to one. Where there is no catalogue, or it
- * cannot be had just now, any valid name can be entered.
- */
-static int place_exists(struct names *names, struct host *host, const char *repo, struct wait *wait)
+/* Whether the catalogue has REPO or something below it: 1 or 0, 1 also where it cannot say. */
+static int in_catalogue(struct names *names, struct host *host, const char *repo, struct wait *wait)
 {
 	struct nameset *repos = NULL;
 	bool complete = true;
-	bool found;
+	int r = answers_repos(names->answers, host, wait, &repos, &complete);
+
+	if (store_is_gone(r))
+		return 1;
+	if (r < 0)
+		return r;
+	r = !complete || nameset_has_under(repos, repo);
+	nameset_unref(repos);
+	return r;
+}
+
+/*
+ * Whether REPO is a repository or a path that leads to one. Where there is no catalogue, or it
+ * cannot be had just now, any valid name can be entered. One that the catalogue lacks may be newer;
+ * the repository itself is asked first, which costs one request and not all pages of a list.
+ */
+static int place_exists(struct names *names, struct host *host, const char *repo, struct wait *wait)
+{
+	struct nameset *tags = NULL;
+	int found = in_catalogue(names, host, repo, wait);
 	int r;
 
-	for (int round = 0; round < 2; round++) {
-		r = answers_repos(names->answers, host, wait, &repos, &complete);
-		if (store_is_gone(r))
-			return 0;
-		if (r < 0)
-			return r;
-		found = nameset_has_under(repos, repo);
-		nameset_unref(repos);
-		if (found || !complete)
-			return 0;
-		answers_miss_repo(names->answers, host);
-	}
-	/* newer than the catalogue, or not listed in it */
-	r = answers_tags(names->answers, host, repo, wait, &repos);
+	if (found != 0)
+		return MIN(found, 0);
+	r = answers_tags(names->answers, host, repo, wait, &tags);
 	if (r == 0)
-		nameset_unref(repos);
-	return r;
+		nameset_unref(tags);
+	if (r == 0 || r == -EWOULDBLOCK || r == -EINTR)
+		return r;
+	answers_miss_repo(names->answers, host);
+	found = in_catalogue(names, host, repo, wait);
+	return found > 0 ? 0 : found < 0 ? found : r;
 }
 
 /* A single component on Docker Hub means an official image. */
