@@ -204,8 +204,8 @@ static int not_an_image(struct reading *reading)
 	if (archive_find(reading, "repositories"))
 		return archive_invalid(reading, "it has no manifest.json: docker before 1.10 "
 						"wrote it, load and save it again");
-	for (size_t i = 0; i < reading->nmembers; i++) {
-		const char *path = reading->members[i].path, *slash = strchr(path, '/');
+	for (size_t i = 0; i < reading->table->nmembers; i++) {
+		const char *path = reading->table->members[i].path, *slash = strchr(path, '/');
 
 		if (slash &&
 		    (strcmp(slash, "/index.json") == 0 || strcmp(slash, "/manifest.json") == 0))
@@ -217,21 +217,60 @@ static int not_an_image(struct reading *reading)
 	return archive_invalid(reading, "it has no index.json and no manifest.json: no image");
 }
 
+static bool is_packed(const struct archive_image *image)
+{
+	for (size_t i = 0; i < image->nmanifests; i++) {
+		const struct oci_manifest *manifest = &image->manifests[i].manifest;
+
+		for (size_t j = 0; j < manifest->nlayers; j++) {
+			const char *type = manifest->layers[j].media_type;
+
+			if (strcmp(type, OCI_TYPE_LAYER) && strcmp(type, DOCKER_TYPE_LAYER))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* From 25 on docker save writes the layers it has unpacked into an OCI layout, under a manifest
+ * that was never anywhere else. Its "repositories" tells it from others who keep layers so. */
+static bool is_docker_save(const struct reading *reading)
+{
+	const struct archive *archive = reading->archive;
+
+	for (size_t i = 0; i < archive->nimages; i++) {
+		if (is_packed(&archive->images[i]))
+			return false;
+	}
+	return archive_find(reading, "repositories");
+}
+
+/* Docker's file is only asked for names here, and other tools may have put something else there. */
+static int read_layout(struct reading *reading, bool has_docker)
+{
+	CLEANUP(docker_archive_release) struct docker_archive docker = {0};
+	int docker_err = has_docker ? read_docker_manifest(reading, &docker) : -EINVAL;
+
+	if (docker_err && docker_err != -EINVAL)
+		return docker_err;
+	int err = archive_read_oci(reading, &docker);
+	if (err || docker_err || !is_docker_save(reading))
+		return err;
+	while (reading->archive->nimages)
+		archive_drop_image(reading);
+	return read_docker(reading, &docker);
+}
+
 static int read_images(struct reading *reading)
 {
 	CLEANUP(docker_archive_release) struct docker_archive docker = {0};
 	bool has_docker = archive_find(reading, "manifest.json");
-	int err;
 
-	if (archive_find(reading, "index.json")) {
-		/* Docker's file is only asked for names then, and other tools may have put
-		 * something else there. */
-		err = has_docker ? read_docker_manifest(reading, &docker) : 0;
-		return err && err != -EINVAL ? err : archive_read_oci(reading, &docker);
-	}
+	if (archive_find(reading, "index.json"))
+		return read_layout(reading, has_docker);
 	if (!has_docker)
 		return not_an_image(reading);
-	err = read_docker_manifest(reading, &docker);
+	int err = read_docker_manifest(reading, &docker);
 	return err ? err : read_docker(reading, &docker);
 }
 
@@ -240,23 +279,65 @@ static void archive_cleanup(struct archive **archive)
 	archive_parsed_free(*archive);
 }
 
-int archive_parse(const struct archive_input *input, struct archive **ret, char *ret_why,
-		  size_t why_len)
+static void table_cleanup(struct archive_table **table)
 {
-	CLEANUP(archive_cleanup) struct archive *archive = calloc(1, sizeof(*archive));
-	CLEANUP(archive_members_free)
+	archive_table_free(*table);
+}
+
+static int table_read(struct reading *reading, struct archive_table **ret)
+{
+	CLEANUP(table_cleanup) struct archive_table *table = calloc(1, sizeof(*table));
+
+	if (!table)
+		return -ENOMEM;
+	reading->table = table;
+	int err = archive_scan(reading);
+	if (!err)
+		*ret = STEAL(table);
+	return err;
+}
+
+int archive_table_read(const struct archive_input *input, archive_seen_fn *seen, void *arg,
+		       struct archive_table **ret, char *ret_why, size_t why_len)
+{
 	struct reading reading = {
 		.input = input,
+		.seen = seen,
+		.seen_arg = arg,
+		.why = ret_why,
+		.why_len = why_len,
+	};
+
+	return table_read(&reading, ret);
+}
+
+int archive_table_images(struct archive_table *table, const struct archive_input *input,
+			 struct archive **ret, char *ret_why, size_t why_len)
+{
+	CLEANUP(archive_cleanup) struct archive *archive = calloc(1, sizeof(*archive));
+	struct reading reading = {
+		.input = input,
+		.table = table,
 		.docs_left = ARCHIVE_DOCS_MAX,
 		.archive = archive,
 		.why = ret_why,
 		.why_len = why_len,
 	};
-	int err = archive ? archive_scan(&reading) : -ENOMEM;
 
-	if (!err)
-		err = read_images(&reading);
+	for (size_t i = 0; i < table->nmembers; i++)
+		table->members[i].taken_by = 0;
+	int err = archive ? read_images(&reading) : -ENOMEM;
 	if (!err)
 		*ret = STEAL(archive);
 	return err;
+}
+
+int archive_parse(const struct archive_input *input, struct archive **ret, char *ret_why,
+		  size_t why_len)
+{
+	CLEANUP(table_cleanup) struct archive_table *table = NULL;
+	struct reading reading = {.input = input, .why = ret_why, .why_len = why_len};
+	int err = table_read(&reading, &table);
+
+	return err ? err : archive_table_images(table, input, ret, ret_why, why_len);
 }

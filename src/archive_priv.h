@@ -34,11 +34,17 @@ struct member {
 	size_t taken_by; /* the collection (from 1) that has it already */
 };
 
+struct archive_table {
+	struct member *members; /* sorted by path, then order, once scanned */
+	size_t nmembers, members_cap;
+};
+
 /* One archive while it is read. */
 struct reading {
 	const struct archive_input *input;
-	struct member *members; /* sorted by path, then order, once scanned */
-	size_t nmembers, members_cap;
+	struct archive_table *table;
+	archive_seen_fn *seen; /* or NULL */
+	void *seen_arg;
 	uint64_t docs_left; /* bytes of documents that may still be kept */
 	size_t collections; /* begun so far; see member.taken_by */
 	struct archive *archive;
@@ -49,9 +55,8 @@ struct reading {
 /* Puts a sentence into .why and returns -EINVAL. */
 int archive_invalid(struct reading *reading, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
-/* Fills .members. 0, -ENODATA, -EINVAL, -ENOMEM, or the input's error. */
+/* Fills .table. 0, -ENODATA, -EINVAL, -ENOMEM, or the input's or .seen's error. */
 int archive_scan(struct reading *reading);
-void archive_members_free(struct reading *reading);
 /* The last member of that clean path, links followed: NULL if there is none (or no end to the
  * links). */
 struct member *archive_find(const struct reading *reading, const char *path);

@@ -111,19 +111,19 @@ static int64_t source_skip(void *arg, int64_t len)
 
 static int grow(struct reading *reading)
 {
-	size_t cap = reading->members_cap ? 2 * reading->members_cap : 64;
+	size_t cap = reading->table->members_cap ? 2 * reading->table->members_cap : 64;
 	struct member *grown;
 
-	if (reading->nmembers < reading->members_cap)
+	if (reading->table->nmembers < reading->table->members_cap)
 		return 0;
-	if (reading->nmembers >= ARCHIVE_MEMBERS_MAX)
+	if (reading->table->nmembers >= ARCHIVE_MEMBERS_MAX)
 		return archive_invalid(reading, "it has more than %d files: no image archive",
 				       ARCHIVE_MEMBERS_MAX);
-	grown = reallocarray(reading->members, cap, sizeof(*grown));
+	grown = reallocarray(reading->table->members, cap, sizeof(*grown));
 	if (!grown)
 		return -ENOMEM;
-	reading->members = grown;
-	reading->members_cap = cap;
+	reading->table->members = grown;
+	reading->table->members_cap = cap;
 	return 0;
 }
 
@@ -150,7 +150,7 @@ static int add_member(void *arg, const struct tar_member *from)
 	err = grow(reading);
 	if (err)
 		return err;
-	member = &reading->members[reading->nmembers];
+	member = &reading->table->members[reading->table->nmembers];
 	*member = (struct member){
 		.path = strdup(path),
 		.target = target ? strdup(target) : NULL,
@@ -158,11 +158,16 @@ static int add_member(void *arg, const struct tar_member *from)
 			: target	? MEMBER_SYMLINK
 					: MEMBER_FILE,
 		.sparse = is_sparse(from),
-		.order = reading->nmembers,
+		.order = reading->table->nmembers,
 		.at = {from->data_off, from->size},
 	};
-	reading->nmembers++;
-	return member->path && (!target || member->target) ? 0 : -ENOMEM;
+	reading->table->nmembers++;
+	if (!member->path || (target && !member->target))
+		return -ENOMEM;
+	if (!reading->seen || target || member->sparse)
+		return 0;
+	const struct archive_seen seen = {.path = member->path, .at = member->at};
+	return reading->seen(reading->seen_arg, &seen);
 }
 
 static int compare_members(const void *a, const void *b)
@@ -184,7 +189,12 @@ static int cut_off(struct reading *reading)
 int archive_scan(struct reading *reading)
 {
 	AUTO_FREE struct input_source *source = calloc(1, sizeof(*source));
-	struct tar_source tar = {.read = source_read, .skip = source_skip, .arg = source};
+	struct tar_source tar = {
+		.read = source_read,
+		.skip = source_skip,
+		.arg = source,
+		.to_marker = reading->seen,
+	};
 	bool marker = false;
 	int err;
 
@@ -198,21 +208,22 @@ int archive_scan(struct reading *reading)
 		return err;
 	if (!marker)
 		return cut_off(reading);
-	if (reading->nmembers > 0)
-		qsort(reading->members, reading->nmembers, sizeof(*reading->members),
-		      compare_members);
+	if (reading->table->nmembers > 0)
+		qsort(reading->table->members, reading->table->nmembers,
+		      sizeof(*reading->table->members), compare_members);
 	return 0;
 }
 
-void archive_members_free(struct reading *reading)
+void archive_table_free(struct archive_table *table)
 {
-	for (size_t i = 0; i < reading->nmembers; i++) {
-		free(reading->members[i].path);
-		free(reading->members[i].target);
+	if (!table)
+		return;
+	for (size_t i = 0; i < table->nmembers; i++) {
+		free(table->members[i].path);
+		free(table->members[i].target);
 	}
-	free(reading->members);
-	reading->members = NULL;
-	reading->nmembers = reading->members_cap = 0;
+	free(table->members);
+	free(table);
 }
 
 /* --- finding and reading --- */
@@ -220,19 +231,19 @@ void archive_members_free(struct reading *reading)
 /* Of several of one name the last: it would have replaced the others on extraction. */
 static struct member *find_exact(const struct reading *reading, const char *path)
 {
-	size_t low = 0, high = reading->nmembers;
+	size_t low = 0, high = reading->table->nmembers;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (strcmp(reading->members[middle].path, path) <= 0)
+		if (strcmp(reading->table->members[middle].path, path) <= 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	if (low == 0 || strcmp(reading->members[low - 1].path, path) != 0)
+	if (low == 0 || strcmp(reading->table->members[low - 1].path, path) != 0)
 		return NULL;
-	return &reading->members[low - 1];
+	return &reading->table->members[low - 1];
 }
 
 struct member *archive_find(const struct reading *reading, const char *path)

@@ -174,6 +174,22 @@ bool decoder_done(const struct decoder *decoder)
 	return decoder->done;
 }
 
+bool decoder_whole(const struct decoder *decoder)
+{
+	if (decoder->failed || decoder->in_len)
+		return false;
+	if (decoder->done)
+		return true;
+	switch (decoder->codec) {
+	case CODEC_GZIP:
+		return gzip_whole(decoder);
+	case CODEC_ZSTD:
+		return decoder->between && decoder->in_off > 0;
+	default:
+		return true;
+	}
+}
+
 uint64_t decoder_in_off(const struct decoder *decoder)
 {
 	return decoder->in_off;

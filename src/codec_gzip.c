@@ -397,3 +397,10 @@ int gzip_step(struct decoder *decoder)
 		return decoder_invalid(decoder, "gzip: the stream is cut off");
 	return decoder->in_len ? decoder_invalid(decoder, "gzip: invalid deflate data") : STEP_WAIT;
 }
+
+bool gzip_whole(const struct decoder *decoder)
+{
+	const struct gzip *gzip = decoder->gzip;
+
+	return !gzip->first && gzip->stage == GZIP_FIXED && gzip->have == 0;
+}

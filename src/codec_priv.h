@@ -70,6 +70,7 @@ int gzip_open(struct decoder *decoder);
 int gzip_open_at(struct decoder *decoder, const struct codec_point *point, uint8_t first);
 int gzip_step(struct decoder *decoder);
 void gzip_close(struct decoder *decoder);
+bool gzip_whole(const struct decoder *decoder);
 
 int zstd_open(struct decoder *decoder);
 int zstd_step(struct decoder *decoder);

@@ -253,6 +253,7 @@ static int app_serve(struct app *app)
 /* What publishes goes before what listens, what uses before what is used. */
 static void app_release(struct app *app)
 {
+	pushes_stop(app->pushes);
 	events_free(app->events);
 	names_free(app->names);
 	pushes_free(app->pushes); /* _push holds some until names is gone */

@@ -12,6 +12,15 @@
 
 /* --- all pushes --- */
 
+/* The push's own reference to its stream, which it has no more. */
+static struct push_stream *take_stream(struct push *push)
+{
+	pthread_mutex_lock(&push->lock);
+	struct push_stream *stream = STEAL(push->stream);
+	pthread_mutex_unlock(&push->lock);
+	return stream;
+}
+
 struct pushes *pushes_new(const struct pushes_options *options)
 {
 	struct pushes *pushes = calloc(1, sizeof(*pushes));
@@ -34,10 +43,33 @@ const char *pushes_spool_dir(const struct pushes *pushes)
 	return pushes->spool_dir;
 }
 
+static struct push *next_push(struct pushes *pushes, struct push *at);
+
+void pushes_stop(struct pushes *pushes)
+{
+	struct wait patient;
+	struct push *push = NULL;
+
+	if (!pushes)
+		return;
+	pthread_mutex_lock(&pushes->lock);
+	pushes->stopping = true;
+	pthread_mutex_unlock(&pushes->lock);
+	while ((push = next_push(pushes, push)))
+		push_stream_abandon(take_stream(push));
+	wait_init(&patient, true);
+	pthread_mutex_lock(&pushes->lock);
+	while (pushes->holds)
+		wait_on(&patient, &pushes->let_go, &pushes->lock, WAIT_FOREVER);
+	pthread_mutex_unlock(&pushes->lock);
+	wait_release(&patient);
+}
+
 void pushes_free(struct pushes *pushes)
 {
 	if (!pushes)
 		return;
+	pushes_stop(pushes);
 	for (size_t i = 0; i < PUSH_ENDED_MAX; i++)
 		free(pushes->ended[i].label);
 	pthread_mutex_destroy(&pushes->lock);
@@ -56,7 +88,7 @@ static void pushes_add(struct pushes *pushes, struct push *push)
 	pthread_mutex_unlock(&pushes->lock);
 }
 
-/* PUSH has one reference fewer; true: that was the last, and it is in no list. */
+/* PUSH has one reference fewer; true: that was the last, and it is in no list, but held. */
 static bool pushes_drop(struct pushes *pushes, struct push *push)
 {
 	pthread_mutex_lock(&pushes->lock);
@@ -65,6 +97,8 @@ static bool pushes_drop(struct pushes *pushes, struct push *push)
 		*push->link = push->next;
 		if (push->next)
 			push->next->link = push->link;
+		push->holds++;
+		pushes->holds++;
 	}
 	pthread_mutex_unlock(&pushes->lock);
 	return last;
@@ -88,6 +122,7 @@ static void push_free(struct push *push)
 	if (push->spool >= 0)
 		close(push->spool);
 	pthread_mutex_destroy(&push->lock);
+	push_reason_release(&push->why);
 	push_staged_free(push->staged);
 	free(push->repo);
 	free(push->tag);
@@ -115,7 +150,9 @@ int push_new(struct pushes *pushes, struct store *store, const char *repo, const
 	push->store = store;
 	push->refs = 1;
 	push->spool = -1;
+	push->in_order = true;
 	pthread_mutex_init(&push->lock, NULL);
+	push_reason_init(&push->why);
 	if (!copy_names(push, repo, tag, label))
 		goto fail;
 	push->spool = push_spool_open(pushes->spool_dir);
@@ -141,13 +178,37 @@ struct push *push_ref(struct push *push)
 	return push;
 }
 
+void push_hold(struct push *push)
+{
+	pthread_mutex_lock(&push->pushes->lock);
+	push->holds++;
+	push->pushes->holds++;
+	pthread_mutex_unlock(&push->pushes->lock);
+}
+
+void push_let_go(struct push *push)
+{
+	struct pushes *pushes = push->pushes;
+
+	pthread_mutex_lock(&pushes->lock);
+	bool last = --push->holds == 0 && push->refs == 0;
+	pthread_mutex_unlock(&pushes->lock);
+	if (last)
+		push_free(push);
+	pthread_mutex_lock(&pushes->lock);
+	if (--pushes->holds == 0)
+		wait_wake(&pushes->let_go);
+	pthread_mutex_unlock(&pushes->lock);
+}
+
 void push_unref(struct push *push)
 {
 	if (!push || !pushes_drop(push->pushes, push))
 		return;
 	if (push->status.state == PUSH_DONE || push->status.state == PUSH_FAILED)
 		pushes_remember(push->pushes, STEAL(push->label), &push->status);
-	push_free(push);
+	push_stream_abandon(STEAL(push->stream));
+	push_let_go(push);
 }
 
 /* --- bytes --- */
@@ -163,13 +224,23 @@ static int change_begin(struct push *push)
 	return err;
 }
 
+/* The lock is held. What a stream has sent stays sent. */
+static uint64_t done_before(const struct push *push)
+{
+	return push->stream ? push->status.done_bytes : 0;
+}
+
 /* The lock is held. A verdict there may have been is about other bytes. */
 static void set_size(struct push *push, uint64_t size)
 {
 	push->size = size;
 	push->version++;
 	push_staged_free(STEAL(push->staged));
-	push->status = (struct push_status){.state = PUSH_WRITING, .total_bytes = size};
+	push->status = (struct push_status){
+		.state = PUSH_WRITING,
+		.done_bytes = done_before(push),
+		.total_bytes = size,
+	};
 }
 
 static void change_end(struct push *push)
@@ -196,81 +267,133 @@ static int spool_error(struct push *push, int err)
 	return err == -EDQUOT ? -ENOSPC : err;
 }
 
-ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len)
+/* The stream, with a reference, or NULL. */
+static struct push_stream *hold_stream(struct push *push)
 {
-	if (off > PUSH_SIZE_MAX || len > PUSH_SIZE_MAX - off)
-		return -EFBIG;
-	int err = change_begin(push);
-	if (err)
-		return err;
-	ssize_t put = pwrite_full(push->spool, buf, len, (off_t)off);
 	pthread_mutex_lock(&push->lock);
-	/* A write that failed may have left some of its bytes: a change, too. */
+	struct push_stream *stream = push->stream ? push_stream_ref(push->stream) : NULL;
+	pthread_mutex_unlock(&push->lock);
+	return stream;
+}
+
+static void stream_cleanup(struct push_stream **stream)
+{
+	push_stream_unref(*stream);
+}
+
+static bool is_stopping(struct pushes *pushes)
+{
+	pthread_mutex_lock(&pushes->lock);
+	bool stopping = pushes->stopping;
+	pthread_mutex_unlock(&pushes->lock);
+	return stopping;
+}
+
+/* From a certain size on, what is written in order is sent while it is written, if it is known
+ * where to. Where that cannot be begun, it is sent at the end. */
+static void maybe_stream(struct push *push)
+{
+	struct push_stream *stream;
+
+	pthread_mutex_lock(&push->lock);
+	bool begin = push->in_order && !push->tried && push->repo && push->size >= PUSH_STREAM_MIN;
+	uint64_t size = push->size;
+	push->tried |= begin;
+	pthread_mutex_unlock(&push->lock);
+	if (!begin || is_stopping(push->pushes) || push_stream_new(push, size, &stream))
+		return;
+	pthread_mutex_lock(&push->lock);
+	push->stream = stream;
+	pthread_mutex_unlock(&push->lock);
+}
+
+/* The bytes are in the spool, or (PUT is an errno) some of them may be. */
+static void wrote(struct push *push, struct push_stream *stream, uint64_t off, ssize_t put,
+		  size_t len)
+{
+	pthread_mutex_lock(&push->lock);
+	push->in_order = push->in_order && off == push->size && put >= 0;
 	if (len)
 		set_size(push, MAX(push->size, put < 0 ? 0 : off + len));
 	change_end(push);
+	if (put <= 0)
+		return;
+	if (stream)
+		push_stream_wrote(stream, off, len);
+	else
+		maybe_stream(push);
+}
+
+ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len, struct wait *wait)
+{
+	CLEANUP(stream_cleanup) struct push_stream *stream = hold_stream(push);
+
+	if (off > PUSH_SIZE_MAX || len > PUSH_SIZE_MAX - off)
+		return -EFBIG;
+	int err = stream ? push_stream_room(stream, off, len, wait) : 0;
+	if (!err)
+		err = change_begin(push);
+	if (err)
+		return err;
+	ssize_t put = pwrite_full(push->spool, buf, len, (off_t)off);
+	wrote(push, stream, off, put, len);
 	return put < 0 ? spool_error(push, (int)put) : put;
 }
 
 ssize_t push_read(struct push *push, uint64_t off, void *buf, size_t len)
 {
+	CLEANUP(stream_cleanup) struct push_stream *stream = hold_stream(push);
+
 	if (off > PUSH_SIZE_MAX)
 		return 0;
+	if (stream)
+		return push_stream_past(stream, off);
 	return pread_full(push->spool, buf, len, (off_t)off);
+}
+
+/* A new beginning: a stream there is goes on with the old file, as far as it goes on. */
+static int start_anew(struct push *push)
+{
+	AUTO_CLOSE int fresh = push_spool_open(push->pushes->spool_dir);
+
+	if (fresh < 0)
+		return fresh;
+	push_stream_abandon(take_stream(push));
+	return dup3(fresh, push->spool, O_CLOEXEC) < 0 ? -errno : 0;
+}
+
+static int cut(struct push *push, struct push_stream *stream, uint64_t size)
+{
+	if (stream && size == 0)
+		return start_anew(push);
+	int err = stream ? push_stream_past(stream, size) : 0;
+	if (!err && ftruncate(push->spool, (off_t)size) < 0)
+		err = -errno;
+	return err;
 }
 
 int push_truncate(struct push *push, uint64_t size)
 {
+	CLEANUP(stream_cleanup) struct push_stream *stream = hold_stream(push);
+
 	if (size > PUSH_SIZE_MAX)
 		return -EFBIG;
 	int err = change_begin(push);
 	if (err)
 		return err;
-	if (ftruncate(push->spool, (off_t)size) < 0)
-		err = -errno;
+	err = cut(push, stream, size);
 	pthread_mutex_lock(&push->lock);
 	if (!err && size != push->size)
 		set_size(push, size);
+	if (!err && size == 0) {
+		push->in_order = true;
+		push->tried = false;
+	}
 	change_end(push);
-	return err ? spool_error(push, err) : 0;
+	return !err || err == -ESPIPE ? err : spool_error(push, err);
 }
 
 /* --- the verdict --- */
-
-int push_fail(struct push *push, int err, const char *fmt, ...)
-{
-	char reason[sizeof(push->status.reason)];
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(reason, sizeof(reason), fmt, args);
-	va_end(args);
-	/* Names in it come from outside; _regfs/pushes has a line for each push. */
-	for (char *at = reason; *at; at++) {
-		if ((unsigned char)*at < ' ' || *at == 127)
-			*at = '?';
-	}
-	pthread_mutex_lock(&push->lock);
-	if (!*push->status.reason)
-		memcpy(push->status.reason, reason, sizeof(reason));
-	pthread_mutex_unlock(&push->lock);
-	return err;
-}
-
-int push_fail_errno(struct push *push, int err, const char *what)
-{
-	char words[128];
-
-	errno = -err;
-	snprintf(words, sizeof(words), "%m");
-	return push_fail(push, err, "%s: %s", what, words);
-}
-
-int push_fail_spool(struct push *push, int err, const char *what)
-{
-	/* EDQUOT would say that the registry's quota is full. */
-	return push_fail_errno(push, err == -EDQUOT ? -ENOSPC : err, what);
-}
 
 void push_progress(struct push *push, int64_t bytes)
 {
@@ -309,12 +432,13 @@ void push_judge(struct push *push, int err, bool was_kept)
 	struct push_status status;
 
 	if (err == -EINTR)
-		push_fail(push, err, "called off; what was not confirmed is as it was");
+		push_fail(&push->why, err, "called off; what was not confirmed is as it was");
 	else if (err)
-		push_fail_errno(push, err, "the push");
-	push_status(push, &status);
+		push_fail_errno(&push->why, err, "the push");
+	push_reason_take(&push->why, status.reason);
 	log_verdict(push, err, status.reason);
 	pthread_mutex_lock(&push->lock);
+	memcpy(push->status.reason, status.reason, sizeof(status.reason));
 	push->status.state = err ? PUSH_FAILED : push->kept ? PUSH_WRITING : PUSH_DONE;
 	push->status.verdict = err;
 	/* What was called off may be tried again as it is. */
@@ -337,7 +461,11 @@ int push_await_turn(struct push *push, struct wait *wait)
 void push_claim(struct push *push)
 {
 	push->flushing = true;
-	push->status = (struct push_status){.state = PUSH_CHECKING, .total_bytes = push->size};
+	push->status = (struct push_status){
+		.state = PUSH_CHECKING,
+		.done_bytes = done_before(push),
+		.total_bytes = push->size,
+	};
 }
 
 /* Waits its turn. 1: this thread is to flush; 0: *RET_VERDICT says it all. */

@@ -26,7 +26,7 @@ struct press {
 	uint64_t taken;		  /* guarded by lock: pieces that workers have begun */
 	uint64_t turn;		  /* guarded by lock: the piece that is to be appended next */
 	/* owned by the worker whose turn it is */
-	struct hasher *hasher;
+	struct hasher *inside, *outside;
 	uint64_t len;
 };
 
@@ -35,46 +35,26 @@ struct press_task {
 	struct press *press;
 };
 
-static int compare_diff_id(struct push_run *run, const struct push_layer *layer,
-			   const struct digest *found)
+int push_layer_check(struct push_run *run, const struct push_layer *layer,
+		     const struct digest *found)
 {
 	char wanted_str[DIGEST_STR_MAX], found_str[DIGEST_STR_MAX];
 
 	if (digest_equal(found, &layer->diff_id))
 		return 0;
-	return push_fail(run->push, -EINVAL, "layer %u is %s, the image's config says %s",
+	return push_fail(run->why, -EINVAL, "layer %u is %s, the image's config says %s",
 			 layer->number, digest_format(found, found_str),
 			 digest_format(&layer->diff_id, wanted_str));
 }
 
-/* Hashes the layer as it stands in the archive. */
-static int hash_layer(struct push_run *run, const struct push_layer *layer, struct wait *wait)
+/* What the layer is found to be: kept if nobody knows yet what it should be, else compared. */
+static int settle_diff_id(struct push_run *run, struct push_layer *layer,
+			  const struct digest *found)
 {
-	AUTO_HASHER struct hasher *hasher = hasher_new(layer->diff_id.algo);
-	AUTO_FREE char *piece = malloc(PUSH_PIECE);
-	struct digest found;
-
-	if (!hasher || !piece)
-		return -ENOMEM;
-	for (uint64_t off = 0; off < layer->at.len;) {
-		size_t want = (size_t)MIN(layer->at.len - off, PUSH_PIECE);
-		if (wait_cancelled(wait))
-			return -EINTR;
-		ssize_t got = push_archive_read(run, layer->at.off + off, piece, want);
-		if (got <= 0)
-			return got < 0 ? (int)got : -EIO;
-		hasher_add(hasher, piece, (size_t)got);
-		off += (uint64_t)got;
-	}
-	hasher_final(hasher, &found);
-	return compare_diff_id(run, layer, &found);
-}
-
-static int hash_run(struct push_task *task, struct wait *wait)
-{
-	struct press *press = CONTAINER_OF(task, struct press_task, task)->press;
-
-	return hash_layer(press->run, press->layer, wait);
+	if (!run->part)
+		return push_layer_check(run, layer, found);
+	layer->diff_id = *found;
+	return 0;
 }
 
 /* The number of a piece that is this worker's now; npieces: none is left. */
@@ -99,20 +79,6 @@ static int press_await_turn(struct press *press, uint64_t piece, struct wait *wa
 	return err;
 }
 
-static int press_append(struct press *press, const void *data, size_t len)
-{
-	hasher_add(press->hasher, data, len);
-	ssize_t put = pwrite_full(press->spool, data, len, (off_t)press->len);
-	if (put < 0)
-		return push_fail_spool(press->run->push, (int)put, "compressing a layer");
-	press->len += len;
-	pthread_mutex_lock(&press->lock);
-	press->turn++;
-	wait_wake(&press->turned);
-	pthread_mutex_unlock(&press->lock);
-	return 0;
-}
-
 struct worker {
 	struct encoder *encoder;
 	char *in, *out;
@@ -126,6 +92,21 @@ static void worker_release(struct worker *worker)
 	free(worker->out);
 }
 
+static int press_append(struct press *press, const struct worker *worker, size_t in_len, size_t len)
+{
+	hasher_add(press->inside, worker->in, in_len);
+	hasher_add(press->outside, worker->out, len);
+	ssize_t put = pwrite_full(press->spool, worker->out, len, (off_t)press->len);
+	if (put < 0)
+		return push_fail_spool(press->run->why, (int)put, "compressing a layer");
+	press->len += len;
+	pthread_mutex_lock(&press->lock);
+	press->turn++;
+	wait_wake(&press->turned);
+	pthread_mutex_unlock(&press->lock);
+	return 0;
+}
+
 static int press_piece(struct press *press, struct worker *worker, uint64_t piece,
 		       struct wait *wait)
 {
@@ -133,14 +114,18 @@ static int press_piece(struct press *press, struct worker *worker, uint64_t piec
 	uint64_t off = piece * PUSH_PIECE;
 	size_t want = (size_t)MIN(at->len - off, PUSH_PIECE);
 
-	ssize_t got = push_archive_read(press->run, at->off + off, worker->in, want);
-	if (got < 0 || (size_t)got < want)
-		return got < 0 ? (int)got : -EIO;
+	int err = push_archive_take(press->run, at->off + off, worker->in, want, wait);
+	if (err)
+		return err;
 	ssize_t len = encoder_piece(worker->encoder, worker->in, want, worker->out, worker->cap);
 	if (len < 0)
 		return (int)len;
-	int err = press_await_turn(press, piece, wait);
-	return err ? err : press_append(press, worker->out, (size_t)len);
+	err = press_await_turn(press, piece, wait);
+	if (!err)
+		err = press_append(press, worker, want, (size_t)len);
+	if (!err)
+		push_archive_passed(press->run, at->off + off, want);
+	return err;
 }
 
 static int worker_run(struct push_task *task, struct wait *wait)
@@ -161,7 +146,7 @@ static int worker_run(struct push_task *task, struct wait *wait)
 		uint64_t piece = press_take(press);
 		if (piece >= press->npieces)
 			return 0;
-		int err = wait_cancelled(wait) ? -EINTR : press_piece(press, &worker, piece, wait);
+		int err = press_piece(press, &worker, piece, wait);
 		if (err)
 			return err;
 	}
@@ -180,7 +165,8 @@ static int press_layer(struct push_run *run, struct push_layer *layer, struct wa
 		       int *ret_fd)
 {
 	const struct pushes_options *options = &run->push->pushes->options;
-	AUTO_HASHER struct hasher *hasher = hasher_new(DIGEST_SHA256);
+	AUTO_HASHER struct hasher *inside = hasher_new(layer->diff_id.algo);
+	AUTO_HASHER struct hasher *outside = hasher_new(DIGEST_SHA256);
 	AUTO_CLOSE int spool = push_spool_open(options->spool_dir);
 	struct press press = {
 		.run = run,
@@ -190,25 +176,31 @@ static int press_layer(struct push_run *run, struct push_layer *layer, struct wa
 		.npieces = layer->at.len / PUSH_PIECE +
 			   (layer->at.len % PUSH_PIECE || !layer->at.len),
 		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.hasher = hasher,
+		.inside = inside,
+		.outside = outside,
 	};
-	struct press_task steps[1 + WORKERS_MAX];
-	struct push_task *tasks[1 + WORKERS_MAX];
-	size_t ntasks = 1 + count_workers(press.npieces);
+	struct press_task steps[WORKERS_MAX];
+	struct push_task *tasks[WORKERS_MAX];
+	size_t ntasks = count_workers(press.npieces);
+	struct digest found;
 
 	if (spool < 0)
-		return push_fail_spool(run->push, spool, "the spool");
-	if (!hasher)
+		return push_fail_spool(run->why, spool, "the spool");
+	if (!inside || !outside)
 		return -ENOMEM;
 	for (size_t i = 0; i < ntasks; i++) {
-		steps[i] = (struct press_task){{i ? worker_run : hash_run}, &press};
+		steps[i] = (struct press_task){{worker_run}, &press};
 		tasks[i] = &steps[i].task;
 	}
 	int err = push_tasks_run(options->jobs, tasks, ntasks, (unsigned)ntasks, wait);
 	pthread_mutex_destroy(&press.lock);
 	if (err)
 		return err;
-	hasher_final(hasher, &layer->digest);
+	hasher_final(inside, &found);
+	err = settle_diff_id(run, layer, &found);
+	if (err)
+		return err;
+	hasher_final(outside, &layer->digest);
 	layer->size = press.len;
 	layer->codec = press.codec;
 	*ret_fd = steal_fd(&spool);
@@ -245,8 +237,7 @@ static int packed_piece(struct packed *packed, size_t len, bool last)
 	while ((got = decoder_read(packed->decoder, packed->out, PUSH_PIECE)) > 0)
 		hasher_add(packed->inside, packed->out, (size_t)got);
 	if (got == -EINVAL)
-		push_fail(packed->run->push, -EINVAL, "layer %u: %s", packed->layer->number,
-			  decoder_error(packed->decoder));
+		push_fail(packed->run->why, -EINVAL, "a layer: %s", decoder_error(packed->decoder));
 	return (int)got;
 }
 
@@ -256,13 +247,11 @@ static int packed_hash(struct packed *packed, struct wait *wait)
 
 	for (uint64_t off = 0; off < at->len;) {
 		size_t want = (size_t)MIN(at->len - off, PUSH_PIECE);
-		if (wait_cancelled(wait))
-			return -EINTR;
-		ssize_t got = push_archive_read(packed->run, at->off + off, packed->in, want);
-		if (got <= 0)
-			return got < 0 ? (int)got : -EIO;
-		off += (uint64_t)got;
-		int err = packed_piece(packed, (size_t)got, off == at->len);
+		int err = push_archive_take(packed->run, at->off + off, packed->in, want, wait);
+		if (err)
+			return err;
+		off += want;
+		err = packed_piece(packed, want, off == at->len);
 		if (err)
 			return err;
 	}
@@ -291,7 +280,7 @@ static int check_packed(struct push_run *run, struct push_layer *layer, enum cod
 	if (err)
 		return err;
 	hasher_final(packed.inside, &found);
-	err = compare_diff_id(run, layer, &found);
+	err = settle_diff_id(run, layer, &found);
 	if (err)
 		return err;
 	hasher_final(packed.outside, &layer->digest);
@@ -304,8 +293,11 @@ static int check_packed(struct push_run *run, struct push_layer *layer, enum cod
 
 static int check_plain(struct push_run *run, struct push_layer *layer, struct wait *wait)
 {
-	int err = hash_layer(run, layer, wait);
+	struct digest found;
 
+	int err = push_archive_hash(run, &layer->at, layer->diff_id.algo, &found, wait);
+	if (!err)
+		err = settle_diff_id(run, layer, &found);
 	if (!err) {
 		layer->digest = layer->diff_id;
 		layer->size = layer->at.len;
@@ -314,16 +306,16 @@ static int check_plain(struct push_run *run, struct push_layer *layer, struct wa
 	return err;
 }
 
-static int detect(struct push_run *run, const struct push_layer *layer, enum codec *ret)
+static int detect(struct push_run *run, const struct push_layer *layer, struct wait *wait,
+		  enum codec *ret)
 {
 	char magic[CODEC_MAGIC_LEN];
+	size_t len = (size_t)MIN(layer->at.len, (uint64_t)sizeof(magic));
 
-	ssize_t got = push_archive_read(run, layer->at.off, magic,
-					(size_t)MIN(layer->at.len, (uint64_t)sizeof(magic)));
-	if (got < 0)
-		return (int)got;
-	*ret = codec_detect(magic, (size_t)got);
-	return 0;
+	int err = push_archive_take(run, layer->at.off, magic, len, wait);
+	if (!err)
+		*ret = codec_detect(magic, len);
+	return err;
 }
 
 /* Makes the layer's blob: its digest and size, and where its bytes are. */
@@ -332,7 +324,7 @@ static int make_blob(struct push_run *run, struct push_layer *layer, struct wait
 {
 	enum codec codec = CODEC_PLAIN;
 
-	int err = detect(run, layer, &codec);
+	int err = detect(run, layer, wait, &codec);
 	if (err)
 		return err;
 	if (codec != CODEC_PLAIN)

@@ -11,7 +11,7 @@
 static int read_config(struct push_run *run, const struct archive_blob *at, struct buf *ret)
 {
 	if (at->len > OCI_CONFIG_MAX)
-		return push_fail(run->push, -EINVAL, "the image's config is larger than %d MiB",
+		return push_fail(run->why, -EINVAL, "the image's config is larger than %d MiB",
 				 OCI_CONFIG_MAX / MIB);
 	int err = buf_reserve(ret, (size_t)at->len + 1);
 	if (err)
@@ -58,6 +58,26 @@ static int layer_run(struct push_task *task, struct wait *wait)
 	return push_layer_send(layer->run, layer->layer, layer->repo, wait);
 }
 
+/* If the layer went while the archive was written, it is where it has to be, and known. */
+static int claim_layer(struct push_run *run, const struct push_delivery *delivery,
+		       struct push_layer *layer)
+{
+	struct push_part *sent;
+
+	int err = push_part_find(run, &layer->at, &sent);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	err = push_layer_check(run, layer, &sent->layer.diff_id);
+	if (err)
+		return err;
+	layer->digest = sent->layer.digest;
+	layer->size = sent->layer.size;
+	layer->codec = sent->layer.codec;
+	layer->repo = delivery->repo;
+	layer->streamed = true;
+	return 0;
+}
+
 /* The image's layers, bottom first, each found among the run's. */
 static int collect_layers(struct push_run *run, const struct push_delivery *delivery,
 			  const struct oci_config *config, struct push_layer **layers)
@@ -66,19 +86,21 @@ static int collect_layers(struct push_run *run, const struct push_delivery *deli
 	size_t nlayers = image->nblobs - 1;
 
 	if (config->ndiff_ids != nlayers)
-		return push_fail(run->push, -EINVAL,
+		return push_fail(run->why, -EINVAL,
 				 "the archive has %zu layers, the image's config names %zu",
 				 nlayers, config->ndiff_ids);
-	for (size_t i = 0; i < nlayers; i++) {
+	int err = 0;
+	for (size_t i = 0; i < nlayers && !err; i++) {
 		layers[i] = find_layer(run, &config->diff_ids[i]);
 		if (!layers[i])
 			return -ENOMEM;
-		if (!layers[i]->number) {
-			layers[i]->number = (unsigned)i + 1;
-			layers[i]->at = image->blobs[1 + i].at;
-		}
+		if (layers[i]->number)
+			continue;
+		layers[i]->number = (unsigned)i + 1;
+		layers[i]->at = image->blobs[1 + i].at;
+		err = claim_layer(run, delivery, layers[i]);
 	}
-	return 0;
+	return err;
 }
 
 /* A layer that comes again, in this image or an earlier one, is where it has to be. */
@@ -102,7 +124,9 @@ static int send_layers(struct push_run *run, const struct push_delivery *deliver
 		return -ENOMEM;
 	for (size_t i = 0; i < nlayers; i++) {
 		if (comes_again(layers, i, delivery->repo)) {
-			push_progress(run->push, (int64_t)delivery->image->blobs[1 + i].at.len);
+			if (!layers[i]->streamed)
+				push_progress(run->push,
+					      (int64_t)delivery->image->blobs[1 + i].at.len);
 			continue;
 		}
 		sends[ntasks] = (struct layer_task){
@@ -186,7 +210,7 @@ int push_docker(struct push_run *run, struct push_delivery *delivery)
 	const char *why = "";
 
 	if (delivery->image->nblobs == 0)
-		return push_fail(run->push, -EINVAL, "the archive's image has no config");
+		return push_fail(run->why, -EINVAL, "the archive's image has no config");
 	size_t nlayers = delivery->image->nblobs - 1;
 	int err = read_config(run, &delivery->image->blobs[0].at, &bytes);
 	if (err)
@@ -194,7 +218,7 @@ int push_docker(struct push_run *run, struct push_delivery *delivery)
 	err = oci_config_parse(bytes.data, bytes.len, &config, &why);
 	if (err)
 		return err == -ENOMEM ? err
-				      : push_fail(run->push, -EINVAL,
+				      : push_fail(run->why, -EINVAL,
 						  "the image's config cannot be used: %s", why);
 	layers = calloc(nlayers + 1, sizeof(struct push_layer *));
 	if (!layers)

@@ -9,15 +9,6 @@
 
 #include "push_priv.h"
 
-ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len)
-{
-	if (off >= run->size)
-		return 0;
-	ssize_t got = pread_full(run->fd, buf, (size_t)MIN((uint64_t)len, run->size - off),
-				 (off_t)off);
-	return got < 0 ? push_fail_spool(run->push, (int)got, "reading the spool") : got;
-}
-
 /* --- sending one blob --- */
 
 struct meter {
@@ -71,7 +62,7 @@ static int fail_sending(struct push_run *run, const struct push_blob *blob, int 
 		return err;
 	snprintf(what, sizeof(what), "sending %s to %s", digest_format(blob->digest, digest),
 		 blob->repo);
-	return push_fail_errno(run->push, err, what);
+	return push_fail_errno(run->why, err, what);
 }
 
 int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait)
@@ -100,7 +91,7 @@ static ssize_t checked_read(void *arg, uint64_t off, void *buf, size_t cap)
 	cap = (size_t)MIN((uint64_t)cap, checked->at.len - off);
 	ssize_t got = push_archive_read(checked->run, checked->at.off + off, buf, cap);
 	if (got == 0)
-		return push_fail(checked->run->push, -EIO, "the spool is shorter than it was");
+		return push_fail(checked->run->why, -EIO, "the spool is shorter than it was");
 	if (got < 0 || off > checked->hashed)
 		return got;
 	uint64_t again = checked->hashed - off;
@@ -130,7 +121,7 @@ static int checked_finish(struct checked *checked, const struct digest *wanted, 
 	hasher_final(checked->hasher, &found);
 	if (digest_equal(&found, wanted))
 		return 0;
-	return push_fail(checked->run->push, -EINVAL, "the archive's blob %s has the digest %s",
+	return push_fail(checked->run->why, -EINVAL, "the archive's blob %s has the digest %s",
 			 digest_format(wanted, wanted_str), digest_format(&found, found_str));
 }
 
@@ -189,27 +180,47 @@ static const char *sent_before(const struct push_plan *plan, const struct push_d
 	return NULL;
 }
 
+/* A part that went while the archive was written: 0 if it is where it has to be. -ENOENT: none did.
+ */
+static int claim_part(struct push_run *run, const struct push_delivery *delivery,
+		      const struct archive_part *part)
+{
+	struct push_part *sent;
+
+	int err = push_part_find(run, &part->at, &sent);
+	if (err || digest_equal(&sent->layer.digest, &part->digest))
+		return err;
+	return push_restore(run, &sent->layer, delivery->repo, &part->digest);
+}
+
 static int send_oci(struct push_run *run, const struct push_plan *plan,
 		    const struct push_delivery *delivery)
 {
 	const struct archive_image *image = delivery->image;
 	AUTO_FREE struct blob_task *blobs = calloc(image->nblobs + 1, sizeof(*blobs));
 	AUTO_FREE struct push_task **tasks = calloc(image->nblobs + 1, sizeof(struct push_task *));
+	size_t ntasks = 0;
 
 	if (!blobs || !tasks)
 		return -ENOMEM;
 	for (size_t i = 0; i < image->nblobs; i++) {
 		const struct archive_part *part = &image->blobs[i];
-		blobs[i] = (struct blob_task){
+		int err = claim_part(run, delivery, part);
+		if (!err)
+			continue;
+		if (err != -ENOENT)
+			return err;
+		blobs[ntasks] = (struct blob_task){
 			.task = {blob_run},
 			.run = run,
 			.part = part,
 			.repo = delivery->repo,
 			.mount_from = sent_before(plan, delivery, &part->digest),
 		};
-		tasks[i] = &blobs[i].task;
+		tasks[ntasks] = &blobs[ntasks].task;
+		ntasks++;
 	}
-	return push_tasks_run(run->push->pushes->options.jobs, tasks, image->nblobs, PUSH_PARALLEL,
+	return push_tasks_run(run->push->pushes->options.jobs, tasks, ntasks, PUSH_PARALLEL,
 			      run->wait);
 }
 
@@ -264,17 +275,19 @@ static ssize_t parse_read(void *arg, uint64_t off, void *buf, size_t len)
 	return wait_cancelled(run->wait) ? -EINTR : push_archive_read(run, off, buf, len);
 }
 
-static int parse_and_stage(struct push_run *run)
+/* TABLE: what is known already of an archive that was scanned as it came; or NULL. */
+static int parse_and_stage(struct push_run *run, struct archive_table *table)
 {
 	const struct archive_input input = {.pread = parse_read, .arg = run, .size = run->size};
 	struct archive *archive;
 	char why[200] = "the archive is not finished";
 
-	int err = archive_parse(&input, &archive, why, sizeof(why));
+	int err = table ? archive_table_images(table, &input, &archive, why, sizeof(why))
+			: archive_parse(&input, &archive, why, sizeof(why));
 	if (err == -ENODATA)
-		return push_fail(run->push, -EINVAL, "%s", why);
+		return push_fail(run->why, -EINVAL, "%s", why);
 	if (err == -EINVAL)
-		return push_fail(run->push, -EINVAL, "the archive cannot be used: %s", why);
+		return push_fail(run->why, -EINVAL, "the archive cannot be used: %s", why);
 	return err ? err : stage(run, archive);
 }
 
@@ -284,15 +297,26 @@ static int detect(struct push *push, enum codec *ret)
 
 	ssize_t got = pread_full(push->spool, magic, (size_t)MIN(push->size, sizeof(magic)), 0);
 	if (got < 0)
-		return push_fail_spool(push, (int)got, "reading the spool");
+		return push_fail_spool(&push->why, (int)got, "reading the spool");
 	*ret = codec_detect(magic, (size_t)got);
 	return 0;
+}
+
+static void free_layers(struct push_run *run)
+{
+	for (size_t i = 0; i < run->nlayers; i++)
+		free(run->layers[i]);
+	free(run->layers);
 }
 
 /* Brings all blobs to the store, and leaves push->staged. */
 static int stage_spool(struct push *push, struct wait *wait)
 {
-	struct push_run run = {.push = push, .wait = wait, .fd = push->spool, .size = push->size};
+	struct push_run run = {.push = push,
+			       .why = &push->why,
+			       .wait = wait,
+			       .fd = push->spool,
+			       .size = push->size};
 	AUTO_CLOSE int unpacked = -1;
 	enum codec codec = CODEC_PLAIN;
 
@@ -302,17 +326,39 @@ static int stage_spool(struct push *push, struct wait *wait)
 		run.fd = unpacked;
 	}
 	if (!err)
-		err = parse_and_stage(&run);
-	for (size_t i = 0; i < run.nlayers; i++)
-		free(run.layers[i]);
-	free(run.layers);
+		err = parse_and_stage(&run, NULL);
+	free_layers(&run);
+	return err;
+}
+
+/* The same for an archive most of which went as it came. */
+static int stage_stream(struct push *push, struct push_stream *stream, struct wait *wait)
+{
+	struct push_run run = {
+		.push = push,
+		.why = &push->why,
+		.wait = wait,
+		.stream = stream,
+		.fd = stream->data,
+	};
+
+	int err = push_stream_settle(stream, push->size, &push->why, wait);
+	if (err)
+		return err;
+	/* It was scanned to its end, behind which nothing is looked at. */
+	run.size = UINT64_MAX;
+	err = parse_and_stage(&run, stream->table);
+	free_layers(&run);
 	return err;
 }
 
 int push_images(struct push *push, struct wait *wait)
 {
-	int err = push->staged ? 0 : stage_spool(push, wait);
+	int err = 0;
 
+	if (!push->staged)
+		err = push->stream ? stage_stream(push, push->stream, wait)
+				   : stage_spool(push, wait);
 	if (err || push->kept)
 		return err;
 	err = push_publish(push, push->staged, wait);

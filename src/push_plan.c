@@ -89,7 +89,7 @@ static int plan_one(struct push *push, const struct archive *archive, struct pus
 	if (archive->nimages == 1)
 		return add(plan, &archive->images[0], push->repo, push->tag ? push->tag : "");
 	list_images(archive, &names);
-	return push_fail(push, -EINVAL, "the archive holds %zu images, a tag names one: %s",
+	return push_fail(&push->why, -EINVAL, "the archive holds %zu images, a tag names one: %s",
 			 archive->nimages, names.data ? names.data : "");
 }
 
@@ -124,7 +124,8 @@ static int plan_image(struct push *push, const struct archive_image *image, stru
 		if (err == -ENOENT)
 			continue;
 		if (err)
-			return push_fail(push, err, "the archive's name '%s' cannot be used: %s",
+			return push_fail(&push->why, err,
+					 "the archive's name '%s' cannot be used: %s",
 					 image->names[i], why);
 		err = add(plan, image, repo, ref.tag);
 		if (err)
@@ -134,10 +135,10 @@ static int plan_image(struct push *push, const struct archive_image *image, stru
 	if (targets)
 		return 0;
 	if (!image->nnames)
-		return push_fail(push, -EINVAL,
+		return push_fail(&push->why, -EINVAL,
 				 "an image of the archive has no name; copy it into a repository's "
 				 "_push under the tag it is to have");
-	return push_fail(push, -EINVAL,
+	return push_fail(&push->why, -EINVAL,
 			 "the archive's name '%s' has no repository; copy it into a repository's "
 			 "_push under the tag it is to have",
 			 image->names[0]);
@@ -149,7 +150,7 @@ int push_plan_make(struct push *push, const struct archive *archive, struct push
 	int err = 0;
 
 	if (archive->nimages == 0)
-		return push_fail(push, -EINVAL, "the archive holds no image");
+		return push_fail(&push->why, -EINVAL, "the archive holds no image");
 	if (push->repo)
 		err = plan_one(push, archive, &plan);
 	for (size_t i = 0; i < archive->nimages && !push->repo && !err; i++)

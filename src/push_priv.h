@@ -4,9 +4,14 @@
  * Shared by push*.c alone.
  *
  *   push.c           the file: writes, the verdict, what _regfs/pushes shows
+ *   push_reason.c    why something fails, in words
  *   push_spool.c     unlinked files; unpacking a compressed archive into one
  *   push_tasks.c     work in parallel on the pool, called off together
  *   push_plan.c      which image of an archive goes where
+ *   push_archive.c   the archive's bytes, for who sends them
+ *   push_stream.c    an archive that is pushed while it is written: what has come, who waits
+ *   push_part.c      and its blobs and layers, each sent by itself
+ *   push_restore.c   a layer that was sent compressed, wanted as it was
  *   push_images.c    one flush: archive, plan, blobs
  *   push_publish.c   and at its end the manifests
  *   push_docker.c    an image of docker save: its config, its layers, a manifest for it
@@ -20,11 +25,32 @@
 #include "regfs/push.h"
 #include "regfs/ref.h"
 
-#define PUSH_PIECE     MIB	   /* what is read, hashed or compressed at a time */
-#define PUSH_PARALLEL  4	   /* blobs under way at once */
-#define PUSH_SIZE_MAX  (1LL << 42) /* of a file that is pushed */
-#define PUSH_ENDED_MAX 32	   /* ended pushes that are still shown, for so long */
-#define PUSH_ENDED_MS  (10 * 60 * 1000)
+#define PUSH_PIECE	MIB	    /* what is read, hashed or compressed at a time */
+#define PUSH_PARALLEL	4	    /* blobs under way at once */
+#define PUSH_SIZE_MAX	(1LL << 42) /* of a file that is pushed */
+#define PUSH_STREAM_MIN (8 * MIB)   /* what is larger is sent while it is written */
+#define PUSH_ENDED_MAX	32	    /* ended pushes that are still shown, for so long */
+#define PUSH_ENDED_MS	(10 * 60 * 1000)
+
+/* --- push_reason.c --- */
+
+/* Why something fails. Any thread. */
+struct push_reason {
+	pthread_mutex_t lock;
+	char text[PUSH_REASON_MAX]; /* guarded by lock */
+};
+void push_reason_init(struct push_reason *why);
+void push_reason_release(struct push_reason *why);
+/* Gives the sentence ("" if there is none) and forgets it. */
+void push_reason_take(struct push_reason *why, char ret[static PUSH_REASON_MAX]);
+/* Keeps the first sentence that says why something fails. Returns ERR. */
+int push_fail(struct push_reason *why, int err, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* The same for an errno of the operating system: "WHAT: No space left on device". */
+int push_fail_errno(struct push_reason *why, int err, const char *what);
+/* The same for the spool's disk. */
+int push_fail_spool(struct push_reason *why, int err, const char *what);
+
+/* --- push.c --- */
 
 struct push_ended {
 	char *label; /* NULL: free */
@@ -39,6 +65,9 @@ struct pushes {
 	struct push *head;			 /* guarded by lock */
 	struct push_ended ended[PUSH_ENDED_MAX]; /* guarded by lock; a ring */
 	unsigned next_ended;			 /* guarded by lock */
+	unsigned holds;				 /* guarded by lock: those of all pushes */
+	struct wait_queue let_go;		 /* guarded by lock */
+	bool stopping;				 /* guarded by lock */
 };
 
 /*
@@ -53,9 +82,11 @@ struct push {
 	/* changed under lock by who set flushing, for whom they stand still */
 	char *tag; /* NULL without a repo, and of a temporary */
 	char *label;
-	bool kept; /* a temporary: nothing is published */
+	bool kept;		/* a temporary: nothing is published */
+	struct push_reason why; /* of the flush under way */
 
 	unsigned refs;		   /* guarded by pushes->lock */
+	unsigned holds;		   /* guarded by pushes->lock: of streams, which outlive refs */
 	struct push *next, **link; /* guarded by pushes->lock */
 
 	pthread_mutex_t lock;
@@ -68,14 +99,15 @@ struct push {
 	bool flushing;
 	struct push_status status;
 	struct push_staged *staged; /* of this version, for who set flushing; or NULL */
+	bool in_order;		    /* each write began where the one before it had ended */
+	bool tried;		    /* to stream it */
+	/* Once there is one it stays, but for a truncation to nothing. */
+	struct push_stream *stream;
 };
 
-/* Keeps the first sentence that says why the flush fails. Returns ERR. */
-int push_fail(struct push *push, int err, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* The same for an errno of the operating system: "WHAT: No space left on device". */
-int push_fail_errno(struct push *push, int err, const char *what);
-/* The same for the spool's disk. */
-int push_fail_spool(struct push *push, int err, const char *what);
+/* Keeps the memory of PUSH, not its place in the lists. */
+void push_hold(struct push *push);
+void push_let_go(struct push *push);
 /* The lock is held. Waits until nobody else writes or flushes. */
 int push_await_turn(struct push *push, struct wait *wait);
 /* The lock is held, and it is this thread's turn: push_judge() is due. */
@@ -89,6 +121,8 @@ void push_sending(struct push *push, uint64_t total_bytes);
 
 /* An unlinked file in DIR, which is made if it is missing. A descriptor or a negative errno. */
 int push_spool_open(const char *dir);
+/* Gives the disk back what these bytes take, where it can. They read as zeros then. */
+void push_spool_drop(int fd, uint64_t off, uint64_t len);
 /* Decodes the first SIZE bytes of FD into a new spool file, on the pool. */
 int push_spool_unpack(struct push *push, enum codec codec, uint64_t size, struct wait *wait,
 		      int *ret_fd, uint64_t *ret_size);
@@ -152,23 +186,27 @@ struct push_layer {
 	uint64_t size;
 	enum codec codec;
 	const char *repo; /* where it is; borrowed from the plan; NULL: nowhere yet */
+	bool streamed;	  /* it went while the archive was written */
 };
+
+struct push_part;
+struct push_stream;
 
 /* One flush. */
 struct push_run {
 	struct push *push;
-	struct wait *wait; /* the flush's own */
-	int fd;		   /* the archive, not compressed */
+	struct push_reason *why; /* where words go */
+	struct wait *wait;	 /* the flush's own */
+	int fd;			 /* the archive, not compressed */
 	uint64_t size;
+	struct push_stream *stream; /* NULL: all is in the spool */
+	struct push_part *part;	    /* whose run it is, while the archive is written; else NULL */
 	struct push_layer **layers; /* those of docker save that are sent */
 	size_t nlayers;
 };
 
 /* The whole of it: 0 when every manifest is confirmed, or, for a temporary, every blob. */
 int push_images(struct push *push, struct wait *wait);
-/* Bytes of the archive. Count or a negative errno, with its reason. */
-ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len);
-
 struct push_blob {
 	const char *repo;
 	const char *mount_from; /* or NULL */
@@ -178,6 +216,118 @@ struct push_blob {
 };
 /* Sends the blob unless the store has it. */
 int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait);
+
+/* --- push_archive.c --- */
+
+/* Bytes of the archive that are there. Count or a negative errno, with its reason. */
+ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len);
+/* All LEN bytes, which are waited for. 0 or a negative errno. */
+int push_archive_take(struct push_run *run, uint64_t off, void *buf, size_t len, struct wait *wait);
+/* These bytes of a part are needed no more. */
+void push_archive_passed(struct push_run *run, uint64_t off, uint64_t len);
+int push_archive_hash(struct push_run *run, const struct archive_blob *at, enum digest_algo algo,
+		      struct digest *ret, struct wait *wait);
+
+/* --- push_stream.c --- */
+
+/*
+ * An archive that is written in its order. Counted: the push's own reference, and one for each job.
+ * The push outlives it.
+ */
+struct push_stream {
+	struct push *push;
+	int raw;  /* the spool */
+	int data; /* the archive, not compressed: .raw, or a second spool */
+	enum codec codec;
+	struct decoder *decoder; /* the decoder's thread's */
+	bool index_seen;	 /* the scanner's: index.json has passed */
+	struct push_reason why;
+	struct pool_work scan_work, decode_work;
+	struct wait scan_wait, decode_wait;
+
+	pthread_mutex_t lock;
+	/* guarded by lock */
+	struct wait_queue changed; /* any of what follows */
+	unsigned refs;
+	int error; /* the first; the stream is over */
+	char error_text[PUSH_REASON_MAX];
+	uint64_t written; /* bytes of .raw from the start on, without a gap */
+	uint64_t decoded; /* bytes of .raw that the decoder has taken */
+	uint64_t avail;	  /* bytes of .data that are there */
+	bool data_ended;  /* no more of them come: the compressed stream is over */
+	bool decode_idle; /* the decoder waits for bytes of .raw */
+	bool decode_whole;
+	uint64_t scan_off; /* what the scanner looks at next */
+	bool scan_idle;	   /* it waits for that */
+	bool scanned;	   /* the end marker was seen, and .table is there for good */
+	struct archive_table *table;
+	struct push_part **parts; /* in the order of the archive */
+	size_t nparts;
+	size_t first_open; /* those before it are done */
+	size_t next_part;  /* those before it were started */
+	unsigned nrunning;
+};
+
+/* Of the first SIZE bytes of PUSH's spool. Takes a hold on PUSH. */
+int push_stream_new(struct push *push, uint64_t size, struct push_stream **ret);
+struct push_stream *push_stream_ref(struct push_stream *stream);
+void push_stream_unref(struct push_stream *stream);
+/* Calls everything off, and gives up the push's reference. Does not wait. */
+void push_stream_abandon(struct push_stream *stream);
+/* Ends it with ERR, and the words in WHY; the first counts. Returns ERR. */
+int push_stream_fail(struct push_stream *stream, int err, struct push_reason *why);
+/* Before a write: waits until there is room. -ESPIPE: what it would change was sent. */
+int push_stream_room(struct push_stream *stream, uint64_t off, uint64_t len, struct wait *wait);
+/* After it. */
+void push_stream_wrote(struct push_stream *stream, uint64_t off, uint64_t len);
+/* -ESPIPE, logged, if the byte at OFF was taken in: before a truncation, or a read. */
+int push_stream_past(struct push_stream *stream, uint64_t off);
+/* For a flush of SIZE bytes: waits until all that was written is looked at. 0: the archive is
+ * whole, and its table there; parts may still be under way. -EINVAL: it is not finished. */
+int push_stream_settle(struct push_stream *stream, uint64_t size, struct push_reason *why,
+		       struct wait *wait);
+/* Waits until there are END bytes of the archive. -EINVAL: it ends before. */
+int push_stream_await(struct push_stream *stream, uint64_t end, struct wait *wait);
+void push_stream_drop(struct push_stream *stream, uint64_t off, uint64_t len);
+
+/* --- push_part.c --- */
+
+#define PUSH_PART_HEAD 512  /* bytes that tell what a member is */
+#define PUSH_PARTS_MAX 4096 /* others are sent at the flush */
+
+enum part_state { PART_QUEUED, PART_RUNNING, PART_DONE };
+struct push_part {
+	struct pool_work work;
+	struct push_stream *stream;
+	struct wait wait;
+	struct push_run run;
+	struct push_reason why; /* .err's */
+	struct archive_blob at;
+	bool is_blob;		 /* to be sent as it is; else a layer of docker save */
+	struct digest named;	 /* of a blob */
+	struct push_layer layer; /* what was found, and sent */
+	/* guarded by the stream's lock */
+	enum part_state state;
+	int err;
+	uint64_t needed; /* its first byte that is not taken yet; UINT64_MAX: none */
+};
+/* The scanner has seen a file that begins with the LEN bytes of HEAD: a part, if it looks like one.
+ */
+int push_part_add(struct push_stream *stream, const struct archive_seen *seen, const char *head,
+		  size_t len);
+void push_part_free(struct push_part *part);
+/* As many as may run. */
+void push_parts_start(struct push_stream *stream);
+void push_part_passed(struct push_part *part, uint64_t off, uint64_t len);
+/* For the flush: waits until the part at AT is done. Borrowed from the stream. Its error, with the
+ * reason; -ENOENT: there is none. */
+int push_part_find(struct push_run *run, const struct archive_blob *at, struct push_part **ret);
+
+/* --- push_restore.c --- */
+
+/* Puts the blob WANTED, which LAYER was made from, into REPO, where LAYER is. */
+int push_restore(struct push_run *run, const struct push_layer *layer, const char *repo,
+		 const struct digest *wanted);
 
 /* --- push_docker.c --- */
 
@@ -189,5 +339,8 @@ int push_docker(struct push_run *run, struct push_delivery *delivery);
 /* Brings one layer into REPO. Runs as a task. */
 int push_layer_send(struct push_run *run, struct push_layer *layer, const char *repo,
 		    struct wait *wait);
+/* -EINVAL, in words, where FOUND is not the layer's diff ID. */
+int push_layer_check(struct push_run *run, const struct push_layer *layer,
+		     const struct digest *found);
 
 #endif

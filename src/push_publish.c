@@ -22,7 +22,7 @@ static int put_manifest(struct push *push, const char *repo, const char *tag,
 		return err;
 	snprintf(what, sizeof(what), "sending the manifest of %s%s%s", repo, tag ? ":" : "",
 		 tag ? tag : "");
-	return push_fail_errno(push, err, what);
+	return push_fail_errno(&push->why, err, what);
 }
 
 /* Everybody who shows the tag hears of it before the writer does. */

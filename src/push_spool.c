@@ -4,6 +4,7 @@
  * Knows files and decoders. Must not know archives.
  */
 #include <errno.h>
+#include <fcntl.h>
 
 #include "push_priv.h"
 
@@ -13,6 +14,14 @@
 int push_spool_open(const char *dir)
 {
 	return open_unnamed(dir, SPOOL_DIR_MODE);
+}
+
+void push_spool_drop(int fd, uint64_t off, uint64_t len)
+{
+	/* A file system that cannot only needs more room. */
+	if (len)
+		(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off,
+				(off_t)len);
 }
 
 struct unpack {
@@ -34,11 +43,12 @@ static int unpack_chunk(struct unpack *unpack)
 		ssize_t put = pwrite_full(unpack->fd, unpack->out, (size_t)got,
 					  (off_t)unpack->out_off);
 		if (put < 0)
-			return push_fail_spool(unpack->push, (int)put, "unpacking the archive");
+			return push_fail_spool(&unpack->push->why, (int)put,
+					       "unpacking the archive");
 		unpack->out_off += (uint64_t)got;
 	}
 	if (got == -EINVAL)
-		return push_fail(unpack->push, -EINVAL,
+		return push_fail(&unpack->push->why, -EINVAL,
 				 "the archive is not finished, or damaged: %s",
 				 decoder_error(unpack->decoder));
 	return (int)got;
@@ -55,7 +65,7 @@ static int unpack_run(struct push_task *task, struct wait *wait)
 			return -EINTR;
 		ssize_t got = pread_full(unpack->push->spool, unpack->in, want, (off_t)off);
 		if (got < 0)
-			return push_fail_spool(unpack->push, (int)got, "reading the spool");
+			return push_fail_spool(&unpack->push->why, (int)got, "reading the spool");
 		off += (uint64_t)got;
 		decoder_input(unpack->decoder, unpack->in, (size_t)got,
 			      off == unpack->size || (size_t)got < want);
@@ -66,7 +76,7 @@ static int unpack_run(struct push_task *task, struct wait *wait)
 			break;
 	}
 	if (!decoder_done(unpack->decoder))
-		return push_fail(unpack->push, -EINVAL, "the archive is not finished");
+		return push_fail(&unpack->push->why, -EINVAL, "the archive is not finished");
 	return 0;
 }
 
@@ -82,7 +92,7 @@ int push_spool_unpack(struct push *push, enum codec codec, uint64_t size, struct
 		return -ENOMEM;
 	fd = push_spool_open(push->pushes->spool_dir);
 	if (fd < 0)
-		return push_fail_spool(push, fd, "the spool");
+		return push_fail_spool(&push->why, fd, "the spool");
 	struct unpack unpack = {
 		.task = {unpack_run},
 		.push = push,

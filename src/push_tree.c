@@ -146,15 +146,15 @@ static int classify_child(struct push *push, const struct stage_child *child, en
 	struct stat st;
 
 	if (!part)
-		return push_fail(push, -EINVAL,
+		return push_fail(&push->why, -EINVAL,
 				 "%s: it has no meaning here; there may be rootfs/, base and "
 				 "config.json, or files/, or an OCI layout",
 				 child->name);
 	stage_stat(child->inode, &st);
 	if ((st.st_mode & S_IFMT) != part->type)
-		return push_fail(push, -EINVAL, "%s is not %s", child->name, part->is);
+		return push_fail(&push->why, -EINVAL, "%s is not %s", child->name, part->is);
 	if (*kind != KIND_EMPTY && *kind != part->kind)
-		return push_fail(push, -EINVAL,
+		return push_fail(&push->why, -EINVAL,
 				 "%s does not go with what else is there: an image is built of "
 				 "rootfs/, base and config.json, an artifact of files/ alone",
 				 child->name);
@@ -247,7 +247,7 @@ static int publish(struct push_tree *tree, const struct push_base *base, struct 
 	case KIND_ARTIFACT:
 		return push_tree_artifact(tree, wait);
 	default:
-		return push_fail(tree->push, -EINVAL, "the directory is empty");
+		return push_fail(&tree->push->why, -EINVAL, "the directory is empty");
 	}
 }
 

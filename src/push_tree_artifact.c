@@ -79,12 +79,13 @@ static int add_file(struct artifact *artifact, struct stage_inode *inode, const 
 		return -ENOMEM;
 	artifact->files = grown;
 	if (artifact->nfiles >= FILES_MAX)
-		return push_fail(push, -EINVAL, TREE_FILES "/ holds more than %d files", FILES_MAX);
+		return push_fail(&push->why, -EINVAL, TREE_FILES "/ holds more than %d files",
+				 FILES_MAX);
 	struct artifact_file *file = &grown[artifact->nfiles];
 	*file = (struct artifact_file){.size = (uint64_t)st->st_size};
 	int err = read_type(inode, TREE_MEDIA_TYPE, TYPE_FILE, file->media_type);
 	if (err)
-		return push_fail(push, err,
+		return push_fail(&push->why, err,
 				 TREE_FILES "/%s: " TREE_MEDIA_TYPE " is not a media type",
 				 artifact->path.data);
 	file->title = (struct oci_annotation){(char *)TITLE, strdup(artifact->path.data)};
@@ -111,7 +112,7 @@ static int add_child(struct artifact *artifact, const struct stage_child *child,
 	else if (S_ISREG(st.st_mode))
 		err = add_file(artifact, child->inode, &st);
 	else
-		err = push_fail(artifact->tree->push, -EINVAL,
+		err = push_fail(&artifact->tree->push->why, -EINVAL,
 				TREE_FILES "/%s: an artifact has regular files only",
 				artifact->path.data);
 	artifact->path.len = len;
@@ -124,7 +125,7 @@ static int add_dir(struct artifact *artifact, struct stage_inode *dir, unsigned 
 	CLEANUP(stage_children_release) struct stage_children children = {0};
 
 	if (depth > DEPTH_MAX)
-		return push_fail(artifact->tree->push, -EINVAL,
+		return push_fail(&artifact->tree->push->why, -EINVAL,
 				 TREE_FILES "/ is deeper than %d directories", DEPTH_MAX);
 	int err = stage_sorted(dir, &children);
 	for (size_t i = 0; i < children.n && !err; i++)
@@ -190,7 +191,7 @@ static int put_manifest(struct artifact *artifact, const char *type)
 	}
 	int err = oci_artifact_write(type, layers, artifact->nfiles, &text);
 	if (err == -EFBIG)
-		return push_fail(push, -EINVAL, "the artifact's manifest would be too large");
+		return push_fail(&push->why, -EINVAL, "the artifact's manifest would be too large");
 	if (err)
 		return err;
 	document.bytes = text.data;
@@ -203,7 +204,7 @@ int push_tree_artifact(struct push_tree *tree, struct wait *wait)
 	CLEANUP(artifact_release)
 	struct artifact artifact = {
 		.tree = tree,
-		.run = {.push = tree->push, .wait = wait, .fd = -1},
+		.run = {.push = tree->push, .why = &tree->push->why, .wait = wait, .fd = -1},
 		.path = BUF_INIT(TITLE_MAX),
 	};
 	AUTO_INODE struct stage_inode *files = NULL;
@@ -212,7 +213,7 @@ int push_tree_artifact(struct push_tree *tree, struct wait *wait)
 
 	int err = stage_find(tree->stage, TREE_FILES, &files);
 	if (!err && read_type(files, TREE_ARTIFACT_TYPE, TYPE_ARTIFACT, type) < 0)
-		return push_fail(tree->push, -EINVAL,
+		return push_fail(&tree->push->why, -EINVAL,
 				 TREE_FILES ": " TREE_ARTIFACT_TYPE " is not a media type");
 	if (!err)
 		err = buf_reserve(&artifact.path, 1);
@@ -221,7 +222,7 @@ int push_tree_artifact(struct push_tree *tree, struct wait *wait)
 	if (err)
 		return err;
 	if (!artifact.nfiles)
-		return push_fail(tree->push, -EINVAL, TREE_FILES "/ is empty");
+		return push_fail(&tree->push->why, -EINVAL, TREE_FILES "/ is empty");
 	err = send_files(&artifact);
 	digest_of(DIGEST_SHA256, OCI_EMPTY_JSON, strlen(OCI_EMPTY_JSON), &empty);
 	if (!err)

@@ -22,9 +22,9 @@ static int fail_base(struct push_tree *tree, const char *target, int err, const 
 	if (err == -ENOMEM || err == -EINTR || err == -EWOULDBLOCK)
 		return err;
 	if (*why)
-		return push_fail(tree->push, -EINVAL, TREE_BASE " -> %s: %s", target, why);
+		return push_fail(&tree->push->why, -EINVAL, TREE_BASE " -> %s: %s", target, why);
 	AUTO_FREE char *what = format(TREE_BASE " -> %s", target);
-	return what ? push_fail_errno(tree->push, err, what) : -ENOMEM;
+	return what ? push_fail_errno(&tree->push->why, err, what) : -ENOMEM;
 }
 
 /* Of the platform wanted; its manifest is an image's, and its config at hand. */
@@ -103,24 +103,24 @@ static int fetch(const struct below *below, struct wait *wait, int *ret_fd)
 	ssize_t got;
 
 	if (fd < 0)
-		return push_fail_spool(tree->push, fd, "the spool");
+		return push_fail_spool(&tree->push->why, fd, "the spool");
 	image_blob_id(below->base->image, below->part, &id);
 	int err = blob_stream_open(tree->blobs, &id, wait, &stream);
 	if (err)
-		return push_fail_errno(tree->push, err, "a layer of " TREE_BASE);
+		return push_fail_errno(&tree->push->why, err, "a layer of " TREE_BASE);
 	while ((got = blob_stream_read(stream, &data, wait)) > 0) {
 		ssize_t put = pwrite_full(fd, data, (size_t)got, off);
 		if (put < 0) {
 			blob_stream_close(stream);
-			return push_fail_spool(tree->push, (int)put, "a layer of " TREE_BASE);
+			return push_fail_spool(&tree->push->why, (int)put, "a layer of " TREE_BASE);
 		}
 		off += got;
 	}
 	blob_stream_close(stream);
 	if (got < 0)
-		return got == -EINTR
-			       ? -EINTR
-			       : push_fail_errno(tree->push, (int)got, "a layer of " TREE_BASE);
+		return got == -EINTR ? -EINTR
+				     : push_fail_errno(&tree->push->why, (int)got,
+						       "a layer of " TREE_BASE);
 	*ret_fd = steal_fd(&fd);
 	return 0;
 }
@@ -162,7 +162,7 @@ static int below_run(struct push_task *task, struct wait *wait)
 	if (err == -ENOENT)
 		return carry(below, wait);
 	if (err && err != -EINTR)
-		return push_fail_errno(push, err, "a layer of " TREE_BASE);
+		return push_fail_errno(&push->why, err, "a layer of " TREE_BASE);
 	if (!err)
 		push_progress(push, below->part->size);
 	return err;

@@ -42,7 +42,7 @@ static int make_tar(struct build *build, struct wait *wait)
 	if (err == -ENOENT && build->base.image)
 		return 0;
 	if (err == -ENOENT)
-		return push_fail(tree->push, -EINVAL, "there is neither rootfs/ nor base");
+		return push_fail(&tree->push->why, -EINVAL, "there is neither rootfs/ nor base");
 	if (!err && stage_is_empty(root) && build->base.image)
 		return 0;
 	if (!err)
@@ -101,7 +101,7 @@ static int read_wishes(struct push_tree *tree, struct buf *ret)
 	if (!err)
 		err = push_tree_read(file, OCI_CONFIG_MAX, ret);
 	if (err == -EFBIG)
-		return push_fail(tree->push, -EINVAL, TREE_CONFIG " is larger than %d MiB",
+		return push_fail(&tree->push->why, -EINVAL, TREE_CONFIG " is larger than %d MiB",
 				 OCI_CONFIG_MAX / MIB);
 	return err == -ENOENT ? 0 : err;
 }
@@ -131,7 +131,7 @@ static int make_config(struct build *build)
 	};
 	err = oci_config_build(&parts, &build->config, &why);
 	if (err == -EINVAL)
-		return push_fail(push, err, TREE_CONFIG " cannot be used: %s", why);
+		return push_fail(&push->why, err, TREE_CONFIG " cannot be used: %s", why);
 	build->config_part.media_type = (char *)OCI_TYPE_CONFIG;
 	build->config_part.size = (int64_t)build->config.len;
 	digest_of(DIGEST_SHA256, build->config.data, build->config.len, &build->config_part.digest);
@@ -194,7 +194,7 @@ int push_tree_build(struct push_tree *tree, const struct push_base *base, struct
 	CLEANUP(build_release)
 	struct build build = {
 		.tree = tree,
-		.run = {.push = tree->push, .wait = wait, .fd = -1},
+		.run = {.push = tree->push, .why = &tree->push->why, .wait = wait, .fd = -1},
 		.config = BUF_INIT(OCI_CONFIG_MAX),
 	};
 

@@ -57,7 +57,7 @@ static int check_digest(const struct part_task *part, struct wait *wait)
 	int err = push_tree_digest(part->part->inode, part->part->digest.algo, wait, &found);
 	if (err || digest_equal(&found, &part->part->digest))
 		return err;
-	return push_fail(part->tree->push, -EINVAL, "the layout's blob %s has the digest %s",
+	return push_fail(&part->tree->push->why, -EINVAL, "the layout's blob %s has the digest %s",
 			 digest_format(&part->part->digest, wanted),
 			 digest_format(&found, found_text));
 }
@@ -88,7 +88,7 @@ static int send_parts(struct push_tree *tree, const struct layout_plan *plan, st
 {
 	AUTO_FREE struct part_task *parts = calloc(plan->nparts + 1, sizeof(*parts));
 	AUTO_FREE struct push_task **tasks = calloc(plan->nparts + 1, sizeof(struct push_task *));
-	struct push_run run = {.push = tree->push, .wait = wait, .fd = -1};
+	struct push_run run = {.push = tree->push, .why = &tree->push->why, .wait = wait, .fd = -1};
 	uint64_t total = 0;
 
 	if (!parts || !tasks)
@@ -145,7 +145,7 @@ static int judge(struct push_tree *tree, const struct layout_plan *plan, struct 
 
 	if (!begin(tree, plan, wait, &verdict))
 		return verdict;
-	verdict = plan->error ? push_fail(tree->push, plan->error, "%s", plan->why)
+	verdict = plan->error ? push_fail(&tree->push->why, plan->error, "%s", plan->why)
 			      : publish(tree, plan, wait);
 	pthread_mutex_lock(&tree->push->lock);
 	tree->judged = verdict == -EINTR ? 0 : plan->version;

@@ -69,7 +69,7 @@ static int put(struct writer *writer, const void *data, size_t len)
 	ssize_t done = pwrite_full(writer->fd, data, len, (off_t)writer->off);
 
 	if (done < 0)
-		return push_fail_spool(writer->push, (int)done, "writing the layer");
+		return push_fail_spool(&writer->push->why, (int)done, "writing the layer");
 	hasher_add(writer->hasher, data, len);
 	writer->off += len;
 	return 0;
@@ -163,7 +163,7 @@ static int put_header(struct writer *writer, struct stage_inode *inode,
 	buf_clear(&writer->header);
 	err = tar_header(&whole, &writer->header);
 	if (err && err != -ENOMEM)
-		return push_fail(writer->push, -EINVAL,
+		return push_fail(&writer->push->why, -EINVAL,
 				 "rootfs/%s: its attributes do not fit into a tar archive",
 				 member->path);
 	return err ? err : put(writer, writer->header.data, writer->header.len);
@@ -271,8 +271,8 @@ static int put_dir(struct writer *writer, struct stage_inode *dir, unsigned dept
 	size_t len = writer->path.len;
 
 	if (depth > DEPTH_MAX)
-		return push_fail(writer->push, -EINVAL, "rootfs/ is deeper than %d directories",
-				 DEPTH_MAX);
+		return push_fail(&writer->push->why, -EINVAL,
+				 "rootfs/ is deeper than %d directories", DEPTH_MAX);
 	int err = stage_sorted(dir, &children);
 	for (size_t i = 0; i < children.n && !err; i++) {
 		if (wait_cancelled(writer->wait))
@@ -303,7 +303,7 @@ int push_tree_tar(struct push_tree *tree, struct stage_inode *root, const int64_
 	};
 
 	if (writer.fd < 0)
-		return push_fail_spool(tree->push, writer.fd, "the spool");
+		return push_fail_spool(&tree->push->why, writer.fd, "the spool");
 	if (!writer.hasher || !writer.piece || buf_reserve(&writer.path, 1) < 0)
 		return -ENOMEM;
 	int err = put_dir(&writer, root, 0);

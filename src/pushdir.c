@@ -615,9 +615,8 @@ static ssize_t file_write(const struct node_ref *ref, uint64_t off, const void *
 			  struct call *call)
 {
 	struct pushfile *file = pushfile_of(ref);
-	ssize_t n = push_write(file->entry->push, off, buf, len);
+	ssize_t n = push_write(file->entry->push, off, buf, len, call->wait);
 
-	(void)call;
 	if (n >= 0) {
 		pthread_mutex_lock(&file->dirs->lock);
 		file->entry->confirmed_ms = file->entry->failed_ms = 0;

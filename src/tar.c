@@ -355,7 +355,7 @@ static int scan_archive(struct scan *scan, tar_member_fn *fn, void *arg, bool *r
 		return rc;
 	*ret_marker = (uint64_t)archive_filter_bytes(scan->archive, 0) - scan->header_off >=
 		      TAR_TRAILER;
-	return drain(scan);
+	return scan->source->to_marker ? 0 : drain(scan);
 }
 
 static void scan_release(struct scan *scan)

@@ -81,8 +81,9 @@ struct archive_image {
 	size_t nnames;
 	/* OCI: the manifest or index to be pushed byte for byte (the last), and for an index its
 	 * children before it. An index of which docker save wrote one platform alone is left out,
-	 * and that platform's manifest is the image, as for docker push. docker save before 25,
-	 * podman save: nmanifests == 0. */
+	 * and that platform's manifest is the image, as for docker push. podman save, and docker
+	 * save without containerd's store: nmanifests == 0, also where it wrote (from 25 on) an OCI
+	 * layout around the layers it has unpacked: nobody knows that manifest. */
 	struct archive_document {
 		struct digest digest;
 		char *media_type;
@@ -108,12 +109,33 @@ struct archive {
 };
 
 /*
- * Reads the archive's table and documents. 0; -EINVAL with a sentence (RET_WHY, WHY_LEN
- * bytes) that says what is missing or wrong: no manifest, a missing layer, damaged, cut off;
- * -ENODATA if it is cut off before its end marker (not finished yet); PREAD's error.
+ * Reads the archive's table and documents: both steps below in one. 0; -EINVAL with a sentence
+ * (RET_WHY, WHY_LEN bytes) that says what is missing or wrong: no manifest, a missing layer,
+ * damaged, cut off; -ENODATA if it is cut off before its end marker (not finished yet); PREAD's
+ * error.
  */
 int archive_parse(const struct archive_input *input, struct archive **ret, char *ret_why,
 		  size_t why_len);
+
+/*
+ * In two steps, for an archive that is still arriving. The first walks it to its end marker and
+ * calls SEEN for each file in its order, before anything of the file is read; INPUT's pread may
+ * wait for the bytes it is to give, INPUT's size be INT64_MAX. Files that are stored with holes
+ * are left out. SEEN's error ends the walk and is returned.
+ */
+struct archive_seen {
+	const char *path; /* clean: no empty, "." or ".." component */
+	struct archive_blob at;
+};
+typedef int archive_seen_fn(void *arg, const struct archive_seen *seen);
+struct archive_table; /* what is where */
+int archive_table_read(const struct archive_input *input, archive_seen_fn *seen, void *arg,
+		       struct archive_table **ret, char *ret_why, size_t why_len);
+/* The second reads the documents, of at most OCI_CONFIG_MAX bytes each, and nothing else. May be
+ * called again. */
+int archive_table_images(struct archive_table *table, const struct archive_input *input,
+			 struct archive **ret, char *ret_why, size_t why_len);
+void archive_table_free(struct archive_table *table);
 /* Not archive_free, which libarchive has, and calls. */
 void archive_parsed_free(struct archive *archive);
 

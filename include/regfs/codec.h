@@ -72,6 +72,9 @@ void decoder_input(struct decoder *decoder, const void *data, size_t len, bool l
  */
 ssize_t decoder_read(struct decoder *decoder, void *out, size_t cap);
 bool decoder_done(const struct decoder *decoder);
+/* Whether the input so far is a stream that may end here: whole members or frames, with their
+ * trailers, and nothing of another one. */
+bool decoder_whole(const struct decoder *decoder);
 /* Bytes of compressed input consumed, of decoded output produced, since the stream's start
  * (or the point's offsets). */
 uint64_t decoder_in_off(const struct decoder *decoder);

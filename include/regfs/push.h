@@ -7,6 +7,13 @@
  * (unlinked at creation: nothing is left after a crash), which becomes an image when
  * push_flush() finds the archive whole. Blobs go in parallel, only those the store lacks; the
  * manifest last; then the tag names it. Any thread; operations on one push are serialised inside.
+ *
+ * An archive of one repository that is written in its order is sent while it is written, from 8 MiB
+ * on: its layers are compressed and its blobs sent as they arrive, and dropped from the spool; the
+ * writer is kept back where that cannot keep up. Then only the flush decides, as ever: before it no
+ * manifest is sent. What was sent can be neither read nor written again (-ESPIPE); truncated to
+ * nothing, the push begins anew. Images whose repositories stand in the archive (HOST/_push) are
+ * sent at the flush.
  */
 #ifndef REGFS_PUSH_H
 #define REGFS_PUSH_H
@@ -33,6 +40,9 @@ struct pushes_options {
 	void *arg;
 };
 struct pushes *pushes_new(const struct pushes_options *options);
+/* Ends what is sent while it is written, and waits for that; nothing of it begins again. Before the
+ * stores go. */
+void pushes_stop(struct pushes *pushes);
 void pushes_free(struct pushes *pushes);
 const char *pushes_spool_dir(const struct pushes *pushes);
 
@@ -45,9 +55,11 @@ struct push *push_ref(struct push *push);
 /* The last unref drops the spool. */
 void push_unref(struct push *push);
 
-/* Count, or -ENOSPC, -EFBIG, -EBUSY (while a flush is under way). A write after a verdict makes it
- * unfinished again. */
-ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len);
+/* Count, or -ENOSPC, -EFBIG, -EBUSY (while a flush is under way), -ESPIPE, or what sending it while
+ * it is written failed with. A write after a verdict makes it unfinished again. Waits for room:
+ * then also -EINTR, and -EWOULDBLOCK, having changed nothing. */
+ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len, struct wait *wait);
+/* Count, or -ESPIPE. */
 ssize_t push_read(struct push *push, uint64_t off, void *buf, size_t len);
 int push_truncate(struct push *push, uint64_t size);
 uint64_t push_size(const struct push *push);
@@ -83,13 +95,14 @@ struct push_copy {
  */
 int push_copy(struct pushes *pushes, const struct push_copy *copy, struct wait *wait);
 
+#define PUSH_REASON_MAX 256
 enum push_state { PUSH_WRITING, PUSH_CHECKING, PUSH_SENDING, PUSH_DONE, PUSH_FAILED };
 const char *push_state_name(enum push_state state);
 struct push_status {
 	enum push_state state;
 	int verdict; /* DONE: 0; FAILED: the errno, negative */
 	uint64_t done_bytes, total_bytes;
-	char reason[256]; /* FAILED: words */
+	char reason[PUSH_REASON_MAX]; /* FAILED: words */
 };
 void push_status(struct push *push, struct push_status *ret);
 

@@ -58,6 +58,7 @@ struct tar_source {
 	tar_source_fn *read;
 	tar_skip_fn *skip; /* may be NULL */
 	void *arg;
+	bool to_marker; /* the scan ends with the end marker: what follows may not have come yet */
 };
 
 /*

@@ -262,9 +262,9 @@ static struct push *begin(struct fixture *f, const char *repo, const char *tag)
 	return push;
 }
 
-static void write_all(struct push *push, const struct buf *bytes)
+static void write_all(struct fixture *f, struct push *push, const struct buf *bytes)
 {
-	assert_int_equal(push_write(push, 0, bytes->data, bytes->len), bytes->len);
+	assert_int_equal(push_write(push, 0, bytes->data, bytes->len, &f->wait), bytes->len);
 }
 
 /* Pushes the archive as one file. */
@@ -272,7 +272,7 @@ static int push_once(struct fixture *f, const char *repo, const char *tag, const
 {
 	struct push *push = begin(f, repo, tag);
 
-	write_all(push, bytes);
+	write_all(f, push, bytes);
 	int verdict = push_flush(push, &f->wait);
 	push_unref(push);
 	return verdict;
@@ -295,7 +295,7 @@ static void assert_refused(struct fixture *f, const char *repo, const struct buf
 {
 	struct push *push = begin(f, repo, repo ? "1" : NULL);
 
-	write_all(push, bytes);
+	write_all(f, push, bytes);
 	assert_int_equal(push_flush(push, &f->wait), verdict);
 	assert_reason(push, verdict, words);
 	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 0);
@@ -384,7 +384,7 @@ static void oci_archive_keeps_every_digest(void **state)
 	struct push *push = begin(f, "team/app", "1.6");
 	struct push_status status;
 
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	assert_int_equal(push_flush(push, &f->wait), 0);
 	assert_string_equal(f->confirmed, "team/app:1.6 ");
 	push_status(push, &status);
@@ -593,7 +593,7 @@ static void empty_file_is_nothing(void **state)
 	struct push *push = begin(f, "app", "1");
 
 	assert_int_equal(push_flush(push, &f->wait), 0);
-	push_write(push, 0, "no archive", 10);
+	push_write(push, 0, "no archive", 10, &f->wait);
 	assert_int_equal(push_flush(push, &f->wait), -EINVAL);
 	assert_int_equal(push_truncate(push, 0), 0);
 	assert_int_equal(push_flush(push, &f->wait), 0);
@@ -614,12 +614,12 @@ static void unfinished_archive_is_kept(void **state)
 	const size_t cuts[] = {5000, 512 + layer.len, tar.len - TAR_TRAILER};
 	size_t written = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
-		push_write(push, written, tar.data + written, cuts[i] - written);
+		push_write(push, written, tar.data + written, cuts[i] - written, &f->wait);
 		written = cuts[i];
 		assert_int_equal(push_flush(push, &f->wait), -EINVAL);
 		assert_reason(push, -EINVAL, "not finished");
 	}
-	push_write(push, written, tar.data + written, tar.len - written);
+	push_write(push, written, tar.data + written, tar.len - written, &f->wait);
 	push_status(push, &status);
 	assert_int_equal(status.state, PUSH_WRITING);
 	assert_int_equal(push_flush(push, &f->wait), 0);
@@ -635,10 +635,10 @@ static void check_compressed(struct fixture *f, enum codec codec)
 	AUTO_BUF struct buf packed = encode(codec, &tar);
 	struct push *push = begin(f, "app", "1");
 
-	push_write(push, 0, packed.data, packed.len - 3);
+	push_write(push, 0, packed.data, packed.len - 3, &f->wait);
 	assert_int_equal(push_flush(push, &f->wait), -EINVAL);
 	assert_reason(push, -EINVAL, "not finished");
-	push_write(push, packed.len - 3, packed.data + packed.len - 3, 3);
+	push_write(push, packed.len - 3, packed.data + packed.len - 3, 3, &f->wait);
 	assert_int_equal(push_flush(push, &f->wait), 0);
 	assert_true(tag_exists(f, "app", "1"));
 	push_unref(push);
@@ -675,10 +675,10 @@ static void order_of_writes_does_not_matter(void **state)
 	struct push *push = begin(f, "app", "1");
 	char back[100];
 
-	assert_int_equal(push_write(push, tar.len, "trailing", 8), 8);
+	assert_int_equal(push_write(push, tar.len, "trailing", 8, &f->wait), 8);
 	for (size_t end = tar.len; end > 0;) {
 		size_t start = end > 40000 ? end - 40000 : 0;
-		push_write(push, start, tar.data + start, end - start);
+		push_write(push, start, tar.data + start, end - start, &f->wait);
 		end = start;
 	}
 	assert_int_equal(push_size(push), tar.len + 8);
@@ -687,7 +687,7 @@ static void order_of_writes_does_not_matter(void **state)
 	assert_int_equal(push_read(push, 1000, back, sizeof(back)), sizeof(back));
 	assert_memory_equal(back, tar.data + 1000, sizeof(back));
 	assert_int_equal(push_flush(push, &f->wait), 0);
-	assert_int_equal(push_write(push, UINT64_MAX - 2, "x", 1), -EFBIG);
+	assert_int_equal(push_write(push, UINT64_MAX - 2, "x", 1, &f->wait), -EFBIG);
 	assert_int_equal(push_truncate(push, UINT64_MAX), -EFBIG);
 	push_unref(push);
 }
@@ -702,13 +702,13 @@ static void verdict_is_repeated(void **state)
 	AUTO_BUF struct buf tar = oci_archive(&layer, config, NULL);
 	struct push *push = begin(f, "app", "1");
 
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	fakestore_fail(f->store, FAKE_PUT_MANIFEST, -EACCES);
 	assert_int_equal(push_flush(push, &f->wait), -EACCES);
 	fakestore_fail(f->store, FAKE_PUT_MANIFEST, 0);
 	assert_int_equal(push_flush(push, &f->wait), -EACCES);
 	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 1);
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	assert_int_equal(push_flush(push, &f->wait), 0);
 	assert_int_equal(push_flush(push, &f->wait), 0);
 	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 2);
@@ -725,7 +725,7 @@ static void error_of_one_blob_ends_the_push(void **state)
 	fakestore_fail(f->store, FAKE_PUT_BLOB, -EDQUOT);
 	/* the disk's quota and the registry's are told apart by the room that met them */
 	struct push *push = begin(f, "app", "1");
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	assert_int_equal(push_flush(push, &f->wait), -EDQUOT);
 	assert_reason(push, -EDQUOT, "sending sha256:");
 	push_unref(push);
@@ -775,11 +775,11 @@ static void push_is_called_off(void **state)
 	struct flusher flusher;
 	char byte = 0;
 
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	fakestore_stall(f->store, FAKE_PUT_BLOB);
 	flusher_start(&flusher, push);
 	fakestore_await_stalled(f->store, 2);
-	ssize_t put = push_write(push, 0, &byte, 1);
+	ssize_t put = push_write(push, 0, &byte, 1, &f->wait);
 	int cut = push_truncate(push, 0);
 	wait_cancel(&flusher.wait);
 	assert_int_equal(flusher_join(&flusher), -EINTR);
@@ -804,7 +804,7 @@ static void killed_writer_publishes_nothing(void **state)
 	struct wait hasty;
 	struct push *push = begin(f, "app", "1");
 
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	wait_init(&hasty, false);
 	assert_int_equal(push_flush(push, &hasty), -EWOULDBLOCK);
 	wait_cancel(&hasty);
@@ -823,7 +823,7 @@ static void flushes_at_once_share_a_verdict(void **state)
 	struct push *push = begin(f, "app", "1");
 	struct flusher flushers[4];
 
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	fakestore_stall(f->store, FAKE_PUT_MANIFEST);
 	for (size_t i = 0; i < ARRAY_SIZE(flushers); i++)
 		flusher_start(&flushers[i], push);
@@ -913,7 +913,7 @@ static void pushes_are_listed(void **state)
 	struct push *push = begin(f, "app", "1");
 
 	buf_puts(&noise, "no archive");
-	write_all(push, &noise);
+	write_all(f, push, &noise);
 	assert_int_equal(pushes_text(f->pushes, &text), 0);
 	assert_string_equal(text.data, "label 0 10 writing\n");
 	push_flush(push, &f->wait);
@@ -940,7 +940,7 @@ static void spool_leaves_no_name(void **state)
 	struct flusher flusher;
 	unsigned names = 0;
 
-	write_all(push, &tar);
+	write_all(f, push, &tar);
 	fakestore_stall(f->store, FAKE_PUT_BLOB);
 	flusher_start(&flusher, push);
 	fakestore_await_stalled(f->store, 1);
@@ -986,7 +986,7 @@ static int fill_spool(struct fixture *f)
 
 	if (push_new(f->pushes, f->store, "app", "1", "label", &push))
 		return 2;
-	ssize_t put = push_write(push, 0, layer.data, layer.len);
+	ssize_t put = push_write(push, 0, layer.data, layer.len, &f->wait);
 	push_unref(push);
 	return put == -ENOSPC ? 0 : 1;
 }

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bytes of the archive, as those read them who send them: from the spool, and waited for where
+ * they are still being written.
+ * Must not know what they are.
+ */
+#include <errno.h>
+
+#include "push_priv.h"
+
+ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len)
+{
+	if (off >= run->size)
+		return 0;
+	ssize_t got = pread_full(run->fd, buf, (size_t)MIN((uint64_t)len, run->size - off),
+				 (off_t)off);
+	return got < 0 ? push_fail_spool(run->why, (int)got, "reading the spool") : got;
+}
+
+int push_archive_take(struct push_run *run, uint64_t off, void *buf, size_t len, struct wait *wait)
+{
+	if (wait_cancelled(wait))
+		return -EINTR;
+	int err = run->part ? push_stream_await(run->stream, off + len, wait) : 0;
+	if (err == -EINVAL)
+		push_fail(run->why, err, "the archive is cut off");
+	if (err)
+		return err;
+	ssize_t got = push_archive_read(run, off, buf, len);
+	if (got < 0)
+		return (int)got;
+	return (size_t)got == len ? 0
+				  : push_fail(run->why, -EIO, "the spool is shorter than it was");
+}
+
+void push_archive_passed(struct push_run *run, uint64_t off, uint64_t len)
+{
+	if (run->part)
+		push_part_passed(run->part, off, len);
+}
+
+int push_archive_hash(struct push_run *run, const struct archive_blob *at, enum digest_algo algo,
+		      struct digest *ret, struct wait *wait)
+{
+	AUTO_HASHER struct hasher *hasher = hasher_new(algo);
+	AUTO_FREE char *piece = malloc(PUSH_PIECE);
+
+	if (!hasher || !piece)
+		return -ENOMEM;
+	for (uint64_t off = 0; off < at->len;) {
+		size_t len = (size_t)MIN(at->len - off, PUSH_PIECE);
+		int err = push_archive_take(run, at->off + off, piece, len, wait);
+		if (err)
+			return err;
+		hasher_add(hasher, piece, len);
+		off += len;
+	}
+	hasher_final(hasher, ret);
+	return 0;
+}

@@ -1,0 +1,496 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archives that are pushed while they are still being written: what goes when, and every fault on the way."""
+import base64
+import contextlib
+import errno
+import functools
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import lib
+import oci
+from tarfiles import Tar
+from test_push import empty, manifest, new_docker_save, old_docker_save
+
+MIB = 1 << 20
+# More than what is kept whole: what is sent while it is written.
+LARGE = 9 * MIB
+
+
+@functools.cache
+def noise(size, seed):
+    return random.Random(seed).randbytes(size)
+
+
+def big_image(version="1", compression="gzip", size=LARGE):
+    """A layer that is larger than what is kept, and two small ones of which one is compressible."""
+    tars = [Tar().file("noise", noise(size, 1)).end(), Tar().file("zeros", bytes(2 * MIB)).end(),
+            Tar().file("version", version).end()]
+    return oci.Image([oci.Layer(tar, compression, tar if compression == "none" else gzip.compress(tar, 1, mtime=0))
+                      for tar in tars])
+
+
+def oci_archive(image, index_first=False, leave_out=(), spoil=()):
+    """As skopeo writes one: blobs first. LEAVE_OUT, SPOIL: digests of blobs."""
+    last = [("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
+            ("index.json", oci.to_json({"schemaVersion": 2, "manifests": [image.descriptor("1")]}))]
+    blobs = [(f"blobs/sha256/{digest[7:]}", data[:-1] + b"?" if digest in spoil else data)
+             for digest, data in {**image.blobs(), image.digest: image.manifest}.items() if digest not in leave_out]
+    tar = Tar()
+    for name, data in last + blobs if index_first else blobs + last:
+        tar.file(name, data)
+    return tar.end()
+
+
+class Writer:
+    """A file under _push that is written piece by piece."""
+
+    def __init__(self, mount, path="team/app/_push/1.tar"):
+        self.fd = os.open(mount.path(path), os.O_RDWR | os.O_CREAT, 0o644)
+        self.off = 0
+
+    def write(self, data):
+        for start in range(0, len(data), MIB):
+            piece = data[start:start + MIB]
+            lib.equal(os.write(self.fd, piece), len(piece))
+        self.off += len(data)
+
+    def close(self):
+        os.close(self.fd)
+
+
+def push(mount, data, path="team/app/_push/1.tar"):
+    writer = Writer(mount, path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(writer.close)
+        writer.write(data)
+
+
+def push_backwards(mount, data, path):
+    """The same bytes in an order that cannot be streamed."""
+    with open(mount.path(path), "wb", buffering=0) as file:
+        for start in reversed(range(0, len(data), MIB)):
+            os.pwrite(file.fileno(), data[start:start + MIB], start)
+
+
+def uploads_left(registry):
+    """The upload sessions that the registry still keeps."""
+    return [path for path in registry.storage.rglob("_uploads/*")]
+
+
+def spool_blocks(mount):
+    """Bytes on disk of the spool files, which have no names."""
+    total = 0
+    for fd in (f"/proc/{mount.process.pid}/fd/{name}" for name in os.listdir(f"/proc/{mount.process.pid}/fd")):
+        with contextlib.suppress(OSError):
+            if str(mount.test.dir / "cache") in os.readlink(fd) and os.readlink(fd).endswith("(deleted)"):
+                total += os.stat(fd).st_blocks * 512
+    return total
+
+
+# --- what goes when ---
+
+
+def test_goes_while_it_is_written(t):
+    """The first layer is at the registry before the rest of the archive exists."""
+    registry, mount = empty(t)
+    image = big_image()
+    data = old_docker_save(image, ["a:1"])
+    writer = Writer(mount)
+    cut = len(data) - MIB
+    writer.write(data[:cut])
+    lib.wait_for(lambda: registry.count("PUT", "/blobs/uploads/"), "the first layer")
+    line = lib.wait_for(lambda: [line.split() for line in mount.path("_regfs/pushes").read_text().splitlines()
+                                 if " writing" in line and " 0 " not in line], "progress")[0]
+    assert 0 < int(line[1]) <= int(line[2]), line
+    assert int(line[1]) >= LARGE, line
+    assert spool_blocks(mount) < LARGE / 2, "what was sent is dropped"
+    lib.equal(manifest(registry, "team/app", "1"), None)
+    writer.write(data[cut:])
+    lib.equal(manifest(registry, "team/app", "1"), None)
+    writer.close()
+    lib.equal(manifest(registry, "team/app", "1")[1]["config"]["digest"], oci.sha256(image.config))
+    assert "/manifests/1" in [path for method, path, _, _ in registry.requests() if method in ("PUT", "POST")][-1]
+
+
+def test_same_result_in_any_order(t):
+    """What is streamed is bit for bit what is pushed from the spool."""
+    registry, mount = empty(t)
+    image = big_image()
+    plain = big_image(compression="none")
+    repositories = Tar().file("repositories", '{"a":{"1":"x"}}').end()
+    archives = {
+        "old": old_docker_save(image, ["a:1"]),
+        "new": new_docker_save(image, ["a:1"])[:-1024] + repositories,
+        "layout": oci_archive(image),
+        "index_first": oci_archive(image, index_first=True),
+        "plain": oci_archive(plain),
+        "plain_index_first": oci_archive(plain, index_first=True),
+    }
+    got = {}
+    for name, data in archives.items():
+        lib.note(name)
+        push(mount, data, f"team/app/_push/{name}.tar")
+        os.makedirs(mount.path("team/back"), exist_ok=True)
+        push_backwards(mount, data, f"team/back/_push/{name}.tar")
+        got[name] = manifest(registry, "team/app", name)
+        lib.equal(got[name], manifest(registry, "team/back", name), name)
+    for name in ("layout", "index_first"):
+        lib.equal(got[name][0], image.digest)
+    for name in ("plain", "plain_index_first"):
+        lib.equal(got[name][0], plain.digest)
+    for name in ("old", "new"):
+        lib.equal(got[name][1]["config"]["digest"], oci.sha256(image.config))
+        assert all("gzip" in layer["mediaType"] for layer in got[name][1]["layers"]), name
+    # And it is what it was.
+    lib.equal(mount.path("team/app:new/rootfs/noise").read_bytes(), noise(LARGE, 1))
+
+
+def test_compressed(t):
+    registry, mount = empty(t)
+    image = big_image()
+    data = oci_archive(image)
+    for name, packed in (("1.tar.gz", gzip.compress(data, 1)), ("2.tar.zst", oci.zstd(data)),
+                         ("3", gzip.compress(data[:LARGE // 2], 1) + gzip.compress(data[LARGE // 2:], 1) + bytes(512))):
+        # A flush that comes too early keeps what was written.
+        writer = Writer(mount, f"team/app/_push/{name}")
+        writer.write(packed[:-5])
+        if name != "3":
+            with lib.fails(errno.EINVAL):
+                os.fsync(writer.fd)
+        writer.write(packed[-5:])
+        writer.close()
+        lib.equal(manifest(registry, "team/app", name[0])[0], image.digest)
+
+
+def test_levels_and_zstd(t):
+    """The options count for layers that are streamed too."""
+    registry = t.registry()
+    sizes = []
+    data = old_docker_save(big_image(), ["a:1"])
+    for number, options in enumerate(({"compress": "zstd"}, {"compress_level": 9}, {"compress": "none"})):
+        mount = t.mount(registry.host, **options)
+        os.makedirs(mount.path("team/app"))
+        push(mount, data, f"team/app/_push/{number}")
+        layers = manifest(registry, "team/app", str(number))[1]["layers"]
+        assert layers[0]["mediaType"].endswith(("zstd", "gzip", "tar")[number]), layers
+        sizes.append(layers[1]["size"])
+        mount.stop()
+    assert sizes[0] < sizes[1] < sizes[2], sizes
+
+
+def test_last_flush_decides(t):
+    registry, mount = empty(t)
+    image = big_image()
+    data = oci_archive(image)
+    writer = Writer(mount)
+    for part in (data[:LARGE - MIB], data[LARGE - MIB:LARGE + MIB], data[LARGE + MIB:-1000]):
+        writer.write(part)
+        with lib.fails(errno.EINVAL):
+            os.close(os.dup(writer.fd))
+        lib.equal(manifest(registry, "team/app", "1"), None)
+    writer.write(data[-1000:] + bytes(9 * 1024))
+    os.fsync(writer.fd)
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+    registry.forget()
+    writer.close()
+    lib.equal(registry.requests("PUT"), [], "the verdict is repeated")
+
+
+def test_what_was_sent_is_gone(t):
+    """It can be neither read nor written again; truncated to nothing, it begins anew."""
+    registry, mount = empty(t)
+    first, second = oci_archive(big_image("1")), big_image("2")
+    writer = Writer(mount)
+    writer.write(first)
+    with lib.fails(errno.ESPIPE):
+        os.pwrite(writer.fd, b"x", 100)
+    with lib.fails(errno.ESPIPE):
+        os.pread(writer.fd, 10, 100)
+    with lib.fails(errno.ESPIPE):
+        os.ftruncate(writer.fd, MIB)
+    assert "was sent on already" in mount.read_log()
+    os.ftruncate(writer.fd, 0)
+    os.lseek(writer.fd, 0, os.SEEK_SET)
+    writer.write(oci_archive(second))
+    writer.close()
+    lib.equal(manifest(registry, "team/app", "1")[0], second.digest)
+    third = big_image("3")
+    (t.dir / "again.tar").write_bytes(oci_archive(third))
+    t.run("cp", t.dir / "again.tar", mount.path("team/app/_push/1.tar"))
+    lib.equal(manifest(registry, "team/app", "1")[0], third.digest)
+
+
+def test_holes(t):
+    """What is skipped is zeros, as in any file: cp --sparse leaves zeros out."""
+    registry, mount = empty(t)
+    image = big_image("1", "none")
+    (t.dir / "sparse.tar").write_bytes(oci_archive(image))
+    t.run("cp", "--sparse=always", t.dir / "sparse.tar", mount.path("team/app/_push/1.tar"))
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+
+
+def test_temporary(t):
+    """Its blobs are at the registry when it is renamed, which needs no more of them."""
+    registry, mount = empty(t)
+    image = big_image()
+    push(mount, oci_archive(image), "team/app/_push/.x")
+    lib.equal(manifest(registry, "team/app", "1"), None)
+    registry.forget()
+    os.rename(mount.path("team/app/_push/.x"), mount.path("team/app/_push/1"))
+    lib.equal(registry.requests("PUT|POST|HEAD", "/blobs/"), [])
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+    lib.need("rsync")
+    second = big_image("2")
+    (t.dir / "2.tar").write_bytes(oci_archive(second))
+    for options in (["-a"], ["-a", "--inplace"]):
+        t.run("rsync", *options, t.dir / "2.tar", f"{mount.path('team/app/_push')}/")
+        lib.equal(manifest(registry, "team/app", "2")[0], second.digest)
+
+
+# --- bad input ---
+
+
+def refused(mount, data, words, path="team/app/_push/1.tar"):
+    with lib.fails(errno.EINVAL):
+        push(mount, data, path)
+    log = mount.read_log()
+    assert words in log, log
+
+
+def test_bad_archives(t):
+    registry, mount = empty(t)
+    image, other = big_image(), big_image("2")
+    digests = [oci.sha256(layer.blob) for layer in image.layers]
+    refused(mount, oci_archive(image, leave_out=digests[1:2]), "is not in the archive")
+    refused(mount, oci_archive(image, spoil=digests[:1]), "has the digest")
+    refused(mount, old_docker_save(image, ["a:1"]).replace(oci.sha256(image.layers[2].tar)[7:].encode(),
+                                                          oci.sha256(b"other")[7:].encode()), "the image's config says")
+    two = Tar().file("c.json", image.config).file("d.json", other.config)
+    names = []
+    for layer in [*image.layers, other.layers[2]]:
+        names.append(f"{oci.sha256(layer.tar)[7:]}.tar")
+        two.file(names[-1], layer.tar)
+    two.file("manifest.json", json.dumps([
+        {"Config": "c.json", "RepoTags": ["a/first:1"], "Layers": names[:3]},
+        {"Config": "d.json", "RepoTags": ["b/second:1"], "Layers": names[:2] + names[3:]}]))
+    refused(mount, two.end(), "b/second:1")
+    refused(mount, noise(LARGE, 3), "cannot be used")
+    refused(mount, gzip.compress(oci_archive(image), 1)[:-3 * MIB], "not finished")
+    lib.equal(manifest(registry, "team/app", "1"), None)
+    # A blob that nothing refers to may be anything.
+    stray = Tar().file("blobs/sha256/" + "0" * 64, b"\x1f\x8b wrong").parts + [oci_archive(image)]
+    push(mount, b"".join(stray))
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+
+
+# --- faults ---
+
+
+def kept(registry, before):
+    lib.equal(registry.repos["team/app"]["tags"], before)
+
+
+def bad(t, **options):
+    """A server that misbehaves, with a tag that must stay as it is."""
+    registry = t.bad_registry()
+    big_image("old", size=1000).push(registry, "team/app", "1")
+    before = dict(registry.repos["team/app"]["tags"])
+    return registry, before, t.mount(registry.host, **options)
+
+
+def test_refused_on_the_way(t):
+    """A full quota ends the writing: nobody copies the rest for nothing."""
+    registry, before, mount = bad(t, timeout=5)
+    registry.rule("PUT|PATCH", "/uploads/", status=413)
+    writer = Writer(mount)
+    with lib.fails(errno.EDQUOT):
+        for start in range(64):
+            writer.write(Tar().file(f"{start}.tar", Tar().file("x", noise(MIB, 1)).end()).parts[0]
+                         + Tar().file("x", noise(MIB, 1)).end())
+    with lib.fails(errno.EDQUOT):
+        writer.close()
+    kept(registry, before)
+    assert "413" in mount.read_log()
+
+
+def test_slow_registry_slows_the_writer(t):
+    """The spool does not fill while the registry takes nothing; and the writer can be ended."""
+    registry, before, mount = bad(t, timeout=30)
+    registry.rule("PUT|PATCH", "/uploads/", stall=1000)
+    script = ("import os, sys\nfd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"
+              "for i in range(200): os.write(fd, bytes.fromhex(sys.argv[2])); os.write(fd, bytes(1 << 20))\n")
+    header = Tar().header("x.tar", b"0", size=MIB).parts[0]
+    writer = subprocess.Popen([sys.executable, "-c", script, mount.path("team/app/_push/1.tar"), header.hex()])
+    waiting = lib.wait_for(lambda: mount.stats().get("fuse_waiting_now"), "the writer to be kept back")
+    assert waiting and writer.poll() is None
+    assert spool_blocks(mount) < 60 * MIB, "the archive would have 200"
+    writer.send_signal(signal.SIGTERM)
+    lib.equal(writer.wait(), -signal.SIGTERM)
+    kept(registry, before)
+
+
+def test_killed_writer(t):
+    """Nothing is published, and no upload is left at the registry."""
+    registry, mount = empty(t)
+    data = oci_archive(big_image())
+    for name, cut in (("1.tar", len(data)), ("1", LARGE - MIB)):
+        (t.dir / "part").write_bytes(data[:cut])
+        script = ("import os, sys, time\nfd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"
+                  "os.write(fd, open(sys.argv[2], 'rb').read())\nprint('written', flush=True)\ntime.sleep(1000)\n")
+        writer = subprocess.Popen([sys.executable, "-c", script, mount.path("team/app/_push", name), t.dir / "part"],
+                                  stdout=subprocess.PIPE)
+        lib.equal(writer.stdout.readline(), b"written\n")
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    mount.stop()
+    lib.equal(manifest(registry, "team/app", "1"), None)
+    lib.equal(uploads_left(registry), [])
+
+
+def test_registry_restarts(t):
+    """It is killed at any point, and comes back: confirmed and there, or an error and the tag as before."""
+    registry, mount = empty(t, timeout=30)
+    image = big_image()
+    data = oci_archive(image)
+    for number, phase in enumerate((LARGE - MIB, LARGE + MIB, len(data) - 1024)):
+        writer = Writer(mount, f"team/app/_push/{number}")
+        writer.write(data[:phase])
+        registry.process.signal(signal.SIGKILL)
+        registry.process.wait()
+        registry.start()
+        try:
+            try:
+                writer.write(data[phase:])
+            finally:
+                writer.close()
+        except OSError as err:
+            lib.note(f"phase {number}: {err}")
+            lib.equal(manifest(registry, "team/app", f"{number}"), None)
+        else:
+            lib.equal(manifest(registry, "team/app", f"{number}")[0], image.digest)
+    push(mount, data, "team/app/_push/last")
+    lib.equal(manifest(registry, "team/app", "last")[0], image.digest)
+
+
+def test_registry_gone_for_good(t):
+    registry, mount = empty(t, timeout=3)
+    data = oci_archive(big_image())
+    writer = Writer(mount)
+    writer.write(data[:LARGE])
+    registry.stop()
+    with lib.fails(errno.ECONNREFUSED):
+        try:
+            writer.write(data[LARGE:])
+        finally:
+            writer.close()
+    registry.start()
+    lib.equal(manifest(registry, "team/app", "1"), None)
+
+
+def test_dropped_uploads(t):
+    """Each upload breaks off once, and is taken up where it stopped."""
+    registry, _, mount = bad(t, timeout=30)
+    image = big_image()
+    registry.rule("PUT", "/uploads/", times=1, take=5 * MIB)
+    push(mount, oci_archive(image))
+    lib.equal(registry.repos["team/app"]["tags"]["1"], image.digest)
+    assert registry.count("PATCH", "/uploads/"), "the rest alone is sent again"
+
+
+def test_expired_credentials(t):
+    """Tokens that live for a moment, while an archive takes its time."""
+    registry = t.bad_registry()
+    registry.auth, registry.users = "bearer", {"me": "secret"}
+    (t.dir / "auth.json").write_text(json.dumps(
+        {"auths": {registry.host: {"auth": base64.b64encode(b"me:secret").decode()}}}))
+    mount = t.mount(registry.host, authfile=t.dir / "auth.json")
+    os.makedirs(mount.path("team/app"))
+    image = big_image()
+    data = oci_archive(image)
+    writer = Writer(mount)
+    writer.write(data[:LARGE + 2000])
+    lib.wait_for(lambda: registry.count("PUT", "/uploads/"), "the first blob")
+    with registry.lock:
+        registry.tokens.clear()
+    writer.write(data[LARGE + 2000:])
+    writer.close()
+    lib.equal(registry.repos["team/app"]["tags"]["1"], image.digest)
+
+
+def test_two_writers_of_one_tag(t):
+    """The last confirmed wins, and both are told the truth."""
+    registry, mount = empty(t)
+    images = [big_image(name) for name in "ab"]
+    archives = [oci_archive(image) for image in images]
+    writers = [Writer(mount, f"team/app/_push/{name}") for name in ("1.tar", "1.tar.gz")]
+    for start in range(0, 2 * LARGE, MIB):
+        for writer, data in zip(writers, archives):
+            writer.write(data[start:start + MIB])
+    for writer, image in zip(writers, images):
+        writer.close()
+        lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+
+
+def test_spool_full(t):
+    lib.need_root()
+    registry = t.registry()
+    cache = t.dir / "small"
+    cache.mkdir()
+    t.run("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", cache)
+    try:
+        mount = t.mount(registry.host, cache_dir=cache, cache_size="1M")
+        os.makedirs(mount.path("team/app"))
+        # Layers that are compressed and sent one after the other do not need so much.
+        image = oci.Image([oci.Layer(Tar().file("noise", noise(MIB, seed)).end()) for seed in range(24)])
+        data = old_docker_save(image, ["a:1"])
+        assert len(data) > 24 * MIB
+        with lib.fails(errno.ENOSPC):
+            push_backwards(mount, data, "team/app/_push/2.tar")
+        blob = noise(20 * MIB, 1)
+        with lib.fails(errno.ENOSPC):
+            push(mount, Tar().file(f"blobs/sha256/{oci.sha256(blob)[7:]}", b"\x1f\x8b" + blob).end())
+        assert "No space left" in mount.read_log()
+        lib.equal(manifest(registry, "team/app", "1"), None)
+        lib.wait_for(lambda: not spool_blocks(mount), "what failed to go")
+        push(mount, oci_archive(big_image("3", size=MIB)), "team/app/_push/3")
+        mount.stop()
+    finally:
+        t.run("umount", cache)
+
+
+def test_regfs_killed(t):
+    """Nothing of the spool is left when it is back."""
+    registry, mount = empty(t)
+    data = oci_archive(big_image())
+    writer = Writer(mount)
+    writer.write(data[:LARGE])
+    mount.process.signal(signal.SIGKILL)
+    mount.process.wait()
+    with contextlib.suppress(OSError):
+        writer.close()
+    lib.unmount(mount.point)
+    mount.start()
+    lib.equal([path for path in (t.dir / "cache").rglob("*") if path.is_file() and path.stat().st_size > MIB], [])
+    lib.equal(spool_blocks(mount), 0)
+    lib.equal(manifest(registry, "team/app", "1"), None)
+    push(mount, data)
+    lib.equal(manifest(registry, "team/app", "1")[0], big_image().digest)
+
+
+def test_unmounted_while_it_is_written(t):
+    registry, mount = empty(t)
+    writer = Writer(mount)
+    writer.write(oci_archive(big_image())[:LARGE])
+    t.run("umount", "-l", mount.point)
+    with contextlib.suppress(OSError):
+        writer.close()
+    mount.process.wait()
+    mount.process = None
+    lib.equal(manifest(registry, "team/app", "1"), None)
