@@ -260,10 +260,14 @@ int push_part_find(struct push_run *run, const struct archive_blob *at, struct p
 		return -ENOENT;
 	pthread_mutex_lock(&stream->lock);
 	struct push_part *part = part_at(stream, at->off);
-	while (part && !err && part->state != PART_DONE) {
-		err = stream->error
-			      ? push_fail(run->why, stream->error, "%s", stream->error_text)
-			      : wait_on(run->wait, &stream->changed, &stream->lock, WAIT_FOREVER);
+	/* What ended the stream comes first: others were called off because of it. */
+	while (part && !err) {
+		if (stream->error)
+			err = push_fail(run->why, stream->error, "%s", stream->error_text);
+		else if (part->state == PART_DONE)
+			break;
+		else
+			err = wait_on(run->wait, &stream->changed, &stream->lock, WAIT_FOREVER);
 	}
 	pthread_mutex_unlock(&stream->lock);
 	if (!part || err)
