@@ -199,6 +199,14 @@ static int fetch(struct auth *auth, const struct auth_ask *ask, const struct err
 	return token_header(auth, &request, wait, ret);
 }
 
+/* Whether ERR says that the token service is not what or where we think: the registry may name
+ * another one by now. */
+static bool is_astray(int err)
+{
+	return err && err != -EACCES && err != -EBUSY && err != -EINTR && err != -ENOMEM &&
+	       err != -ENOENT;
+}
+
 /* With the lock, which is let go meanwhile. */
 static int refresh(struct auth *auth, struct auth_pass *pass, const struct auth_ask *ask,
 		   struct wait *wait)
@@ -215,10 +223,13 @@ static int refresh(struct auth *auth, struct auth_pass *pass, const struct auth_
 	pass->fetching = false;
 	pass->fetches++;
 	pass->error = err;
+	if (pass->scheme == AUTH_BEARER && is_astray(err))
+		auth->scheme = AUTH_NONE; /* until it challenges us again */
 	if (!err) {
 		secret_free(&pass->header);
 		pass->header = fetched.header;
-		pass->until_ms = now_ms() + fetched.lifetime_ms;
+		pass->made_ms = now_ms();
+		pass->until_ms = pass->made_ms + fetched.lifetime_ms;
 		pass->refused = false;
 	}
 	wait_wake(&pass->waiters);

@@ -84,43 +84,63 @@ static int take_challenges(const struct auth *auth, const struct http_transfer *
 	return 0;
 }
 
-/* With the lock. */
-static void forget_refused(struct auth *auth, const char *used)
+/* With the lock. Whether it was made since BEGUN_MS. */
+static bool forget_refused(struct auth *auth, const char *used, int64_t begun_ms)
 {
+	bool fresh = false;
 	for (struct auth_pass *pass = auth->passes; used && pass; pass = pass->next) {
 		if (!pass->header || strcmp(pass->header, used))
 			continue;
+		fresh |= begun_ms && pass->made_ms >= begun_ms;
 		secret_free(&pass->header);
 		pass->refused = true;
 	}
+	return fresh;
 }
 
-/* With the lock. */
+static bool differs(const char *a, const char *b)
+{
+	return !a != !b || (a && strcmp(a, b));
+}
+
+static void replace(char **field, char **value)
+{
+	free(*field);
+	*field = STEAL(*value);
+}
+
+/* With the lock. 1: it says something that we did not know. */
+static int adopt_bearer(struct auth *auth, const char *scope, struct auth_challenges *challenges)
+{
+	struct auth_pass *pass = auth_pass_of(auth, AUTH_BEARER, scope);
+	if (!pass)
+		return -ENOMEM;
+	bool news = auth->scheme != AUTH_BEARER || differs(auth->realm, challenges->realm) ||
+		    differs(auth->service, challenges->service);
+	auth->scheme = AUTH_BEARER;
+	replace(&auth->realm, &challenges->realm);
+	replace(&auth->service, &challenges->service);
+	if (challenges->scope && strcmp(challenges->scope, scope)) {
+		news |= differs(pass->challenged, challenges->scope);
+		replace(&pass->challenged, &challenges->scope);
+	}
+	return news;
+}
+
+/* With the lock. 1: as above. */
 static int adopt(struct auth *auth, const char *scope, struct auth_challenges *challenges,
 		 const char *used)
 {
 	auth->challenged = true;
-	if (!challenges->bearer) {
-		/* Harbor answers an expired token with a Basic challenge, and names its token
-		 * service only to those who come without any (nydus, storage/src/backend/
-		 * registry.rs). */
-		bool expired = used && starts_with(used, "Authorization: Bearer ");
-		auth->scheme = expired ? AUTH_NONE : AUTH_BASIC;
-		return 0;
-	}
-	struct auth_pass *pass = auth_pass_of(auth, AUTH_BEARER, scope);
-	if (!pass)
-		return -ENOMEM;
-	auth->scheme = AUTH_BEARER;
-	free(auth->realm);
-	auth->realm = STEAL(challenges->realm);
-	free(auth->service);
-	auth->service = STEAL(challenges->service);
-	if (challenges->scope && strcmp(challenges->scope, scope)) {
-		free(pass->challenged);
-		pass->challenged = STEAL(challenges->scope);
-	}
-	return 0;
+	if (challenges->bearer)
+		return adopt_bearer(auth, scope, challenges);
+	/* Harbor answers an expired token with a Basic challenge, and names its token service only
+	 * to those who come without any (nydus, storage/src/backend/registry.rs). */
+	bool expired = used && starts_with(used, "Authorization: Bearer ");
+	enum auth_scheme scheme = expired ? AUTH_NONE : AUTH_BASIC;
+	bool news = auth->scheme != scheme;
+	auth->scheme = scheme;
+	return news;
 }
 
 /* Whether a 403 may be one for want of other credentials. A token that covers too little should
@@ -143,12 +163,15 @@ int auth_challenge(struct auth *auth, const struct auth_ask *ask,
 	bool forbidden = http_status(transfer) == 403;
 	if (forbidden && !is_curable(&challenges, used))
 		return -EACCES;
+	bool challenged = challenges.bearer || challenges.basic;
+	int news = 0;
 	pthread_mutex_lock(&auth->lock);
-	forget_refused(auth, used);
-	if (challenges.bearer || challenges.basic)
-		err = adopt(auth, ask->scope ? ask->scope : "", &challenges, used);
-	else if (!forbidden)
-		err = -EACCES;
+	bool fresh = forget_refused(auth, used, ask->begun_ms);
+	if (challenged)
+		news = adopt(auth, ask->scope ? ask->scope : "", &challenges, used);
 	pthread_mutex_unlock(&auth->lock);
-	return err;
+	if (news < 0)
+		return news;
+	bool hopeless = challenged || forbidden ? fresh && !news : true;
+	return hopeless ? -EACCES : 0;
 }

@@ -52,7 +52,7 @@ struct auth_pass {
 	char *challenged; /* BEARER: the scope as the registry put it, where that differs */
 	char *header;	  /* "Authorization: …"; NULL: none, or refused */
 	bool refused;	  /* the last one was, so what is stored may have changed */
-	int64_t until_ms;
+	int64_t made_ms, until_ms;
 	int64_t used_ms;
 	bool fetching;
 	unsigned fetches; /* that have ended */

@@ -5,6 +5,7 @@
  * Must not know where they are stored, nor how a registry asks for them.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
 
@@ -216,7 +217,8 @@ static int verify(struct login *login)
 	if (err == -EACCES)
 		complain(login, "%s does not accept them; nothing was stored", login->host);
 	else if (err)
-		complain(login, "%s: %s; nothing was stored", login->host, strerrordesc_np(-err));
+		complain(login, "%s: %s; nothing was stored", login->host,
+			 err == -ENOENT ? "it is no registry" : strerrordesc_np(-err));
 	else if (!asked)
 		complain(login, "%s asks nobody who he is: the password was not checked",
 			 login->host);
@@ -274,6 +276,8 @@ static int run(struct login *login, int argc, char **argv)
 
 	/* no core file, and no other process of this user, is to have the password */
 	(void)prctl(PR_SET_DUMPABLE, 0);
+	/* a parent may have ignored it, and helpers are waited for */
+	signal(SIGCHLD, SIG_DFL);
 	wait_init(&login->wait, true);
 	if (parse_args(login, argc, argv) < 0) {
 		err = CLI_USAGE;

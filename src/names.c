@@ -158,8 +158,11 @@ static struct root *root_of(const struct node_ref *ref)
 static int root_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
 {
 	struct root *root = root_of(ref);
+	/* the kernel keeps a listing until the time of change is another */
+	int r = hosts_update(root->names, call->wait);
 
-	(void)call;
+	if (r < 0)
+		return r;
 	names_dir_attr(root->names, ref->node, 0755, &root->snapshot, true, ret);
 	pthread_mutex_lock(&root->names->lock);
 	ret->st.st_mtim = ret->st.st_ctim = root->names->hosts_changed;

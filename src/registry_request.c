@@ -28,7 +28,8 @@ struct exchange {
 	struct wait *wait;
 	char *base, *start, *url; /* the registry; where the call began; where it is now */
 	char *used;		  /* the Authorization header sent last, or NULL */
-	int64_t patience_ms;	  /* nothing is repeated after this, in now_ms() time */
+	int64_t begun_ms;
+	int64_t patience_ms; /* nothing is repeated after this, in now_ms() time */
 	unsigned redirects, challenges, retries, restarts;
 	bool remembered; /* .url is out of the table (registry_redirect.c) */
 	bool leads;	 /* others wait for what comes of this */
@@ -168,7 +169,8 @@ static int back_off(struct exchange *x, const struct http_transfer *transfer)
 
 static int challenged(struct exchange *x, const struct http_transfer *transfer, enum verdict *ret)
 {
-	const struct auth_ask ask = {.scope = x->call->scope, .repo = x->call->repo};
+	const struct auth_ask ask = {
+		.scope = x->call->scope, .repo = x->call->repo, .begun_ms = x->begun_ms};
 	*ret = VERDICT_FINAL;
 	if (!is_home(x))
 		return 0;
@@ -326,7 +328,8 @@ static int lost(struct exchange *x, int err)
 static int begin(struct exchange *x)
 {
 	const struct registry_call *call = x->call;
-	int64_t patience_ms = now_ms() + x->registry->timeout_ms;
+	x->begun_ms = now_ms();
+	int64_t patience_ms = x->begun_ms + x->registry->timeout_ms;
 	x->patience_ms = call->deadline_ms ? call->deadline_ms : patience_ms;
 	int err = registry_base(x->registry, call->deadline_ms, x->wait, &x->base);
 	if (err)

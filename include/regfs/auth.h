@@ -53,6 +53,9 @@ struct auth_ask {
 	const char *scope;
 	const char *repo;
 	int64_t deadline_ms;
+	/* When the caller began: a header that was made since, and for the same challenge, will not
+	 * be made better. 0: not known. */
+	int64_t begun_ms;
 };
 
 /* The Authorization header ("Authorization: …", for secret_free()) to send with a request, as far

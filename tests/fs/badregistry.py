@@ -518,6 +518,7 @@ class BadRegistry:
         self.foreign = {}         # path: bytes served there, of no repository
         self.auth = None          # None, "basic", "bearer"
         self.users = {}           # name: password
+        self.expired = None       # an Authorization header that earns a 403 without a challenge
         self.anonymous = True     # the token service serves pulls to anybody
         self.identity_token = None
         self.expires_in, self.token_field = 300, "token"
@@ -645,6 +646,8 @@ class BadRegistry:
     def refuse(self, method, path, headers):
         """The answer for a request without sufficient credentials, or None."""
         got = headers.get("Authorization", "")
+        if self.expired and got == self.expired:
+            return error(403, "DENIED", "Your authorization token has expired. Reauthenticate and try again.")
         if self.auth == "basic":
             if got.startswith("Basic ") and self.known_user(got[6:]):
                 return None

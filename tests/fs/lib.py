@@ -187,7 +187,7 @@ class Registry:
         if not self.process.running():
             raise AssertionError(f"docker-registry ended:\n{self.process.output()}")
         try:
-            return self.request("GET", "/v2/?mark=0")[0] == 200
+            return self.request("GET", "/v2/?mark=0")[0] in (200, 401)
         except OSError:
             return False
 
