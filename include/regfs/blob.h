@@ -53,8 +53,8 @@ void blobs_free(struct blobs *blobs);
 int blob_get(struct blobs *blobs, const struct blob_id *id, size_t max, struct buf *ret,
 	     struct wait *wait);
 
-/* Takes note of all the bytes of ID, which the caller has and knows to be right: as far as the cache
- * keeps them, nobody need fetch them. */
+/* Takes note of all the bytes of ID, which the caller has and knows to be right: as far as the
+ * cache keeps them, nobody need fetch them. */
 void blob_known(struct blobs *blobs, const struct blob_id *id, const void *data);
 
 /* Verified bytes only: waits for the pass if there are no sums yet. Returns the count, short
