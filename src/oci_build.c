@@ -8,6 +8,8 @@
 
 #include "oci_priv.h"
 
+#define WISHES_MAX 1024 /* fields, variables, labels, … */
+
 /* --- what is wished --- */
 
 static bool is_strings(const cJSON *value)
@@ -80,6 +82,13 @@ static const struct field {
 	{"WorkingDir", is_string, "\"WorkingDir\" is not a string"},
 };
 
+/* Merging looks for each among the others. */
+static bool is_too_long(const cJSON *value)
+{
+	return (cJSON_IsObject(value) || cJSON_IsArray(value)) &&
+	       cJSON_GetArraySize(value) > WISHES_MAX;
+}
+
 static int check_fields(const cJSON *config, const char **ret_why)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
@@ -89,6 +98,14 @@ static int check_fields(const cJSON *config, const char **ret_why)
 			*ret_why = fields[i].why;
 			return -EINVAL;
 		}
+		if (is_too_long(value)) {
+			*ret_why = "a list in it is too long";
+			return -EINVAL;
+		}
+	}
+	if (is_too_long(config)) {
+		*ret_why = "it has too many fields";
+		return -EINVAL;
 	}
 	return 0;
 }
@@ -222,6 +239,10 @@ static int merge_whole(cJSON *image, const cJSON *given, const char **ret_why)
 {
 	const cJSON *item;
 
+	if (is_too_long(given)) {
+		*ret_why = "it has too many fields";
+		return -EINVAL;
+	}
 	cJSON_ArrayForEach(item, given)
 	{
 		int err = 0;
@@ -232,7 +253,9 @@ static int merge_whole(cJSON *image, const cJSON *given, const char **ret_why)
 		else if (cJSON_IsObject(item))
 			err = merge_config(image, item, ret_why);
 		else if (!cJSON_IsNull(item))
-			*ret_why = "\"config\" is not an object", err = -EINVAL;
+			err = -EINVAL;
+		if (err == -EINVAL && !cJSON_IsObject(item))
+			*ret_why = "\"config\" is not an object";
 		if (err)
 			return err;
 	}
