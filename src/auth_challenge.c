@@ -39,8 +39,7 @@ static bool is_nearby(const char *host)
 	return http_host_is_local(host) || http_host_is_private(host) || has_private_name(host);
 }
 
-/* Why credentials must not go to REALM on the word of the registry at URL; NULL: they may. */
-static const char *realm_refusal(const char *url, const char *realm)
+const char *auth_realm_refusal(const char *url, const char *realm)
 {
 	CLEANUP(http_url_release) struct http_url registry = {0};
 	CLEANUP(http_url_release) struct http_url service = {0};
@@ -74,7 +73,7 @@ static int take_challenges(const struct auth *auth, const struct http_transfer *
 	}
 	if (!ret->bearer)
 		return 0;
-	const char *why = ret->realm ? realm_refusal(http_url(transfer), ret->realm)
+	const char *why = ret->realm ? auth_realm_refusal(http_url(transfer), ret->realm)
 				     : "it is missing";
 	if (why) {
 		log_warn("%s: the token service's address \"%s\" is refused: %s", auth->host,

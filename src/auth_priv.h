@@ -24,6 +24,9 @@ int auth_parse(const char *header, struct auth_challenges *challenges);
 /* "Authorization: Basic …"; NULL when memory is short. */
 char *auth_basic_header(const struct auth_credential *credential);
 
+/* Why credentials must not go to REALM on the word of the registry at URL; NULL: they may. */
+const char *auth_realm_refusal(const char *url, const char *realm);
+
 struct auth_token_request {
 	const char *realm, *service;		  /* service may be NULL */
 	const char *challenged;			  /* scopes in the registry's words, or NULL */

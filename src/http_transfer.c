@@ -17,12 +17,22 @@ static const char *const method_names[] = {
 	[HTTP_POST] = "POST", [HTTP_PATCH] = "PATCH", [HTTP_DELETE] = "DELETE",
 };
 
+/* What is sent may be a password or a token: no copy of it stays in free memory. */
+static void forget_request(struct http_transfer *transfer)
+{
+	for (struct curl_slist *at = transfer->request_headers; at; at = at->next)
+		explicit_bzero(at->data, strlen(at->data));
+	curl_slist_free_all(transfer->request_headers);
+	if (transfer->body)
+		explicit_bzero(transfer->body, transfer->body_len);
+	free(transfer->body);
+}
+
 static void transfer_free(struct http_transfer *transfer)
 {
 	free(transfer->url);
 	free(transfer->host);
-	curl_slist_free_all(transfer->request_headers);
-	free(transfer->body);
+	forget_request(transfer);
 	free(transfer->ca_file);
 	free(transfer->ca_dir);
 	free(transfer->cert_file);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_auth: challenges as text; tokens and passwords against badregistry.py's token service. */
 #include <errno.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,6 +28,8 @@ static void parses_challenges(void **state)
 		 "https://b", "q\"q", NULL, true, true},
 		{"Negotiate YWJjZA==, Bearer realm=\"https://b\"", "https://b", NULL, NULL, false,
 		 true},
+		{"Bearer realm=\"one\", Bearer realm=\"two\",scope=\"s\"", "one", NULL, NULL, false,
+		 true},
 		{"Bearer realm=\"one\", realm=\"two\"", "one", NULL, NULL, false, true},
 		{"Bearer realm=\"unterminated", NULL, NULL, NULL, false, true},
 		{"Digest realm=\"d\", nonce=\"n\"", NULL, NULL, NULL, false, false},
@@ -44,6 +47,80 @@ static void parses_challenges(void **state)
 			     !strcmp(got.scope ? got.scope : "", cases[i].scope ?: "");
 		if (!right)
 			fail_msg("%s", cases[i].header);
+	}
+}
+
+static void realms_are_judged(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *registry, *realm;
+		bool fine;
+	} cases[] = {
+		{"https://ghcr.io/v2/", "https://ghcr.io/token", true},
+		{"https://registry-1.docker.io/v2/", "https://auth.docker.io/token", true},
+		{"https://ghcr.io/v2/", "http://ghcr.io/token", false},
+		{"https://ghcr.io/v2/", "https://10.0.0.1/token", false},
+		{"https://ghcr.io/v2/", "https://[fd00::1]/token", false},
+		{"https://ghcr.io/v2/", "https://169.254.169.254/token", false},
+		{"https://ghcr.io/v2/", "https://localhost/token", false},
+		{"https://8.8.8.8/v2/", "https://192.168.0.1/token", false},
+		/* somebody's own network, by its name or address */
+		{"https://harbor.corp/v2/", "https://10.0.0.1/service/token", true},
+		{"https://harbor:8443/v2/", "https://10.0.0.1/service/token", true},
+		{"https://10.0.0.2:5000/v2/", "https://10.0.0.1/token", true},
+		{"http://10.0.0.2:5000/v2/", "http://10.0.0.1/token", true},
+		{"https://harbor.corp/v2/", "https://127.0.0.1/token", false},
+		{"http://localhost:5000/v2/", "http://127.0.0.1:5001/token", true},
+		{"http://localhost:5000/v2/", "http://example.com/token", false},
+		{"http://localhost:5000/v2/", "https://auth.example.com/token", true},
+		{"https://ghcr.io/v2/", "ftp://ghcr.io/token", false},
+		{"https://ghcr.io/v2/", "https://user:pass@ghcr.io/token", false},
+		{"https://ghcr.io/v2/", "token", false},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const char *why = auth_realm_refusal(cases[i].registry, cases[i].realm);
+		if (!why != cases[i].fine)
+			fail_msg("%s at %s: %s", cases[i].realm, cases[i].registry, why ?: "fine");
+	}
+}
+
+/* Issued at 2026-01-31T12:00:00Z. */
+static void lifetimes_are_read(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *json;
+		int64_t age_s, lifetime_s;
+	} cases[] = {
+		{"{\"token\": \"t\"}", 0, 60},
+		{"{\"token\": \"t\", \"expires_in\": 3}", 0, 60},
+		{"{\"token\": \"t\", \"expires_in\": -7}", 0, 60},
+		{"{\"token\": \"t\", \"expires_in\": 300}", 0, 300},
+		{"{\"access_token\": \"t\", \"expires_in\": 300}", 0, 300},
+		{"{\"token\": \"\", \"access_token\": \"t\"}", 0, 60},
+		{"{\"token\": \"t\", \"expires_in\": 300, \"issued_at\": \"2026-01-31T12:00:00Z\"}",
+		 100, 200},
+		{"{\"token\": \"t\", \"expires_in\": 300, \"issued_at\": \"2026-01-31T12:00:00Z\"}",
+		 280, 60},
+		/* clocks that differ say nothing */
+		{"{\"token\": \"t\", \"expires_in\": 300, \"issued_at\": \"2026-01-31T12:00:00Z\"}",
+		 5000, 300},
+		{"{\"token\": \"t\", \"expires_in\": 300, \"issued_at\": \"2026-01-31T12:00:00Z\"}",
+		 -50, 300},
+		{"{\"token\": \"t\", \"expires_in\": 300, \"issued_at\": \"yesterday\"}", 0, 300},
+		{"{\"token\": \"t\", \"expires_in\": 9007199254740991}", 0, 86400},
+	};
+	int64_t issued_s = INT64_C(1769860800);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct auth_token token = {0};
+		assert_int_equal(auth_token_parse(cases[i].json, strlen(cases[i].json),
+						  (issued_s + cases[i].age_s) * 1000, &token),
+				 0);
+		assert_string_equal(token.value, "t");
+		if (token.lifetime_ms != cases[i].lifetime_s * 1000)
+			fail_msg("%s: %" PRId64, cases[i].json, token.lifetime_ms);
+		secret_free(&token.value);
 	}
 }
 
@@ -247,6 +324,189 @@ static void basic_is_asked_once(void **state)
 	keys.password = "changed";
 	assert_int_equal(status_of(auth, &ask_pull), 200);
 	assert_int_equal(keys.lookups, 2);
+	auth_free(auth);
+}
+
+/* Each repository may have its own; what is kept of one is not sent for another. */
+static void basic_is_by_repository(void **state)
+{
+	(void)state;
+	struct keys keys = {.user = "ann", .password = "secret"};
+	struct auth *auth = make_auth(&keys);
+	set("\"auth\": \"basic\", \"users\": {\"ann\": \"secret\", \"bob\": \"bobs\"}");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	keys.user = "bob";
+	keys.password = "bobs";
+	const struct auth_ask other = {.repo = "other"};
+	assert_int_equal(status_of(auth, &other), 200);
+	char value[100];
+	server_header(&help.server, "GET /v2/", "Authorization", value, sizeof(value));
+	assert_string_equal(value, "Basic Ym9iOmJvYnM=");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	server_header(&help.server, "GET /v2/", "Authorization", value, sizeof(value));
+	assert_string_equal(value, "Basic YW5uOnNlY3JldA==");
+	assert_int_equal(keys.lookups, 2);
+	auth_free(auth);
+}
+
+static void a_registry_token_is_sent_as_it_is(void **state)
+{
+	(void)state;
+	struct keys keys = {.registry = "reg-token"};
+	char value[100];
+	static const char *const ways[] = {"\"auth\": \"basic\"", "\"auth\": \"bearer\""};
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct auth *auth = make_auth(&keys);
+		set(ways[i]);
+		assert_int_equal(status_of(auth, &ask_pull), 401);
+		server_header(&help.server, "GET /v2/", "Authorization", value, sizeof(value));
+		assert_string_equal(value, "Bearer reg-token");
+		auth_free(auth);
+	}
+	assert_int_equal(tokens(), 0);
+}
+
+/* containerd, core/remotes/docker/auth/fetch.go: Artifactory says 401 to a POST. */
+static void a_post_that_is_refused_is_a_get(void **state)
+{
+	(void)state;
+	struct keys keys = {.user = "ann", .password = "secret", .identity = "id"};
+	struct auth *auth = make_auth(&keys);
+	set("\"anonymous\": false, \"users\": {\"ann\": \"secret\"}");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	assert_int_equal(server_count(&help.server, "POST /token"), 1);
+	assert_int_equal(server_count(&help.server, "GET /token"), 1);
+	auth_free(auth);
+	/* without a password there is nothing else to try */
+	keys = (struct keys){.identity = "id"};
+	auth = make_auth(&keys);
+	assert_int_equal(status_of(auth, &ask_pull), -EACCES);
+	assert_int_equal(server_count(&help.server, "GET /token"), 1);
+	/* but with a service of the older form there is */
+	server_rule(&help.server, "POST", "/token", "\"status\": 405");
+	set("\"users\": {\"<token>\": \"id\"}");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	auth_free(auth);
+}
+
+static void what_the_lookup_says_is_the_answer(void **state)
+{
+	(void)state;
+	static const char *const ways[] = {"\"auth\": \"basic\"", "\"auth\": \"bearer\""};
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct keys keys = {.error = -EACCES};
+		struct auth *auth = make_auth(&keys);
+		set(ways[i]);
+		assert_int_equal(status_of(auth, &ask_pull), -EACCES);
+		auth_free(auth);
+	}
+	/* nobody comes anonymously because a file is broken */
+	assert_int_equal(tokens(), 0);
+}
+
+/* After a refusal the helper's own memory is not good enough. */
+static void what_was_refused_is_looked_up_fresh(void **state)
+{
+	(void)state;
+	struct keys keys = {.user = "ann", .password = "old"};
+	struct auth *auth = make_auth(&keys);
+	set("\"auth\": \"basic\", \"users\": {\"ann\": \"old\"}");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	assert_false(keys.fresh);
+	set("\"users\": {\"ann\": \"new\"}");
+	keys.password = "new";
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	assert_true(keys.fresh);
+	auth_free(auth);
+}
+
+/* ---- 403 ---- */
+
+/* What auth makes of a 403 with HEADERS to USED: 0, or -EACCES. */
+static int forbidden(struct auth *auth, const char *used, const char *headers)
+{
+	AUTO_FREE char *rule = format("\"status\": 403, \"times\": 1, \"headers\": {%s}", headers);
+	server_rule(&help.server, "GET", "/v2/", rule);
+	struct http_transfer *transfer = request(used);
+	assert_int_equal(http_status(transfer), 403);
+	int err = auth_challenge(auth, &ask_pull, transfer, used);
+	http_close(transfer);
+	return err;
+}
+
+/* RFC 6750, section 3.1. */
+static void a_token_that_covers_too_little_is_replaced(void **state)
+{
+	(void)state;
+	struct auth *auth = make_auth(NULL);
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	AUTO_SECRET char *used = NULL;
+	assert_int_equal(auth_header(auth, &ask_pull, &help.wait, &used), 0);
+	/* a 403 alone says no */
+	assert_int_equal(forbidden(auth, used, ""), -EACCES);
+	AUTO_FREE char *challenge = format(
+		"\"WWW-Authenticate\": \"Bearer realm=\\\"http://%s/token\\\","
+		"error=\\\"insufficient_scope\\\","
+		"scope=\\\"repository:team/app:pull,delete\\\"\"",
+		help.server.host);
+	assert_int_equal(forbidden(auth, used, challenge), 0);
+	AUTO_SECRET char *fresh = NULL;
+	assert_int_equal(auth_header(auth, &ask_pull, &help.wait, &fresh), 0);
+	assert_string_not_equal(fresh, used);
+	assert_int_equal(
+		server_count(&help.server, "scope=repository%3Ateam%2Fapp%3Apull%2Cdelete"), 1);
+	auth_free(auth);
+}
+
+/* ECR: "Your authorization token has expired", without any challenge. */
+static void a_password_that_expired_is_looked_up(void **state)
+{
+	(void)state;
+	struct keys keys = {.user = "AWS", .password = "old"};
+	struct auth *auth = make_auth(&keys);
+	set("\"auth\": \"basic\", \"users\": {\"AWS\": \"old\"}");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	AUTO_SECRET char *used = NULL;
+	assert_int_equal(auth_header(auth, &ask_pull, &help.wait, &used), 0);
+	keys.password = "new";
+	assert_int_equal(forbidden(auth, used, ""), 0);
+	AUTO_SECRET char *fresh = NULL;
+	assert_int_equal(auth_header(auth, &ask_pull, &help.wait, &fresh), 0);
+	assert_string_not_equal(fresh, used);
+	assert_true(keys.fresh);
+	auth_free(auth);
+}
+
+/* A header that was made for this very request was refused: another will be, too. */
+static void what_was_just_made_is_not_made_again(void **state)
+{
+	(void)state;
+	struct auth *auth = make_auth(NULL);
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	AUTO_SECRET char *used = NULL;
+	struct auth_ask ask = ask_pull;
+	assert_int_equal(auth_header(auth, &ask, &help.wait, &used), 0);
+	set("\"tokens\": {}");
+	struct http_transfer *transfer = request(used);
+	ask.begun_ms = 1;
+	assert_int_equal(auth_challenge(auth, &ask, transfer, used), -EACCES);
+	http_close(transfer);
+	/* for the next request it is forgotten */
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	assert_int_equal(tokens(), 2);
+	auth_free(auth);
+}
+
+/* A registry that has moved its token service is asked where to. */
+static void a_service_that_went_is_asked_for_again(void **state)
+{
+	(void)state;
+	struct auth *auth = make_auth(NULL);
+	AUTO_FREE char *realm = format("\"realm\": \"http://%s/gone\"", help.server.host);
+	set(realm);
+	assert_int_equal(status_of(auth, &ask_pull), -EIO);
+	set("\"realm\": null");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
 	auth_free(auth);
 }
 
@@ -456,6 +716,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parses_challenges),
+		cmocka_unit_test(realms_are_judged),
+		cmocka_unit_test(lifetimes_are_read),
 		TEST(an_anonymous_token_serves_many_requests),
 		TEST(a_refused_token_is_renewed_once),
 		TEST(the_password_goes_to_the_token_service),
@@ -463,6 +725,15 @@ int main(void)
 		TEST(an_identity_token_is_posted),
 		TEST(an_older_service_gets_the_older_form),
 		TEST(basic_is_asked_once),
+		TEST(basic_is_by_repository),
+		TEST(a_registry_token_is_sent_as_it_is),
+		TEST(a_post_that_is_refused_is_a_get),
+		TEST(what_the_lookup_says_is_the_answer),
+		TEST(what_was_refused_is_looked_up_fresh),
+		TEST(a_token_that_covers_too_little_is_replaced),
+		TEST(a_password_that_expired_is_looked_up),
+		TEST(what_was_just_made_is_not_made_again),
+		TEST(a_service_that_went_is_asked_for_again),
 		TEST(unknown_schemes_are_eacces),
 		TEST(bad_realms_are_refused),
 		TEST(bad_answers_are_refused),

@@ -756,6 +756,19 @@ static void hosts_tell_where_they_are(void **state)
 	assert_true(http_host_is_local("0.0.0.0:80"));
 	assert_true(http_host_is_local("[fe80::1]:80"));
 	assert_false(http_host_is_loopback("169.254.169.254"));
+	static const char *const private[] = {
+		"10.0.0.1:5000", "172.16.0.1",	      "172.31.255.255",
+		"192.168.1.1",	 "100.64.0.1",	      "100.127.255.255",
+		"[fd00::1]:443", "[::ffff:10.1.2.3]", "10.1"};
+	static const char *const public[] = {"11.0.0.1",    "172.32.0.1",  "192.169.0.1",
+					     "100.128.0.1", "10.0.0.1.io", "[2001:db8::1]",
+					     "127.0.0.1"};
+	for (size_t i = 0; i < ARRAY_SIZE(private); i++)
+		if (!http_host_is_private(private[i]))
+			fail_msg("%s", private[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(public); i++)
+		if (http_host_is_private(public[i]))
+			fail_msg("%s", public[i]);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
