@@ -230,12 +230,13 @@ static ssize_t read_cached(struct blobs *blobs, const struct cache_id *id, const
 	return n == (ssize_t)want->len ? n : -ENOENT;
 }
 
-bool blob_failed_elsewhere(struct blob *blob, const struct blob_id *id)
+bool blob_failed_elsewhere(struct blob *blob, const struct blob_id *id, bool raw)
 {
 	struct blobs *blobs = blob->blobs;
 
 	pthread_mutex_lock(&blobs->lock);
-	bool elsewhere = blob->error && blob->error_source != blob_source(id) && !blobs->closing;
+	bool elsewhere = blob->error && blob->error_source != blob_source(id) &&
+			 !(raw && blob->wrong) && !blobs->closing;
 	pthread_mutex_unlock(&blobs->lock);
 	return elsewhere;
 }
@@ -248,7 +249,7 @@ static ssize_t read_pass(struct blob *blob, const struct blob_id *id, const stru
 
 	do {
 		n = pass_read(blob, id, want, raw, wait);
-	} while (n < 0 && n != -EINTR && n != -EWOULDBLOCK && blob_failed_elsewhere(blob, id));
+	} while (n < 0 && n != -EINTR && n != -EWOULDBLOCK && blob_failed_elsewhere(blob, id, raw));
 	return n;
 }
 
@@ -411,7 +412,13 @@ int blob_get(struct blobs *blobs, const struct blob_id *id, size_t max, struct b
 	int r = small ? get_kept(blobs, id, &file, ret) : -ENOENT;
 	if (r != -ENOENT)
 		return r;
+	uint64_t source = blob_source(id);
 	r = get_stream(blobs, id, &bytes, wait);
+	if (r == -EIO && blob_source(id) != source) {
+		/* It was wrong there; the store has another place for it. */
+		buf_clear(&bytes);
+		r = get_stream(blobs, id, &bytes, wait);
+	}
 	if (r < 0)
 		return r;
 	if (small)

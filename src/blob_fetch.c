@@ -144,6 +144,7 @@ static int fetch_block(struct fetch *fetch, uint32_t nr, bool *cached)
 		if (r < 0 || digest_equal(&sums.want, &sums.got))
 			return r;
 		feed_stop(&fetch->feed);
+		store_distrust(fetch->feed.store, fetch->feed.repo, &blob->digest);
 	}
 	return fetch_wrong(fetch, nr, &sums);
 }

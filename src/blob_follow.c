@@ -284,7 +284,7 @@ static bool stream_resume(struct blob_stream *stream, struct wait *wait)
 {
 	struct pass *pass;
 
-	if (!blob_failed_elsewhere(stream->blob, &stream->id) ||
+	if (!blob_failed_elsewhere(stream->blob, &stream->id, false) ||
 	    pass_join(stream->blob, &stream->id, JOIN_READ, wait, &pass) != 0)
 		return false;
 	bool same = pass == stream->pass;

@@ -132,7 +132,9 @@ static int join_locked(struct blob *blob, const struct joiner *joiner, struct pa
 
 	if (blob->sums && !is_stream(joiner->why))
 		return 1;
-	if (blob->error && blob->error_source == joiner->source && now_ms() < blob->retry_ms)
+	bool same = blob->error_source == joiner->source ||
+		    (joiner->why == JOIN_RAW && blob->wrong);
+	if (blob->error && same && now_ms() < blob->retry_ms)
 		return blob->error;
 	if ((!pass || pass->state != PASS_RUNNING) && !joiner->may_block)
 		return -EWOULDBLOCK;
@@ -340,6 +342,7 @@ static void pass_reject(struct pass *pass)
 	struct blob *blob = pass->blob;
 
 	stats_add(STAT_DIGEST_MISMATCHES, 1);
+	store_distrust(pass->feed.store, pass->feed.repo, &blob->digest);
 	cache_drop(blob->blobs->cache, &blob->id, blob->nblocks, pass->number);
 	if (pass->mixed)
 		cache_drop(blob->blobs->cache, &blob->id, blob->nblocks, 0);
@@ -395,6 +398,7 @@ static void pass_set_result(struct pass *pass, int result, bool over)
 		blob->sums = STEAL(pass->sums);
 	blob->error = result == -ECANCELED ? 0 : result;
 	blob->error_source = pass->feed.source;
+	blob->wrong = over && result < 0;
 	blob->retry_ms = now_ms() + blob->blobs->retry_ms;
 	wait_wake(&pass->progress);
 	wait_wake(&pass->ended);

@@ -99,6 +99,7 @@ struct blob {
 	/* How the last pass failed, and where; for that source repeated until retry_ms. */
 	int error;
 	uint64_t error_source;
+	bool wrong; /* it was the digest: raw readers may hold bytes of it, whatever comes next */
 	int64_t retry_ms;
 };
 
@@ -159,8 +160,9 @@ void job_end(struct blob *blob);
 /* 1 if the sums are known (looks for their file where that makes sense), 0 if not; -EIO, logged:
  * they are those of another size; -ENOMEM. */
 int blob_know_sums(struct blob *blob, struct wait *wait);
-/* Whether the blob's last pass failed at another source than ID's: with its own it may work. */
-bool blob_failed_elsewhere(struct blob *blob, const struct blob_id *id);
+/* Whether the blob's last pass failed at another source than ID's: with its own it may work. Not
+ * for a RAW reader who was given bytes of it that were wrong. */
+bool blob_failed_elsewhere(struct blob *blob, const struct blob_id *id, bool raw);
 /* WANT of BLOB, verified, or as it arrives if RAW. The count is all of WANT, or an error. */
 ssize_t blob_read_block(struct blob *blob, const struct blob_id *id, const struct want *want,
 			bool raw, struct wait *wait);

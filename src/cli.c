@@ -47,9 +47,11 @@ static const char help_text[] =
 	"     whiteouts=merge|overlay  deletions in layers/NN as stored, or as overlayfs's "
 	"(merge)\n"
 	"     transform_symlinks  make symlinks of images relative, so that they stay in them\n"
-	"     insecure=HOST       allow plain HTTP to this host (repeatable)\n"
+	"     insecure=HOST       any certificate, or plain HTTP, for this host (repeatable)\n"
 	"     cacert=FILE         trust the certificates in this PEM file\n"
 	"     authfile=FILE       take credentials from this file (as podman and docker do)\n"
+	"     certs_dir=DIR       certs.d directory, in place of the usual ones\n"
+	"     registries_conf=FILE  mirrors, in place of the usual registries.conf\n"
 	"     allow_delete        let rm, rmdir and mv delete tags and images\n"
 	"     compress=gzip|zstd|none  for layers pushed uncompressed (gzip)\n"
 	"     compress_level=N    gzip: 1 to 9 (2); zstd: 1 to 19 (3)\n"
@@ -212,6 +214,20 @@ static int opt_authfile(struct cli_options *options, const char *value)
 	return set_path(&options->authfile, value);
 }
 
+static int opt_registries_conf(struct cli_options *options, const char *value)
+{
+	if (access(value, R_OK) != 0)
+		return -errno;
+	return set_path(&options->registries_conf, value);
+}
+
+static int opt_certs_dir(struct cli_options *options, const char *value)
+{
+	if (access(value, R_OK | X_OK) != 0)
+		return -errno;
+	return set_path(&options->certs_dir, value);
+}
+
 static int opt_compress(struct cli_options *options, const char *value)
 {
 	static const char *const words[] = {"none", "gzip", "zstd", NULL};
@@ -332,6 +348,8 @@ static const struct {
 	{"name_timeout", true, opt_name_timeout},
 	{"cacert", true, opt_cacert},
 	{"authfile", true, opt_authfile},
+	{"certs_dir", true, opt_certs_dir},
+	{"registries_conf", true, opt_registries_conf},
 	{"compress", true, opt_compress},
 	{"compress_level", true, opt_compress_level},
 	{"log", true, opt_log},
@@ -600,6 +618,8 @@ void cli_options_release(struct cli_options *options)
 	free(options->store_dir);
 	free(options->cacert);
 	free(options->authfile);
+	free(options->registries_conf);
+	free(options->certs_dir);
 }
 
 int cli_command(int argc, char **argv)

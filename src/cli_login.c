@@ -170,36 +170,33 @@ static int look_up(void *arg, const struct auth_query *query, struct wait *wait,
 	return ret->user && ret->password ? 0 : -ENOMEM;
 }
 
-static bool has_word(const struct cli_words *words, const char *word)
-{
-	for (size_t i = 0; i < words->n; i++)
-		if (!strcmp(words->words[i], word))
-			return true;
-	return false;
-}
-
 static int try_registry(struct login *login, struct http *http, bool *ret_asked)
 {
 	const struct cli_options *options = &login->options;
+	const struct hosts_options ways = {
+		.registries_conf = options->registries_conf,
+		.certs_dir = options->certs_dir,
+		.cacert = options->cacert,
+		.insecure = (const char *const *)options->insecure.words,
+	};
+	struct hosts *hosts = hosts_new(&ways);
 	const struct registry_options registry = {
 		.http = http,
 		.host = login->host,
-		.plain_http = starts_with(login->given, "http://") ||
-			      has_word(&options->insecure, login->host),
+		.hosts = hosts,
+		.plain_http = starts_with(login->given, "http://"),
 		.https_only = starts_with(login->given, "https://"),
-		.cacert = options->cacert,
 		.timeout_ms = options->timeout_s * 1000,
 		.name_timeout_ms = options->name_timeout_s * 1000,
 		.lookup = look_up,
 		.lookup_arg = login,
 	};
-	struct store *store;
-	int err = registry_new(&registry, &store);
+	struct store *store = NULL;
+	int err = hosts ? registry_new(&registry, &store) : -ENOMEM;
 
-	if (err)
-		return err;
-	err = registry_login(store, &login->wait, ret_asked);
+	err = err ? err : registry_login(store, &login->wait, ret_asked);
 	store_free(store);
+	hosts_free(hosts);
 	return err;
 }
 

@@ -228,6 +228,12 @@ static CURLcode set_tls(CURL *easy, const struct http_transfer *transfer)
 	SET(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	if (transfer->ca_file)
 		SET(easy, CURLOPT_CAINFO, transfer->ca_file);
+	if (transfer->ca_pem) {
+		struct curl_blob blob = {.data = transfer->ca_pem,
+					 .len = strlen(transfer->ca_pem),
+					 .flags = CURL_BLOB_NOCOPY};
+		SET(easy, CURLOPT_CAINFO_BLOB, &blob);
+	}
 	if (transfer->ca_dir)
 		SET(easy, CURLOPT_CAPATH, transfer->ca_dir);
 	if (transfer->cert_file)
@@ -380,8 +386,8 @@ bool http_easy_spoilt(struct http_transfer *transfer, CURLcode code)
 static const char *advice(CURLcode code)
 {
 	if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR)
-		return " (a registry with a certificate of its own is trusted with -o "
-		       "cacert=FILE)";
+		return " (if the registry has a CA of its own: -o cacert=FILE, or the CA as "
+		       "certs.d/HOST/ca.crt; without verification: -o insecure=HOST)";
 	return "";
 }
 

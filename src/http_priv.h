@@ -85,7 +85,7 @@ struct http_transfer {
 	http_read_fn *body_read;
 	void *body_arg;
 	uint64_t body_len;
-	char *ca_file, *ca_dir, *cert_file, *key_file, *user_agent;
+	char *ca_file, *ca_pem, *ca_dir, *cert_file, *key_file, *user_agent;
 	bool skip_verify;
 	bool words_wanted; /* request.why was given: nothing is logged */
 	int64_t timeout_ms, deadline_ms;

@@ -34,6 +34,7 @@ static void transfer_free(struct http_transfer *transfer)
 	free(transfer->host);
 	forget_request(transfer);
 	free(transfer->ca_file);
+	free(transfer->ca_pem);
 	free(transfer->ca_dir);
 	free(transfer->cert_file);
 	free(transfer->key_file);
@@ -106,6 +107,7 @@ static int copy_tls(struct http_transfer *transfer, const struct http_tls *tls)
 		return 0;
 	transfer->skip_verify = tls->skip_verify;
 	int err = copy_text(tls->ca_file, &transfer->ca_file);
+	err = err ? err : copy_text(tls->ca_pem, &transfer->ca_pem);
 	err = err ? err : copy_text(tls->ca_dir, &transfer->ca_dir);
 	err = err ? err : copy_text(tls->cert_file, &transfer->cert_file);
 	return err ? err : copy_text(tls->key_file, &transfer->key_file);

@@ -23,7 +23,8 @@ struct build {
 	struct wait wait;
 	char *repo;
 	struct blob_id id;
-	bool slot; /* it may decode; guarded by layers->lock */
+	uint64_t source; /* what that was when it began */
+	bool slot;	 /* it may decode; guarded by layers->lock */
 	struct build *next;
 
 	struct blob_stream *stream;
@@ -372,7 +373,7 @@ static void build_end(struct build *build, int result, bool for_good)
 {
 	struct layer *layer = build->layer;
 	struct layers *layers = layer->layers;
-	uint64_t source = blob_source(&build->id);
+	uint64_t source = build->source;
 
 	keep_finish(&build->keep, result == 0);
 	build_unlist(build);
@@ -414,6 +415,7 @@ static struct build *build_new(struct layer *layer, const struct blob_id *id)
 	build->id = *id;
 	build->id.digest = &layer->digest;
 	build->id.repo = build->repo;
+	build->source = blob_source(id);
 	if (!build->repo) {
 		build_free(build);
 		return NULL;

@@ -23,6 +23,7 @@ struct app {
 	struct pool *jobs;
 	struct http *http;
 	struct creds *creds;
+	struct hosts *hosts;
 	struct events *events;
 	struct blobs *blobs;
 	struct layers *layers;
@@ -35,14 +36,6 @@ struct app {
 	bool has_source_date;
 };
 
-static bool has_word(const struct cli_words *words, const char *word)
-{
-	for (size_t i = 0; i < words->n; i++)
-		if (!strcmp(words->words[i], word))
-			return true;
-	return false;
-}
-
 static int make_store(void *arg, const char *host, struct store **ret)
 {
 	const struct app *app = arg;
@@ -51,10 +44,9 @@ static int make_store(void *arg, const char *host, struct store **ret)
 	const struct registry_options options = {
 		.http = app->http,
 		.host = host,
-		.plain_http = (is_source && source->plain_http) ||
-			      has_word(&app->options.insecure, host),
+		.hosts = app->hosts,
+		.plain_http = is_source && source->plain_http,
 		.https_only = is_source && source->https,
-		.cacert = app->options.cacert,
 		.timeout_ms = app->options.timeout_s * 1000,
 		.name_timeout_ms = app->options.name_timeout_s * 1000,
 		.offline = app->options.offline,
@@ -141,6 +133,29 @@ static int app_mount(struct app *app)
 	return app->creds ? fs_mount(&fs_options, &app->fs) : -ENOMEM;
 }
 
+/* An image without a host may be another's by a configured alias. */
+static void follow_alias(struct app *app)
+{
+	struct ref *ref = &app->options.source.ref;
+	const char *text = app->options.source_text;
+	bool is_short = app->options.source.kind == SOURCE_IMAGE &&
+			!strcmp(ref->host, "docker.io") && !starts_with(text, "docker.io/");
+	const char *name = starts_with(ref->repo, "library/") ? ref->repo + 8 : ref->repo;
+	AUTO_FREE char *alias = NULL;
+	const char *why;
+	struct ref real;
+
+	if (!is_short || hosts_alias(app->hosts, name, &alias) < 0)
+		return;
+	if (ref_parse(alias, &real, &why) < 0) {
+		log_warn("the alias %s of %s in registries.conf: %s", alias, name, why);
+		return;
+	}
+	memcpy(ref->host, real.host, sizeof(ref->host));
+	memcpy(ref->repo, real.repo, sizeof(ref->repo));
+	log_info("%s is %s, as registries.conf has it", name, alias);
+}
+
 static int start_rooms(struct app *app)
 {
 	const struct http_options http = {
@@ -148,13 +163,22 @@ static int start_rooms(struct app *app)
 		.user_agent = "regfs/" REGFS_VERSION,
 	};
 
+	const struct hosts_options hosts = {
+		.registries_conf = app->options.registries_conf,
+		.certs_dir = app->options.certs_dir,
+		.cacert = app->options.cacert,
+		.insecure = (const char *const *)app->options.insecure.words,
+	};
+
 	app->jobs = pool_new("job", 0);
 	app->http = http_new(&http);
+	app->hosts = hosts_new(&hosts);
 	app->events = events_new();
 	app->nodes = nodes_new();
-	if (!app->jobs || !app->http || !app->events || !app->nodes)
+	if (!app->jobs || !app->http || !app->hosts || !app->events || !app->nodes)
 		return -ENOMEM;
 	app->blobs = blobs_new(app->cache, app->jobs, app->options.timeout_s * 1000);
+	follow_alias(app);
 	if (app->blobs)
 		app->layers = layers_new(app->blobs, app->cache, app->jobs);
 	return app->layers ? 0 : -ENOMEM;
@@ -263,6 +287,7 @@ static void app_release(struct app *app)
 	nodes_free(app->nodes);
 	pool_free(app->jobs);
 	creds_free(app->creds);
+	hosts_free(app->hosts);
 	http_free(app->http);
 	fs_free(app->fs);
 	cache_close(app->cache);

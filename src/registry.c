@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * registry: the store behind the distribution protocol; its options, whether the host is a
- * registry, and which scheme it speaks.
- * Must not know requests in detail (registry_request.c) nor caching.
+ * registry: the store of one endpoint; its options, whether it is a registry, and which scheme it
+ * speaks.
+ * Must not know requests in detail (registry_request.c), mirrors (registry_front.c), nor caching.
  *
  * A host on this machine may speak plain HTTP or TLS, and nothing in its name says which. It is
  * asked for /v2/ over plain HTTP first: a TLS server answers that at once, with status 400 or by
- * hanging up, while a plain server may wait long for the end of a TLS greeting. No credentials go
- * along. The answer is kept until a request fails below HTTP.
+ * hanging up, while a plain server may wait long for the end of a TLS greeting. An insecure host
+ * elsewhere is asked over TLS first. No credentials go along. The answer is kept until a request
+ * fails below HTTP.
  */
 #include <errno.h>
 
@@ -62,12 +63,35 @@ static char *base_of(const struct registry *registry, enum registry_scheme schem
 	return format("%s://%s", scheme == SCHEME_HTTP ? "http" : "https", registry->endpoint);
 }
 
+char *registry_url(const struct registry *registry, const char *base, const char *path)
+{
+	const char *rest = path + strlen("/v2");
+	AUTO_FREE char *url = format("%s%s%s", base, registry->root, rest);
+	if (!url || !registry->ns)
+		return STEAL(url);
+	AUTO_FREE char *ns = http_url_escape(registry->ns);
+	return ns ? format("%s%sns=%s", url, strchr(rest, '?') ? "&" : "?", ns) : NULL;
+}
+
+static enum registry_scheme first_of(const struct registry *registry)
+{
+	return registry->tls_first ? SCHEME_HTTPS : SCHEME_HTTP;
+}
+
+/* Whether ERR over SCHEME may come from a server that speaks the other one: nonsense is an answer
+ * too. Without a port in the host's name the two are different servers. */
+static bool speaks_other(enum registry_scheme scheme, int err)
+{
+	return err == -EPROTO || err == -ECONNRESET ||
+	       (err == -ECONNREFUSED && scheme == SCHEME_HTTPS);
+}
+
 static int try_scheme(struct registry *registry, enum registry_scheme scheme, int64_t deadline_ms,
 		      struct wait *wait, struct http_transfer **ret)
 {
 	char why[HTTP_WHY_MAX] = "";
 	AUTO_FREE char *base = base_of(registry, scheme);
-	AUTO_FREE char *url = base ? format("%s/v2/", base) : NULL;
+	AUTO_FREE char *url = base ? registry_url(registry, base, "/v2/") : NULL;
 	if (!url)
 		return -ENOMEM;
 	const struct http_request request = {
@@ -78,9 +102,8 @@ static int try_scheme(struct registry *registry, enum registry_scheme scheme, in
 		.why = why,
 	};
 	int err = http_start(registry->http, &request, wait, ret);
-	/* Over plain HTTP, nonsense is an answer too: it may be TLS. */
-	bool expected = scheme == SCHEME_HTTP && (err == -EPROTO || err == -ECONNRESET);
-	bool silent = expected || err == -EINTR || err == -EWOULDBLOCK;
+	bool more = first_of(registry) == scheme && speaks_other(scheme, err);
+	bool silent = more || err == -EINTR || err == -EWOULDBLOCK;
 	if (err && !silent && registry_gone(registry, err))
 		log_warn("%s: %s", registry->store.name, why);
 	if (!err)
@@ -102,11 +125,12 @@ static int probe(struct registry *registry, int64_t deadline_ms, struct wait *wa
 		 struct http_transfer **ret)
 {
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
-	enum registry_scheme scheme = SCHEME_HTTP;
+	enum registry_scheme scheme = first_of(registry);
 	int err = try_scheme(registry, scheme, deadline_ms, wait, &answer);
-	if (err == -EPROTO || err == -ECONNRESET || (!err && wants_tls(answer))) {
+	bool other = err ? speaks_other(scheme, err) : scheme == SCHEME_HTTP && wants_tls(answer);
+	if (other) {
 		http_close(STEAL(answer));
-		scheme = SCHEME_HTTPS;
+		scheme = scheme == SCHEME_HTTP ? SCHEME_HTTPS : SCHEME_HTTP;
 		err = try_scheme(registry, scheme, deadline_ms, wait, &answer);
 	}
 	if (err)
@@ -139,7 +163,9 @@ int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *w
 	return 0;
 }
 
-/* ---- ping ---- */
+/* ---- ping and login ---- */
+
+static const struct store_ops registry_ops;
 
 /* Whether an answer to GET /v2/ is a registry's (distribution-spec, "Determining Support"). */
 static bool is_registry(const struct http_transfer *transfer)
@@ -179,6 +205,8 @@ int registry_ping(struct store *store, struct wait *wait)
 
 int registry_login(struct store *store, struct wait *wait, bool *ret_asked)
 {
+	if (store->ops != &registry_ops)
+		return registry_front_login(store, wait, ret_asked);
 	struct registry *registry = registry_of(store);
 	const struct registry_call call = {
 		.method = HTTP_GET,
@@ -210,6 +238,13 @@ static uint64_t generation(struct store *store, const char *repo)
 	return 0;
 }
 
+static void free_texts(char **texts)
+{
+	for (char **text = texts; text && *text; text++)
+		free(*text);
+	free(texts);
+}
+
 static void registry_free(struct store *store)
 {
 	struct registry *registry = registry_of(store);
@@ -218,7 +253,12 @@ static void registry_free(struct store *store)
 	redirects_free(registry->redirects);
 	free(registry->store.name);
 	free(registry->endpoint);
-	free(registry->cacert);
+	free(registry->root);
+	free(registry->ns);
+	free_texts(registry->headers);
+	free((char *)registry->tls.ca_pem);
+	free((char *)registry->tls.cert_file);
+	free((char *)registry->tls.key_file);
 	pthread_mutex_destroy(&registry->lock);
 	free(registry);
 }
@@ -244,37 +284,77 @@ static const struct store_ops registry_ops = {
 	.free = registry_free,
 };
 
-static enum registry_scheme first_scheme(const struct registry_options *options)
+static void set_scheme(struct registry *registry, enum hosts_scheme scheme)
 {
-	if (options->plain_http)
-		return SCHEME_HTTP;
-	if (options->https_only || !http_host_is_loopback(options->host))
-		return SCHEME_HTTPS;
-	return SCHEME_UNKNOWN;
+	bool known = scheme == HOSTS_HTTPS || scheme == HOSTS_HTTP;
+	registry->may_probe = !known;
+	registry->tls_first = scheme == HOSTS_INSECURE &&
+			      !http_host_is_loopback(registry->endpoint);
+	if (known)
+		registry->scheme = scheme == HOSTS_HTTPS ? SCHEME_HTTPS : SCHEME_HTTP;
 }
 
-int registry_new(const struct registry_options *options, struct store **ret)
+static int copy_text(const char *text, char **ret)
+{
+	*ret = text ? strdup(text) : NULL;
+	return text && !*ret ? -ENOMEM : 0;
+}
+
+static int copy_texts(char *const *texts, char ***ret)
+{
+	size_t n = 0;
+	while (texts && texts[n])
+		n++;
+	*ret = n ? calloc(n + 1, sizeof(char *)) : NULL;
+	int err = n && !*ret ? -ENOMEM : 0;
+	for (size_t i = 0; i < n && !err; i++)
+		err = copy_text(texts[i], &(*ret)[i]);
+	return err;
+}
+
+static int set_tls(struct registry *registry, const struct hosts_endpoint *endpoint)
+{
+	struct http_tls *tls = &registry->tls;
+	int err = copy_text(endpoint->ca_pem, (char **)&tls->ca_pem);
+	err = err ? err : copy_text(endpoint->cert_file, (char **)&tls->cert_file);
+	err = err ? err : copy_text(endpoint->key_file, (char **)&tls->key_file);
+	tls->skip_verify = endpoint->skip_verify || endpoint->scheme == HOSTS_INSECURE;
+	registry->away.ca_pem = tls->ca_pem;
+	return err;
+}
+
+static int set_endpoint(struct registry *registry, const struct hosts_endpoint *endpoint)
+{
+	registry->mirror = !(endpoint->can & HOSTS_ORIGIN);
+	registry->root = format("%s%s", endpoint->path, endpoint->bare_path ? "" : "/v2");
+	int err = registry->root ? 0 : -ENOMEM;
+	err = err ? err : copy_text(endpoint->host, &registry->endpoint);
+	err = err ? err : copy_text(endpoint->ns, &registry->ns);
+	err = err ? err : copy_texts(endpoint->headers, &registry->headers);
+	err = err ? err : set_tls(registry, endpoint);
+	if (!err)
+		set_scheme(registry, endpoint->scheme);
+	return err;
+}
+
+int registry_endpoint_new(const struct registry_options *options,
+			  const struct hosts_endpoint *endpoint, struct store **ret)
 {
 	struct registry *registry = calloc(1, sizeof(*registry));
 	if (!registry)
 		return -ENOMEM;
-	bool hub = !strcmp(options->host, HUB_HOST);
 	*registry = (struct registry){
 		.store = {.ops = &registry_ops, .name = strdup(options->host)},
 		.http = options->http,
-		.endpoint = strdup(hub ? HUB_ENDPOINT : options->host),
-		.cacert = options->cacert ? strdup(options->cacert) : NULL,
 		.timeout_ms = options->timeout_ms ? options->timeout_ms : 60000,
 		.name_timeout_ms = options->name_timeout_ms ? options->name_timeout_ms : 10000,
 		.offline = options->offline,
-		.scheme = first_scheme(options),
 	};
-	registry->may_probe = registry->scheme == SCHEME_UNKNOWN;
-	registry->tls.ca_file = registry->cacert;
 	pthread_mutex_init(&registry->lock, NULL);
+	int err = registry->store.name ? set_endpoint(registry, endpoint) : -ENOMEM;
 	const struct auth_options auth = {
 		.http = options->http,
-		.host = hub ? HUB_KEY : options->host,
+		.host = strcmp(endpoint->key, HUB_HOST) ? endpoint->key : HUB_KEY,
 		.tls = &registry->tls,
 		.lookup = options->lookup,
 		.lookup_arg = options->lookup_arg,
@@ -282,12 +362,33 @@ int registry_new(const struct registry_options *options, struct store **ret)
 	};
 	registry->auth = auth_new(&auth);
 	registry->redirects = redirects_new();
-	bool cacert_lost = options->cacert && !registry->cacert;
-	if (!registry->auth || !registry->redirects || !registry->store.name ||
-	    !registry->endpoint || cacert_lost) {
+	if (err || !registry->auth || !registry->redirects) {
 		registry_free(&registry->store);
 		return -ENOMEM;
 	}
 	*ret = &registry->store;
 	return 0;
+}
+
+/* The host alone, as its name says. */
+static int plain_new(const struct registry_options *options, struct store **ret)
+{
+	bool hub = !strcmp(options->host, HUB_HOST);
+	char *host = (char *)options->host; /* nothing is written through the endpoint */
+	bool local = http_host_is_loopback(host) && !options->https_only;
+	const struct hosts_endpoint endpoint = {
+		.scheme = options->plain_http ? HOSTS_HTTP
+			  : local	      ? HOSTS_LOCAL
+					      : HOSTS_HTTPS,
+		.can = HOSTS_ORIGIN,
+		.host = hub ? (char *)HUB_ENDPOINT : host,
+		.key = host,
+		.path = (char *)"",
+	};
+	return registry_endpoint_new(options, &endpoint, ret);
+}
+
+int registry_new(const struct registry_options *options, struct store **ret)
+{
+	return options->hosts ? registry_front_new(options, ret) : plain_new(options, ret);
 }

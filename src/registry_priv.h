@@ -2,7 +2,8 @@
 /*
  * What the files of the registry room share; nobody else includes it.
  *
- * registry.c          the store: options, ping, which scheme the host speaks
+ * registry_front.c    the store that a host is: which endpoint is asked, mirrors
+ * registry.c          the store of one endpoint: options, ping, which scheme it speaks
  * registry_request.c  one call: credentials, redirects, repetitions
  * registry_redirect.c where blobs were found
  * registry_error.c    a refusal to an errno and a line in the log
@@ -34,16 +35,22 @@ enum registry_question {
 
 enum registry_scheme { SCHEME_UNKNOWN, SCHEME_HTTP, SCHEME_HTTPS };
 
+/* One endpoint. */
 struct registry {
 	struct store store; /* .name is the host as the user knows it */
 	struct http *http;
 	struct auth *auth;
-	char *endpoint; /* the host that is asked */
-	char *cacert;
-	struct http_tls tls;
+	char *endpoint;	      /* the host that is asked */
+	char *root;	      /* "/v2" in its URLs, or what stands in its place */
+	char *ns;	      /* the registry that a mirror is asked for, in a query; or NULL */
+	char **headers;	      /* to send along; NULL-terminated, or NULL */
+	struct http_tls tls;  /* its strings are owned */
+	struct http_tls away; /* elsewhere: no client certificate, nothing unverified; borrows */
 	int64_t timeout_ms, name_timeout_ms;
 	bool offline;
 	bool may_probe; /* the scheme is found out, and again after a failure */
+	bool tls_first; /* which is tried first */
+	bool mirror;	/* it need not have everything */
 
 	struct redirects *redirects;
 
@@ -116,6 +123,8 @@ int registry_errno(int err);
 
 /* "http://HOST" or "https://HOST"; asks the host if it is not known. The caller frees. */
 int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *wait, char **ret);
+/* The URL of PATH ("/v2/…") below BASE. The caller frees. NULL when memory is short. */
+char *registry_url(const struct registry *registry, const char *base, const char *path);
 /* A call below HTTP failed: a scheme that was found out may have changed. */
 void registry_doubt_scheme(struct registry *registry);
 
@@ -146,6 +155,14 @@ void registry_urls_free(char **urls);
 void registry_foreign_release(struct registry *registry);
 /* Why the registry at HOST may not send us to URL; NULL: it may. */
 const char *registry_foreign_refusal(const char *host, const char *url);
+
+/* The store of ENDPOINT (borrowed for the call), by the name .host of OPTIONS. 0 or -ENOMEM. */
+int registry_endpoint_new(const struct registry_options *options,
+			  const struct hosts_endpoint *endpoint, struct store **ret);
+/* The store of a host: .hosts of OPTIONS is not NULL. */
+int registry_front_new(const struct registry_options *options, struct store **ret);
+/* registry_login() for such a store: at the place that may be pushed to. */
+int registry_front_login(struct store *store, struct wait *wait, bool *ret_asked);
 
 /* When a request about a name has to be over. */
 int64_t registry_name_deadline(const struct registry *registry);

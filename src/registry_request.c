@@ -19,7 +19,7 @@
 #define RETRIES_MAX    3
 /* A remembered redirect that failed, and a fresh one. */
 #define RESTARTS_MAX 2
-#define HEADERS_MAX  8
+#define HEADERS_MAX  16
 
 /* What one call has gone through. */
 struct exchange {
@@ -87,18 +87,27 @@ static const char *detour_refusal(const char *from, const char *to)
 
 /* ---- one request ---- */
 
-static int fill_headers(const struct exchange *x, const char *headers[static HEADERS_MAX])
+static int add_headers(const char *headers[static HEADERS_MAX], size_t *n, const char *const *from)
+{
+	for (; from && *from; from++) {
+		if (*n == HEADERS_MAX - 1)
+			return -EINVAL;
+		headers[(*n)++] = *from;
+	}
+	headers[*n] = NULL;
+	return 0;
+}
+
+static int fill_headers(const struct exchange *x, bool home,
+			const char *headers[static HEADERS_MAX])
 {
 	size_t n = 0;
 	if (x->used)
 		headers[n++] = x->used;
-	for (const char *const *from = x->call->headers; from && *from; from++) {
-		if (n == HEADERS_MAX - 1)
-			return -EINVAL;
-		headers[n++] = *from;
-	}
-	headers[n] = NULL;
-	return 0;
+	int err = add_headers(headers, &n, x->call->headers);
+	if (!err && home)
+		err = add_headers(headers, &n, (const char *const *)x->registry->headers);
+	return err;
 }
 
 /* The header to send here: none away from home. */
@@ -122,7 +131,8 @@ static int send_once(struct exchange *x, struct http_transfer **ret)
 {
 	const struct registry_call *call = x->call;
 	const char *headers[HEADERS_MAX];
-	int err = fill_headers(x, headers);
+	bool home = is_home(x);
+	int err = fill_headers(x, home, headers);
 	if (err)
 		return err;
 	const struct http_request request = {
@@ -133,7 +143,7 @@ static int send_once(struct exchange *x, struct http_transfer **ret)
 		.body_len = call->body_len,
 		.body_read = call->body_read,
 		.body_arg = call->body_arg,
-		.tls = &x->registry->tls,
+		.tls = home ? &x->registry->tls : &x->registry->away,
 		.timeout_ms = call->timeout_ms ? call->timeout_ms : x->registry->timeout_ms,
 		.deadline_ms = call->deadline_ms,
 		.bulk = call->bulk,
@@ -334,7 +344,8 @@ static int begin(struct exchange *x)
 	int err = registry_base(x->registry, call->deadline_ms, x->wait, &x->base);
 	if (err)
 		return err;
-	x->start = *call->url == '/' ? format("%s%s", x->base, call->url) : strdup(call->url);
+	x->start = *call->url == '/' ? registry_url(x->registry, x->base, call->url)
+				     : strdup(call->url);
 	err = x->start ? set_out(x) : -ENOMEM;
 	if (!err && !x->remembered)
 		err = registry_await_turn(x->registry, call, x->patience_ms, x->wait);

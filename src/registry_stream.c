@@ -249,6 +249,8 @@ static ssize_t read_body(struct blob_stream *stream, void *buf, size_t cap, stru
 /* Who reads a blob has its digest from the registry, as a rule from a manifest. */
 static int missing(const struct blob_stream *stream)
 {
+	if (stream->registry->mirror)
+		return -ENOENT;
 	if (stream->elsewhere)
 		return failed(stream, -EIO,
 			      "neither the registry nor the places that its manifest names have "

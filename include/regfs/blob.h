@@ -40,7 +40,9 @@ struct blob_id {
 /* A number for where ID may be had. A failure there says nothing about other places. */
 static inline uint64_t blob_source(const struct blob_id *id)
 {
-	return hash64(hash64(0, &id->store, sizeof(id->store)), id->repo, strlen(id->repo));
+	unsigned route = atomic_load(&id->store->route);
+	uint64_t hash = hash64(hash64(0, &id->store, sizeof(id->store)), &route, sizeof(route));
+	return hash64(hash, id->repo, strlen(id->repo));
 }
 
 /* CACHE and JOBS (a pool without maximum) are borrowed. */

@@ -26,7 +26,7 @@ struct cli_options {
 	struct source source;
 	char *source_text; /* as given, "regfs" if none: what /proc/mounts shows */
 	char *mountpoint;
-	char *cache_dir, *store_dir, *cacert, *authfile;
+	char *cache_dir, *store_dir, *cacert, *authfile, *registries_conf, *certs_dir;
 	uint64_t cache_size_bytes;
 	struct cli_words registries, insecure;
 	struct oci_platform platform;

@@ -48,8 +48,13 @@ enum http_method { HTTP_GET, HTTP_HEAD, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DE
  * OFF never goes back: if the connection breaks after bytes were read, that is -ECONNRESET. */
 typedef ssize_t http_read_fn(void *arg, uint64_t off, void *buf, size_t cap);
 
-struct http_tls { /* all may be NULL; borrowed for the transfer */
-	const char *ca_file, *ca_dir, *cert_file, *key_file;
+/* All may be NULL; borrowed for the call. Connections are only shared by transfers of the same
+ * settings. */
+struct http_tls {
+	const char *ca_file; /* in place of the system's file of CAs */
+	const char *ca_pem;  /* the same, as text; wins over .ca_file */
+	const char *ca_dir;  /* in place of the system's directory, which counts beside the above */
+	const char *cert_file, *key_file;
 	bool skip_verify;
 };
 

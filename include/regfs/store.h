@@ -13,6 +13,8 @@
 #ifndef REGFS_STORE_H
 #define REGFS_STORE_H
 
+#include <stdatomic.h>
+
 #include "regfs/buf.h"
 #include "regfs/digest.h"
 #include "regfs/wait.h"
@@ -109,6 +111,9 @@ struct store_ops {
 	int (*remove_repo)(struct store *store, const char *repo, struct wait *wait);
 	/* Whether HOST is a registry at all: 0, or why not. */
 	int (*ping)(struct store *store, struct wait *wait);
+	/* The bytes that open_blob() gave for DIGEST were wrong: where the store has another place
+	 * for them it asks that from now on, and .route is another number. NULL: it has none. */
+	void (*distrust)(struct store *store, const char *repo, const struct digest *digest);
 	/* Another number when the store's content changed behind us (a local layout); 0: unknown.
 	 */
 	uint64_t (*generation)(struct store *store, const char *repo);
@@ -118,13 +123,21 @@ struct store_ops {
 /* The head of every body. */
 struct store {
 	const struct store_ops *ops;
-	char *name; /* "localhost:5000", "local": for logs and keys; owned */
+	char *name;	   /* "localhost:5000", "local": for logs and keys; owned */
+	atomic_uint route; /* grows when blobs come from elsewhere than before */
 };
 
 static inline void store_stream_close(struct store_stream *stream)
 {
 	if (stream)
 		stream->close(stream);
+}
+
+static inline void store_distrust(struct store *store, const char *repo,
+				  const struct digest *digest)
+{
+	if (store->ops->distrust)
+		store->ops->distrust(store, repo, digest);
 }
 
 static inline void store_free(struct store *store)

@@ -12,6 +12,7 @@
 
 static struct server docker;
 static char certs[64];
+static struct hosts *hosts;
 
 /* The server is started for each test, so that each sees an empty registry. */
 static int start(const struct server_docker *options, struct registry_options registry)
@@ -39,14 +40,16 @@ static int setup_tls(void **state)
 	AUTO_FREE char *cacert = format("%s/cert.pem", certs);
 	if (err)
 		return err;
+	hosts = hosts_new(&(struct hosts_options){.cacert = cacert});
 	return start(&(struct server_docker){.tls_dir = certs},
-		     (struct registry_options){.cacert = cacert});
+		     (struct registry_options){.hosts = hosts});
 }
 
 static int teardown(void **state)
 {
 	if (docker.pid > 0)
 		help_teardown(state);
+	hosts_free(STEAL(hosts));
 	server_stop(&docker);
 	if (certs[0])
 		server_remove_dir(certs);

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * registry_front: the store that a host is to the rest of regfs: for each operation the endpoints
+ * that hosts.h names, in their order, until one can.
+ * Knows mirrors and origins, and which of them is left aside. Must not know requests: each
+ * endpoint is a store of its own (registry.c), with its own credentials, TLS and connections.
+ *
+ * Reading: mirrors, then the origin, then the mirrors that are left aside. What the origin says is
+ * final; a mirror's no is not. Lists, which only the origin knows to be complete, begin with the
+ * origin. Writing: one place, and no other instead.
+ */
+#include <errno.h>
+
+#include "registry_front_priv.h"
+#include "regfs/log.h"
+
+/* How long a mirror that failed is left aside: twice as long each time, up to the maximum. */
+#define ASIDE_MS     2000
+#define ASIDE_MAX_MS 60000
+
+/* ---- endpoints ---- */
+
+bool front_is_origin(const struct hosts_endpoint *endpoint)
+{
+	return endpoint->can & HOSTS_ORIGIN;
+}
+
+/* The endpoint with what the command line says of the host itself. */
+static struct hosts_endpoint adapt(const struct front *front, const struct hosts_endpoint *endpoint)
+{
+	struct hosts_endpoint adapted = *endpoint;
+	if (strcmp(endpoint->host, front->store.name) != 0)
+		return adapted;
+	if (front->options.plain_http)
+		adapted.scheme = HOSTS_HTTP;
+	else if (front->options.https_only && endpoint->scheme == HOSTS_LOCAL)
+		adapted.scheme = HOSTS_HTTPS;
+	return adapted;
+}
+
+/* What a lookup may take in all is shared, so that an origin is reached behind a mirror that does
+ * not answer. */
+static int way_new(const struct front *front, const struct hosts_endpoint *endpoint, bool alone,
+		   struct way **ret)
+{
+	const struct hosts_endpoint adapted = adapt(front, endpoint);
+	struct registry_options options = front->options;
+	bool mirror = !front_is_origin(endpoint);
+	options.host = mirror ? endpoint->host : front->store.name;
+	if (mirror) {
+		options.name_timeout_ms /= 4;
+		options.timeout_ms /= 4;
+	} else if (!alone) {
+		options.name_timeout_ms -= options.name_timeout_ms / 4;
+	}
+	struct way *way = calloc(1, sizeof(*way));
+	if (!way)
+		return -ENOMEM;
+	way->identity = endpoint->identity;
+	int err = registry_endpoint_new(&options, &adapted, &way->store);
+	if (err) {
+		free(way);
+		return err;
+	}
+	*ret = way;
+	return 0;
+}
+
+/* With the lock. */
+static struct way *way_find(const struct front *front, uint64_t identity)
+{
+	struct way *way = front->ways;
+	while (way && way->identity != identity)
+		way = way->next;
+	return way;
+}
+
+static int way_of(struct front *front, const struct hosts_endpoint *endpoint, bool alone,
+		  struct way **ret)
+{
+	pthread_mutex_lock(&front->lock);
+	struct way *way = way_find(front, endpoint->identity);
+	pthread_mutex_unlock(&front->lock);
+	if (way) {
+		*ret = way;
+		return 0;
+	}
+	struct way *fresh = NULL;
+	int err = way_new(front, endpoint, alone, &fresh);
+	if (err)
+		return err;
+	pthread_mutex_lock(&front->lock);
+	way = way_find(front, endpoint->identity);
+	if (!way) {
+		fresh->next = front->ways;
+		way = front->ways = STEAL(fresh);
+	}
+	pthread_mutex_unlock(&front->lock);
+	if (fresh) { /* another thread was faster */
+		store_free(fresh->store);
+		free(fresh);
+	}
+	*ret = way;
+	return 0;
+}
+
+void front_leave_aside(struct front *front, struct way *way)
+{
+	pthread_mutex_lock(&front->lock);
+	int64_t ms = MIN((int64_t)ASIDE_MS << MIN(way->failures, 8), ASIDE_MAX_MS);
+	bool news = way->aside_ms <= now_ms();
+	way->aside_ms = now_ms() + ms;
+	way->failures += news;
+	pthread_mutex_unlock(&front->lock);
+	if (news)
+		log_info("%s: the mirror %s is left aside for %lld s", front->store.name,
+			 way->store->name, (long long)(ms / 1000));
+}
+
+static void welcome(struct front *front, struct way *way)
+{
+	pthread_mutex_lock(&front->lock);
+	way->failures = 0;
+	way->aside_ms = 0;
+	pthread_mutex_unlock(&front->lock);
+}
+
+/* ---- routes ---- */
+
+/* Later ranks are tried later; those below 0 not at all. */
+static int rank_of(struct front *front, const struct errand *errand,
+		   const struct hosts_endpoint *endpoint, struct way *way)
+{
+	if ((endpoint->can & errand->can) != errand->can)
+		return -1;
+	if (front_is_origin(endpoint))
+		return errand->origin_first ? 0 : 2;
+	if (errand->no_mirrors)
+		return -1;
+	pthread_mutex_lock(&front->lock);
+	bool aside = way->aside_ms > now_ms();
+	pthread_mutex_unlock(&front->lock);
+	bool late = (endpoint->can & HOSTS_LATE) && !(errand->can & HOSTS_RESOLVE);
+	return aside ? 4 : late ? 3 : 1;
+}
+
+static int route_fill(struct front *front, const struct errand *errand, struct route *route)
+{
+	int ranks[ARRAY_SIZE(route->legs)];
+	size_t n = MIN(route->answer->n, ARRAY_SIZE(route->legs));
+	struct way *ways[ARRAY_SIZE(route->legs)];
+	for (size_t i = 0; i < n; i++) {
+		const struct hosts_endpoint *endpoint = &route->answer->endpoints[i];
+		int err = way_of(front, endpoint, n == 1, &ways[i]);
+		if (err)
+			return err;
+		ranks[i] = rank_of(front, errand, endpoint, ways[i]);
+	}
+	for (int rank = 0; rank <= 4; rank++) {
+		for (size_t i = 0; i < n; i++) {
+			if (ranks[i] == rank)
+				route->legs[route->n++] = (struct leg){
+					.endpoint = &route->answer->endpoints[i], .way = ways[i]};
+		}
+	}
+	return 0;
+}
+
+int front_route(struct front *front, const char *repo, const struct errand *errand,
+		struct wait *wait, struct route *ret)
+{
+	if (front->options.offline)
+		return -EHOSTUNREACH;
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	int err = hosts_find(front->options.hosts, front->store.name, repo, &ret->answer);
+	err = err ? err : route_fill(front, errand, ret);
+	if (err || ret->n)
+		return err;
+	log_warn("%s%s%s: no endpoint is configured that may be %s", front->store.name,
+		 repo ? "/" : "", repo ? repo : "",
+		 errand->can & HOSTS_PUSH ? "pushed to" : "asked");
+	return -EACCES;
+}
+
+/* ---- trying ---- */
+
+bool front_is_ours(int err)
+{
+	return err == -EINTR || err == -EWOULDBLOCK || err == -ENOMEM;
+}
+
+bool front_is_gone(int err)
+{
+	return err == -EHOSTUNREACH || err == -ECONNREFUSED || err == -ETIMEDOUT || err == -EIO ||
+	       err == -EBUSY;
+}
+
+/* After LEG failed with ERR: whether that is the last word. */
+static bool is_final(struct front *front, const struct leg *leg, int err)
+{
+	if (front_is_ours(err))
+		return true;
+	if (front_is_origin(leg->endpoint))
+		return !front_is_gone(err);
+	if (front_is_gone(err))
+		front_leave_aside(front, leg->way);
+	return false;
+}
+
+int front_try(struct front *front, const struct route *route, leg_fn *fn, void *arg,
+	      struct wait *wait)
+{
+	int result = -EHOSTUNREACH;
+	bool by_origin = false;
+	for (size_t i = 0; i < route->n; i++) {
+		const struct leg *leg = &route->legs[i];
+		int err = fn(arg, leg->way->store, leg->endpoint->repo, wait);
+		if (err >= 0) {
+			welcome(front, leg->way);
+			return err;
+		}
+		if (is_final(front, leg, err))
+			return err;
+		if (!by_origin)
+			result = err;
+		by_origin |= front_is_origin(leg->endpoint);
+	}
+	return result;
+}
+
+/* ---- the store ---- */
+
+void front_free(struct store *store)
+{
+	struct front *front = front_of(store);
+	while (front->ways) {
+		struct way *way = front->ways;
+		front->ways = way->next;
+		store_free(way->store);
+		free(way);
+	}
+	free(store->name);
+	pthread_mutex_destroy(&front->lock);
+	free(front);
+}
+
+int registry_front_new(const struct registry_options *options, struct store **ret)
+{
+	struct front *front = calloc(1, sizeof(*front));
+	if (!front)
+		return -ENOMEM;
+	front->store.ops = &front_ops;
+	front->store.name = strdup(options->host);
+	front->options = *options;
+	front->options.host = front->store.name;
+	if (!options->timeout_ms)
+		front->options.timeout_ms = 60000;
+	if (!options->name_timeout_ms)
+		front->options.name_timeout_ms = 10000;
+	pthread_mutex_init(&front->lock, NULL);
+	if (!front->store.name) {
+		front_free(&front->store);
+		return -ENOMEM;
+	}
+	*ret = &front->store;
+	return 0;
+}
