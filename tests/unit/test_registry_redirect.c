@@ -227,13 +227,15 @@ static void https_does_not_lead_to_http(void **state)
 				     help.server.host);
 	const char *const args[] = {"--tls", cert, key, "--rule", way, NULL};
 	assert_int_equal(server_start_bad(&tls, args), 0);
+	struct hosts *hosts = hosts_new(&(struct hosts_options){.cacert = cert});
 	struct store *store = help_store(
-		tls.host, (struct registry_options){.https_only = true, .cacert = cert});
+		tls.host, (struct registry_options){.https_only = true, .hosts = hosts});
 	struct digest digest = help_blob("team/app", SIZE);
 	assert_int_equal(read_from(store, &digest, 0, 10, &help.wait), -EIO);
 	assert_true(help_logged("from https to http"));
 	assert_int_equal(requests("GET /v2/team"), 0);
 	store_free(store);
+	hosts_free(hosts);
 	server_stop(&tls);
 	server_remove_dir(dir);
 }
