@@ -118,7 +118,7 @@ static int words_errno(const char *words, int status)
 {
 	/* ECR: TAG_INVALID, "… the repository is immutable"; Harbor: 412, "configured as
 	 * immutable"; Artifact Registry: "… immutable tag …". */
-	if (mentions(words, "immutable"))
+	if (mentions(words, "immutable") || mentions(words, "cannot be overwritten"))
 		return -EEXIST;
 	/* Harbor: DENIED, "… will exceed the configured upper limit of …". */
 	if (mentions(words, "quota") || mentions(words, "upper limit") ||

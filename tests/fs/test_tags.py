@@ -571,9 +571,17 @@ def test_lost_answer(t):
     registry = t.bad_registry()
     want = registry.add_image("app", "1.5", [b"layer"])
     mount = t.mount(registry.host)
-    registry.rule("PUT", r"/manifests/a$", lose=True)
+    registry.rule("PUT", r"/manifests/a$", lose=True, times=1)
     os.symlink("1.5", mount.path("app/_tags/a"))
     lib.equal(registry.repos["app"]["tags"]["a"], want)
+    # Never carried out: the tag is as it was.
+    older = registry.add_image("app", "1.4", [b"older"])
+    registry.rule("PUT", r"/manifests/a$", close=True, times=1)
+    with lib.fails(errno.EIO):
+        os.symlink("1.4", mount.path("app/_tags/.x"))
+        os.rename(mount.path("app/_tags/.x"), mount.path("app/_tags/a"))
+    lib.equal(registry.repos["app"]["tags"], {"1.4": older, "1.5": want, "a": want})
+    lib.equal(digest(mount, "app/_tags/a"), want)
     registry.rule("PUT", r"/manifests/b$", lose=True)
     registry.rule("HEAD|GET", r"/manifests/b$", status=500, skip=1)  # the first looks whether it is there
     with lib.fails(errno.EIO):
