@@ -576,7 +576,7 @@ def test_lost_answer(t):
     lib.equal(registry.repos["app"]["tags"]["a"], want)
     # Never carried out: the tag is as it was.
     older = registry.add_image("app", "1.4", [b"older"])
-    registry.rule("PUT", r"/manifests/a$", close=True, times=1)
+    registry.rule("PUT", r"/manifests/a$", close=True)
     with lib.fails(errno.EIO):
         os.symlink("1.4", mount.path("app/_tags/.x"))
         os.rename(mount.path("app/_tags/.x"), mount.path("app/_tags/a"))
