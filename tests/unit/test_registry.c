@@ -277,7 +277,7 @@ static void a_long_retry_after_is_ebusy(void **state)
 }
 
 /* Who was told to wait is not asked again by others meanwhile; for what is not limited, it is:
- * Docker Hub counts GET of manifests alone (docs.docker.com, "Usage and limits"). */
+ * Docker Hub counts GET of manifests alone (docker/docs#11707). */
 static void a_limit_is_for_all_who_ask_the_like(void **state)
 {
 	(void)state;
