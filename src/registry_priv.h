@@ -144,6 +144,14 @@ struct registry_subject {
 int registry_name_subject(struct registry *registry, const char *repo,
 			  const struct registry_subject *what, struct wait *wait);
 
+/* The subject of manifest DIGEST: 0; -ENOENT: it has none; it cannot be told. */
+int registry_subject_of(struct registry *registry, const char *repo, const struct digest *digest,
+			struct wait *wait, struct digest *ret);
+/* DIGEST was deleted: the tag for referrers of SUBJECT, if there is one, names it no longer. */
+void registry_forget_subject(struct registry *registry, const char *repo,
+			     const struct digest *subject, const struct digest *digest,
+			     struct wait *wait);
+
 /* registry_foreign.c */
 #define REGISTRY_URLS_MAX 9 /* with the NULL behind them */
 void registry_learn_urls(struct store *store, const char *repo, const struct digest *digest,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * registry_subject: what is left to do after a manifest with a subject was put into a registry
- * without the referrers API: the index under the subject's tag is to name it (distribution-spec,
- * "Pushing Manifests with Subject").
+ * without the referrers API, or deleted there: the index under the subject's tag is to name it, or
+ * no longer (distribution-spec, "Pushing Manifests with Subject", "Deleting Manifests").
  * Knows that tag. Must not know how manifests are put.
  *
  * Others may change the index at the same time, and the specification knows no way to exclude them.
@@ -20,7 +20,8 @@ struct subject_put {
 	struct registry *registry;
 	const char *repo;
 	char tag[OCI_REFERRERS_TAG_MAX];
-	struct oci_descriptor descriptor; /* what the index is to name; borrowed */
+	struct oci_descriptor descriptor; /* what the index is to name, or not; borrowed */
+	bool deleted;
 };
 
 /* The index that the tag names now. 0, with *RET empty where there is none, or it is none. */
@@ -51,16 +52,17 @@ static int get_index(const struct subject_put *put, struct buf *ret, bool *ret_n
 	return 0;
 }
 
-/* 1: the index names the manifest; 0: it was written, and is to be looked at again. */
+/* 1: the index is as it should be; 0: it was written, and is to be looked at again. */
 static int update_once(const struct subject_put *put, struct wait *wait)
 {
 	AUTO_BUF struct buf now = BUF_INIT(OCI_MANIFEST_MAX);
 	AUTO_BUF struct buf next = BUF_INIT(OCI_MANIFEST_MAX);
 	bool named;
 	int err = get_index(put, &now, &named, wait);
-	if (err || named)
+	if (err || named != put->deleted)
 		return err ? err : 1;
-	err = oci_index_update(now.data, now.len, &put->descriptor, NULL, &next);
+	err = put->deleted ? oci_index_remove(now.data, now.len, &put->descriptor.digest, &next)
+			   : oci_index_update(now.data, now.len, &put->descriptor, NULL, &next);
 	if (err)
 		return err == -ENOMEM ? err : -EIO;
 	return registry_put_manifest(&put->registry->store, put->repo, put->tag, OCI_TYPE_INDEX,
@@ -72,6 +74,8 @@ static int update(const struct subject_put *put, struct wait *wait)
 	int r = 0;
 	for (unsigned round = 0; r == 0 && round < ROUNDS_MAX; round++)
 		r = update_once(put, wait);
+	if (put->deleted)
+		return MIN(r, 0);
 	if (r == 0)
 		log_warn("%s/%s: the index of referrers under the tag %s was written, but does not "
 			 "show it: others change it too, or the registry is slow",
@@ -103,4 +107,41 @@ int registry_name_subject(struct registry *registry, const char *repo,
 		.nannotations = manifest.nannotations,
 	};
 	return update(&put, wait);
+}
+
+int registry_subject_of(struct registry *registry, const char *repo, const struct digest *digest,
+			struct wait *wait, struct digest *ret)
+{
+	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
+	CLEANUP(oci_manifest_release) struct oci_manifest parsed = {0};
+	char text[DIGEST_STR_MAX];
+	const char *why;
+	int err = registry_get_manifest(&registry->store, repo, digest_format(digest, text),
+					&manifest, wait);
+	if (err)
+		return err;
+	if (oci_manifest_parse(manifest.bytes.data, manifest.bytes.len, manifest.media_type,
+			       &parsed, &why) ||
+	    !parsed.subject)
+		return -ENOENT;
+	*ret = parsed.subject->digest;
+	return 0;
+}
+
+void registry_forget_subject(struct registry *registry, const char *repo,
+			     const struct digest *subject, const struct digest *digest,
+			     struct wait *wait)
+{
+	struct subject_put put = {
+		.registry = registry,
+		.repo = repo,
+		.descriptor = {.digest = *digest},
+		.deleted = true,
+	};
+	oci_referrers_tag(subject, put.tag);
+	if (update(&put, wait) < 0)
+		log_warn("%s/%s: a manifest was deleted, but the index of referrers under the tag "
+			 "%s "
+			 "still names it",
+			 registry->store.name, repo, put.tag);
 }

@@ -169,8 +169,15 @@ int registry_untag(struct store *store, const char *repo, const char *tag, struc
 int registry_delete_manifest(struct store *store, const char *repo, const struct digest *digest,
 			     struct wait *wait)
 {
+	struct registry *registry = registry_of(store);
 	char text[DIGEST_STR_MAX];
-	return send_delete(registry_of(store), repo, digest_format(digest, text), false, wait);
+	struct digest subject;
+	/* Once it is gone nobody can tell any more what it was about. */
+	bool about = registry_subject_of(registry, repo, digest, wait, &subject) == 0;
+	int err = send_delete(registry, repo, digest_format(digest, text), false, wait);
+	if (!err && about)
+		registry_forget_subject(registry, repo, &subject, digest, wait);
+	return err;
 }
 
 static int first_tag(void *arg, const char *name)

@@ -198,6 +198,28 @@ static void an_index_that_cannot_be_changed(void **state)
 	assert_true(help_logged("nobody will find it by its subject"));
 }
 
+static void what_is_deleted_is_named_no_longer(void **state)
+{
+	AUTO_FREE char *json = artifact("a");
+	struct digest digest;
+
+	(void)state;
+	digest_of(DIGEST_SHA256, json, strlen(json), &digest);
+	assert_int_equal(put("a"), 0);
+	assert_int_equal(put("b"), 0);
+	assert_int_equal(help.store->ops->delete_manifest(help.store, REPO, &digest, &help.wait),
+			 0);
+	assert_referrers("test/b(b)");
+	/* the registry's own list needs no help */
+	api(true);
+	assert_int_equal(put("a"), 0);
+	int writes = requests("PUT");
+	assert_int_equal(help.store->ops->delete_manifest(help.store, REPO, &digest, &help.wait),
+			 0);
+	assert_int_equal(requests("PUT"), writes);
+	assert_referrers("test/b(b)");
+}
+
 static void no_subject_no_tag(void **state)
 {
 	(void)state;
@@ -221,6 +243,7 @@ int main(void)
 		TEST(the_tag_is_kept_up),
 		TEST(an_index_that_others_write_too),
 		TEST(an_index_that_cannot_be_changed),
+		TEST(what_is_deleted_is_named_no_longer),
 		TEST(no_subject_no_tag),
 	};
 	return cmocka_run_group_tests(tests, help_group_setup, help_group_teardown);
