@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a registry is reached: TLS with a CA of one's own, client certificates, mirrors by
+registries.conf and hosts.toml, proxies."""
+import errno
+import os
+import shutil
+import socket
+
+import lib
+import oci
+import sample
+from certs import Authority
+
+FILE = "team/app:1.5/rootfs/app/version"
+QUICK = {"timeout": 8, "name_timeout": 8, "tag_ttl": 0}
+
+
+class TlsRegistry(lib.Registry):
+    """A docker-registry that speaks TLS, over the storage of a plain one."""
+
+    def __init__(self, t, pair, storage, **tls):
+        self.tls = {"certificate": str(pair[0]), "key": str(pair[1]), **tls}
+        super().__init__(t.dir / t.name("tls"), storage, None)
+        t.stack.callback(self.stop)
+
+    def start(self):
+        config = lib.json.loads(self.config.read_text())
+        config["http"]["tls"] = self.tls
+        self.config.write_text(lib.json.dumps(config))
+        super().start()
+
+    def answers(self):
+        if not self.process.running():
+            raise AssertionError(f"docker-registry ended:\n{self.process.output()}")
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def tls_registry(t, pair, **tls):
+    plain = t.registry()
+    sample.push_all(plain)
+    return TlsRegistry(t, pair, plain.storage, **tls)
+
+
+def certs_dir(t, host, **files):
+    """A certs.d directory: NAME=file for HOST."""
+    root = t.dir / t.name("certs.d")
+    (root / host).mkdir(parents=True)
+    for name, source in files.items():
+        shutil.copy(source, root / host / name.replace("_", "."))
+    return root
+
+
+def conf(t, text):
+    path = t.dir / t.name("registries.conf")
+    path.write_text(text)
+    return path
+
+
+def version(mount):
+    return mount.path(FILE).read_text()
+
+
+def refused(mount, *words):
+    with lib.fails(errno.EACCES):
+        version(mount)
+    log = mount.read_log()
+    for word in words:
+        assert word in log, (word, log)
+
+
+# ---- TLS ----
+
+def test_private_ca(t):
+    authority = Authority(t, t.dir / "ca")
+    registry = tls_registry(t, authority.issue("server"))
+    host = f"127.0.0.1:{registry.port}"
+    mount = t.mount(f"https://{host}", cacert=authority.cert, **QUICK)
+    lib.equal(version(mount), "1.5")
+    assert "HTTP/2.0" in registry.process.output()
+    mount = t.mount(host, certs_dir=certs_dir(t, host, ca_crt=authority.cert), **QUICK)
+    lib.equal(version(mount), "1.5")
+    # docker's and containers' own places, below the home directory
+    place = t.dir / "home/.config/containers/certs.d" / host
+    place.mkdir(parents=True)
+    mount = t.mount(host, **QUICK)
+    refused(mount, "certificate", "cacert=", f"certs.d/HOST/ca.crt", "insecure=")
+    shutil.copy(authority.cert, place / "ca.crt")
+    lib.wait_for(lambda: readable(mount), "the CA to be noticed")
+    mount = t.mount(host, insecure=host, certs_dir=certs_dir(t, "nobody"), **QUICK)
+    lib.equal(version(mount), "1.5")
+
+
+def readable(mount):
+    try:
+        return version(mount)
+    except OSError:
+        return None
+
+
+def test_bad_certificates(t):
+    authority = Authority(t, t.dir / "ca")
+    for name, options, words in (("other", {"san": "DNS:other.example"}, "127.0.0.1"),
+                                 ("old", {"days": -1}, "expired")):
+        registry = tls_registry(t, authority.issue(name, **options))
+        mount = t.mount(f"https://127.0.0.1:{registry.port}", cacert=authority.cert, **QUICK)
+        refused(mount, words)
+
+
+def test_client_certificate(t):
+    authority = Authority(t, t.dir / "ca")
+    cert, key = authority.issue("client")
+    registry = tls_registry(t, authority.issue("server"), clientcas=[str(authority.cert)])
+    host = f"localhost:{registry.port}"
+    root = certs_dir(t, host, ca_crt=authority.cert)
+    mount = t.mount(f"https://{host}", certs_dir=root, **QUICK)
+    with lib.fails(errno.EACCES, errno.EIO):
+        version(mount)
+    # without a remount
+    shutil.copy(key, root / host / "client.key")
+    (root / host / "client.key").chmod(0o644)
+    shutil.copy(cert, root / host / "client.cert")
+    lib.wait_for(lambda: "can be read by everybody" in try_and_log(mount), "the key's sentence")
+    refused(mount, f"{host}/client.key", "chmod o-r")
+    (root / host / "client.key").chmod(0o600)
+    lib.wait_for(lambda: readable(mount), "the key to be noticed")
+
+
+def try_and_log(mount):
+    readable(mount)
+    return mount.read_log()
+
+
+# ---- mirrors ----
+
+def mirrored(t, origin, mirror, more=""):
+    """Mounts ORIGIN with MIRROR by registries.conf."""
+    text = f'[[registry]]\nlocation = "{origin.host}"\n[[registry.mirror]]\nlocation = "{mirror.host}"\n{more}'
+    return t.mount(origin.host, registries_conf=conf(t, text), certs_dir=certs_dir(t, "nobody"), **QUICK)
+
+
+def test_pull_through_cache(t):
+    origin = t.registry()
+    sample.push_all(origin)
+    cache = t.registry(config={"proxy": {"remoteurl": f"http://{origin.host}"}})
+    mount = mirrored(t, origin, cache)
+    lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.5", "latest"])
+    lib.equal(version(mount), "1.5")
+    assert cache.count("GET", r"/team/app/manifests/") and cache.count("GET", r"/team/app/blobs/")
+    # What is pushed goes to the origin.
+    cache.forget()
+    sample.image("9").write_layout(t.dir / "layout")
+    t.skopeo("copy", f"oci:{t.dir}/layout:latest", f"oci-archive:{t.dir}/9.tar")
+    shutil.copy(t.dir / "9.tar", mount.path("team/app/_push/9.tar"))
+    lib.equal(origin.request("HEAD", "/v2/team/app/manifests/9", None, {"Accept": oci.MANIFEST})[0], 200)
+    lib.equal(cache.count("PUT|POST|PATCH"), 0)
+    # With the origin gone the cache serves what it has, lists too.
+    origin.stop()
+    mount.stop()
+    mount.options["cache_dir"] = t.dir / "another"
+    mount.start()
+    t.stack.callback(mount.stop)
+    lib.equal(version(mount), "1.5")
+    assert "1.5" in os.listdir(mount.path("team/app/_tags"))
+
+
+def test_hosts_toml(t):
+    origin, mirror = t.bad_registry(), t.bad_registry()
+    for registry in origin, mirror:
+        sample.push_all(registry)
+    root = certs_dir(t, "hub.example")
+    (root / "hub.example/hosts.toml").write_text(
+        f'server = "http://{origin.host}"\n[host."http://{mirror.host}"]\ncapabilities = ["pull"]\n')
+    mount = t.mount("hub.example", certs_dir=root, registries_conf=conf(t, ""), **QUICK)
+    lib.equal(version(mount), "1.5")
+    # docs/hosts.md: only who has "resolve" is asked for tags; ns= names the registry.
+    asked = [entry["path"] for entry in mirror.requests if "/team/app/" in entry["path"]]
+    assert asked and all(path.endswith("?ns=hub.example") for path in asked), asked
+    assert not any("manifests/1.5" in path for path in asked), asked
+    assert any("blobs" in path for path in asked), asked
+    assert any("manifests/1.5" in entry["path"] for entry in origin.requests)
+    assert not any("blobs" in entry["path"] for entry in origin.requests)
+
+
+def test_wrong_bytes_from_a_mirror(t):
+    origin, mirror = t.bad_registry(), t.bad_registry()
+    for registry in origin, mirror:
+        sample.push_all(registry)
+    mirror.rule("GET", "/blobs/", flip=100)
+    mount = mirrored(t, origin, mirror)
+    lib.equal(version(mount), "1.5")
+    lib.equal(mount.path("team/app:1.5/rootfs/noise").read_bytes(), sample.NOISE)
+    assert "came wrong from the mirror" in mount.read_log(), mount.read_log()
+    # Config and layers of an image never seen: none of them wrong.
+    mirror.rules.clear()
+    mirror.rule("GET", "/blobs/", truncate=50)
+    lib.equal(mount.path("solo:1/rootfs/app/version").read_text(), "solo")
+
+
+def test_mirror_down_and_back(t):
+    origin, mirror = t.registry(), t.registry()
+    for registry in origin, mirror:
+        sample.push_all(registry)
+    mirror.stop()
+    mount = mirrored(t, origin, mirror)
+    lib.equal(version(mount), "1.5")
+    assert "left aside" in mount.read_log()
+    mirror.start()
+    lib.wait_for(lambda: version(mount) and mirror.count(path="/team/"), "the mirror to be asked again")
+
+
+def test_digest_only_mirror(t):
+    origin, mirror = t.bad_registry(), t.bad_registry()
+    pushed = sample.push_all(origin)
+    pushed["1.4"].push(mirror, "team/app", "1.5")  # it has an older image under that name
+    pushed["1.5"].push(mirror, "team/app", "other")
+    mount = mirrored(t, origin, mirror, 'pull-from-mirror = "digest-only"\n')
+    lib.equal(version(mount), "1.5")
+    asked = [entry["path"] for entry in mirror.requests if entry["method"] == "GET"]
+    assert not any("manifests/1.5" in path for path in asked)
+
+
+def test_blocked(t):
+    registry = t.registry()
+    sample.push_all(registry)
+    path = conf(t, f'[[registry]]\nlocation = "{registry.host}/team"\nblocked = true\n')
+    mount = t.mount(registry.host, registries_conf=path, **QUICK)
+    refused(mount, f"{path}, line 1, blocks {registry.host}/team")
+    lib.equal(registry.count(path="/team/"), 0)
+    lib.equal(mount.path("solo:1/rootfs/app/version").read_text(), "solo")
+    # What is not understood unblocks nothing.
+    path.write_text("[[registry]\n")
+    lib.wait_for(lambda: "line 1: a table's name" in try_and_log(mount), "the file to be refused")
+    refused(mount)
+    path.write_text("")
+    lib.wait_for(lambda: readable(mount), "the file to be mended")
+
+
+def test_moved_by_location(t):
+    registry = t.registry()
+    sample.push_all(registry)
+    text = f'[[registry]]\nprefix = "names.example/here"\nlocation = "{registry.host}/team"\n'
+    mount = t.mount("names.example", registries_conf=conf(t, text), **QUICK)
+    lib.equal(mount.path("here/app:1.5/rootfs/app/version").read_text(), "1.5")
+
+
+def test_short_name_alias(t):
+    registry = t.registry()
+    sample.push_all(registry)
+    text = f'[aliases]\n"app" = "{registry.host}/team/app"\n'
+    mount = t.mount("app:1.4", registries_conf=conf(t, text), **QUICK)
+    lib.equal(mount.path("rootfs/app/version").read_text(), "1.4")
+
+
+# ---- proxies ----
+
+def test_proxy(t):
+    proxy, local = t.bad_registry(), t.bad_registry()
+    for registry in proxy, local:
+        sample.push_all(registry)
+    os.environ["http_proxy"] = proxy.url
+    mount = t.mount("http://registry.invalid:5000", **QUICK)
+    lib.equal(version(mount), "1.5")
+    assert any(entry["path"].startswith("http://registry.invalid:5000/v2/") or
+               entry["headers"]["host"] == "registry.invalid:5000" for entry in proxy.requests)
+    # Never for this machine.
+    proxy.forget()
+    mount = t.mount(local.host, **QUICK)
+    lib.equal(version(mount), "1.5")
+    lib.equal(proxy.requests, [])
+    os.environ["NO_PROXY"] = "registry.invalid"
+    mount = t.mount("http://registry.invalid:5000", cache_dir=t.dir / "none", **QUICK)
+    with lib.fails(errno.EHOSTUNREACH):
+        version(mount)
+    lib.equal(proxy.requests, [])
