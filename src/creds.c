@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pwd.h>
 #include <sys/eventfd.h>
 
 #include "creds_priv.h"
@@ -44,6 +45,15 @@ static const char *environment(const char *name)
 	return value && *value ? value : NULL;
 }
 
+/* The environment's is missing at boot. */
+static const char *home_dir(void)
+{
+	const char *home = environment("HOME");
+	const struct passwd *user = home ? NULL : getpwuid(getuid());
+
+	return home ? home : user ? user->pw_dir : "/";
+}
+
 static char *below(const char *dir, const char *name)
 {
 	return format("%s/%s", dir, name);
@@ -55,14 +65,12 @@ static int add_usual_files(struct creds *creds)
 	const char *runtime = environment("XDG_RUNTIME_DIR");
 	const char *config = environment("XDG_CONFIG_HOME");
 	const char *docker = environment("DOCKER_CONFIG");
-	const char *home = environment("HOME");
+	const char *home = home_dir();
 	int err = add_file(creds,
 			   runtime ? below(runtime, "containers/auth.json")
 				   : format("/run/containers/%u/auth.json", getuid()),
 			   AUTHFILE_CONFIG);
 
-	if (!home)
-		home = "/root"; /* as at boot */
 	if (!err)
 		err = add_file(creds,
 			       config ? below(config, "containers/auth.json")
@@ -139,6 +147,18 @@ static const char *size_refusal(const struct stat *st)
 	return st->st_size > AUTHFILE_MAX ? "it is larger than 1 MiB" : NULL;
 }
 
+/* Whether PATH lies in a directory that we may not look into, as another user's is whose
+ * environment was handed on: it is not meant for us, and need not be there. */
+static bool is_out_of_sight(const char *path)
+{
+	int saved = errno;
+	struct stat st;
+	bool hidden = errno == EACCES && stat(path, &st) != 0 && errno == EACCES;
+
+	errno = saved;
+	return hidden;
+}
+
 int creds_text_read(const char *path, struct creds_text *ret, const char **ret_why)
 {
 	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -146,7 +166,7 @@ int creds_text_read(const char *path, struct creds_text *ret, const char **ret_w
 	ssize_t len;
 
 	*ret_why = NULL;
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || is_out_of_sight(path)))
 		return -ENOENT;
 	if (fd >= 0 && fstat(fd, &text.st) == 0) {
 		*ret_why = size_refusal(&text.st);

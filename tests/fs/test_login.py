@@ -174,6 +174,26 @@ def test_login_to_a_named_file(t):
     assert "missing" in ended.stderr.decode(), ended.stderr
 
 
+def test_login_over_tls(t):
+    """As a mount does it: a certificate that nobody vouches for is refused with words."""
+    lib.need("openssl")
+    key, certificate = t.dir / "tls.key", t.dir / "tls.crt"
+    t.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext",
+          "subjectAltName=IP:127.0.0.1", "-days", "2", "-keyout", key, "-out", certificate)
+    registry = t.bad_registry(tls=(str(certificate), str(key)))
+    registry.auth, registry.users, registry.anonymous = "bearer", {"ann": PASSWORD}, False
+    _, words = login(t, registry.host, status=1)
+    assert "certificate" in words and "cacert" in words, words
+    assert not docker_config().exists()
+    # A token service without TLS is not told a password.
+    registry.realm = registry.url.replace("https", "http") + "/token"
+    _, words = login(t, registry.host, "-o", f"cacert={certificate}", status=1)
+    assert "not on https" in words, words
+    registry.realm = None
+    login(t, registry.host, "-o", f"cacert={certificate}")
+    lib.equal(registry.count("GET", "^/token"), 1)
+
+
 class Terminal:
     """A program on a terminal of its own."""
 
