@@ -93,7 +93,7 @@ static int node_get(struct staged *staged, struct node *parent, struct stage_ino
 int stagenode_entry(struct staged *staged, struct node *parent, struct stage_inode *inode,
 		    struct call *call, struct node_entry *ret)
 {
-	struct node_entry entry = {.timeout = TIMEOUT_S};
+	struct node_entry entry = {.timeout = TIMEOUT_S, .cached = true};
 	int r;
 
 	/* The tree goes away as a whole, and under other names. */

@@ -49,6 +49,7 @@ struct node_entry {
 	struct node_ref ref; /* REF.node is held for the caller */
 	struct node_attr attr;
 	double timeout; /* of the name */
+	bool cached;	/* of one that was created: the kernel may cache its bytes, and map it */
 };
 
 /* One name of a listing; all of it borrowed for the call. */

@@ -2,6 +2,7 @@
 """Directories under _push: a file system for the usual tools, and what becomes of it by sync."""
 import errno
 import json
+import mmap
 import os
 import stat
 
@@ -151,6 +152,24 @@ def test_the_usual_calls(t):
     lib.equal(os.listdir(mount.path("team/app/_push")), [])
 
 
+def test_files_can_be_mapped(t):
+    """As linkers and package managers write them; all ways to the bytes agree."""
+    _, mount = empty(t)
+    path = staged(mount, "1.6") / "f"
+    one = os.open(path, os.O_RDWR | os.O_CREAT)
+    two = os.open(path, os.O_RDWR)
+    os.ftruncate(one, 5000)
+    with mmap.mmap(one, 5000) as mapped:
+        mapped[0:3] = b"abc"
+        mapped.flush()
+        lib.equal(os.pread(two, 4, 0), b"abc\0")
+        os.pwrite(two, b"X", 1)
+        lib.equal(mapped[0:3], b"aXc")
+    os.close(one)
+    os.close(two)
+    lib.equal((path.stat().st_size, path.read_bytes()[:4]), (5000, b"aXc\0"))
+
+
 def test_owners_are_metadata(t):
     """What a user may not do on a disk is only written down here."""
     _, mount = empty(t)
@@ -169,15 +188,15 @@ def test_thousands_of_files(t):
     _, mount = empty(t)
     root = staged(mount, "1.6") / "rootfs"
     root.mkdir()
-    names = {f"{number:05}" for number in range(3000)}
+    names = {f"{number:05}" for number in range(1000)}
     descriptors = f"/proc/{mount.process.pid}/fd"
     before = len(os.listdir(descriptors))
     for name in names:
         (root / name).write_text(name)
     assert len(os.listdir(descriptors)) < before + 50
     listed = os.listdir(root)
-    lib.equal((len(listed), set(listed)), (3000, names))
-    lib.equal((root / "01234").read_text(), "01234")
+    lib.equal((len(listed), set(listed)), (1000, names))
+    lib.equal((root / "00123").read_text(), "00123")
     sync(t, root.parent)
     lib.equal(set(os.listdir(image(mount, "1.6") / "rootfs")), names)
 
