@@ -442,7 +442,7 @@ void push_judge(struct push *push, int err, bool was_kept)
 	push->status.state = err ? PUSH_FAILED : push->kept ? PUSH_WRITING : PUSH_DONE;
 	push->status.verdict = err;
 	/* What was called off may be tried again as it is. */
-	push->judged = err == -EINTR ? 0 : push->version;
+	push->judged = err == -EINTR || (was_kept && err) ? 0 : push->version;
 	push->kept = push->kept || (was_kept && err);
 	push->flushing = false;
 	wait_wake(&push->changed);
