@@ -136,12 +136,17 @@ static void a_failure_is_no_empty_list(void **state)
 	assert_int_equal(
 		help.store->ops->referrers(help.store, REPO, &subject, add_type, &text, &help.wait),
 		-EIO);
-	rule("GET", "manifests/sha256-", "\"status\": 403");
 	server_order(&help.server, "{\"clear\": true}");
 	rule("GET", "manifests/sha256-", "\"status\": 403");
 	assert_int_equal(
 		help.store->ops->referrers(help.store, REPO, &subject, add_type, &text, &help.wait),
 		-EACCES);
+	/* a limit passes, and says nothing about the API */
+	server_order(&help.server, "{\"clear\": true}");
+	rule("GET", "referrers", "\"status\": 429, \"headers\": {\"Retry-After\": \"3600\"}");
+	assert_int_equal(
+		help.store->ops->referrers(help.store, REPO, &subject, add_type, &text, &help.wait),
+		-EBUSY);
 }
 
 /* GitLab (oras-project/oras-go#1396): of an index that is asked about, its children would be taken
