@@ -32,12 +32,13 @@ struct push_tree {
 	const struct oci_platform *platform;
 	struct travels *travels;
 	/* guarded by push->lock */
-	unsigned refs;
 	uint64_t judged; /* the version that the verdict is about; 0: none */
 	int verdict;
 	struct digest published; /* of a layout; .algo DIGEST_NONE: nothing */
 };
 
+/* Its tag now; false, and "": it is a temporary. For who does not have the turn. */
+bool push_tree_tag(struct push_tree *tree, char out[static REF_TAG_MAX]);
 /* Reads a whole file of the tree, at most MAX bytes (-EFBIG). */
 int push_tree_read(struct stage_inode *file, size_t max, struct buf *ret);
 /* The digest of a file's bytes, hashed by ALGO. */

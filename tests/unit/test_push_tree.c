@@ -61,7 +61,7 @@ static void make_tree(struct fixture *f)
 
 static void drop_tree(struct fixture *f)
 {
-	push_tree_unref(STEAL(f->tree));
+	push_tree_free(STEAL(f->tree));
 	stage_inode_unref(STEAL(f->root));
 	stage_free(STEAL(f->stage));
 }
@@ -335,6 +335,27 @@ static void test_a_verdict_is_repeated(void **state)
 	assert_false(push_tree_is_confirmed(f->tree));
 }
 
+static void test_a_temporary_is_published_by_its_name(void **state)
+{
+	const struct push_tree_name name = {.tag = "1", .label = "tag"};
+	const struct push_tree_name temporary = {.label = "temporary"};
+	const struct push_base base = {.find = no_base};
+	struct fixture *f = *state;
+	AUTO_INODE struct stage_inode *rootfs = add_dir(f->root, "rootfs");
+
+	assert_int_equal(push_tree_rename(f->tree, &temporary, &base, &f->wait), 0);
+	put_file(f, rootfs, "f", "x");
+	assert_int_equal(sync_tree(f), 0);
+	assert_false(push_tree_is_confirmed(f->tree));
+	fakestore_fail(f->store, FAKE_PUT_MANIFEST, -EDQUOT);
+	assert_int_equal(push_tree_rename(f->tree, &name, &base, &f->wait), -EDQUOT);
+	assert_int_equal(sync_tree(f), 0); /* a temporary as before */
+	fakestore_fail(f->store, FAKE_PUT_MANIFEST, 0);
+	assert_int_equal(push_tree_rename(f->tree, &name, &base, &f->wait), 1);
+	assert_true(push_tree_is_confirmed(f->tree));
+	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 2);
+}
+
 static void *sync_thread(void *arg)
 {
 	return (void *)(intptr_t)sync_tree(arg);
@@ -536,7 +557,7 @@ static void test_the_end_calls_off_what_is_under_way(void **state)
 	assert_int_equal(close_blob(f, sha256, &layout.layer_digest, layer_bytes), 0);
 	fakestore_await_stalled(f->store, 1);
 	/* teardown() would hang, or the store still see its source. */
-	push_tree_unref(STEAL(f->tree));
+	push_tree_free(STEAL(f->tree));
 	fakestore_release(f->store);
 }
 
@@ -579,6 +600,7 @@ int main(void)
 		TEST(times_are_clamped),
 		TEST(large_files_and_long_names),
 		TEST(a_verdict_is_repeated),
+		TEST(a_temporary_is_published_by_its_name),
 		TEST(nothing_changes_while_it_is_sent),
 		TEST(a_sync_that_is_called_off_publishes_nothing),
 		TEST(what_makes_no_image),
