@@ -16,6 +16,9 @@
 #define FAILURE_MS    2000
 #define MISSED_MS     1000
 #define MISSED_TIMES  10
+#define SLOW_MS	      500
+#define SLOW_TIMES    5
+#define SLOW_MAX_MS   10000
 #define REFUSED_MS    60000
 #define MAX_LISTS     512
 #define MAX_NAMES     2000000 /* in all lists */
@@ -297,6 +300,9 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 		believe = list->kind == LIST_REPOS ? REFUSED_MS : FAILURE_MS;
 	else if (r < 0)
 		believe = MIN(FAILURE_MS, believe);
+	/* Who was kept waiting is not to be again at the next name. */
+	if (store_is_gone(r) && now_ms() - begin >= SLOW_MS)
+		believe = MIN(SLOW_TIMES * (now_ms() - begin), SLOW_MAX_MS);
 	if (r != -EINTR && r != -EWOULDBLOCK)
 		list->until_ms = list->changed ? 0 : now_ms() + believe;
 	list->fetched_ms = now_ms();
