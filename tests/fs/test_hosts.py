@@ -273,3 +273,18 @@ def test_proxy(t):
     with lib.fails(errno.EHOSTUNREACH):
         version(mount)
     lib.equal(proxy.requests, [])
+
+
+def test_plain_http_only_where_insecure(t):
+    """A name that nobody resolves: our server stands in for it as the proxy, which refuses to pass TLS on."""
+    proxy = t.bad_registry()
+    sample.push_all(proxy)
+    os.environ.update(http_proxy=proxy.url, https_proxy=proxy.url)
+    mount = t.mount("registry.invalid:5000", **QUICK)
+    with lib.fails(errno.EIO):
+        version(mount)
+    lib.equal({entry["method"] for entry in proxy.requests}, {"CONNECT"})
+    proxy.forget()
+    mount = t.mount("registry.invalid:5000", insecure="registry.invalid:5000", **QUICK)
+    lib.equal(version(mount), "1.5")
+    lib.equal(proxy.requests[0]["method"], "CONNECT")  # TLS is tried first
