@@ -24,7 +24,7 @@ struct fs {
 	struct inodes *inodes;
 	struct pool *pool; /* runs parked requests */
 	bool no_open, no_opendir;
-	_Atomic uint64_t init_unique; /* of the INIT request until it is answered; the first thread's */
+	_Atomic uint64_t init_unique; /* of INIT until it is answered; the first thread's */
 	bool mounted;
 	pthread_key_t buffer; /* a read buffer for each session thread */
 	pthread_mutex_t lock;

@@ -524,6 +524,28 @@ def test_two_mounts_lose_no_tags(t):
         lib.equal(set(os.listdir(mount.path("team/app/_tags"))), want)
 
 
+def test_skopeo_and_links_at_once(t):
+    """skopeo writes index.json and manifests in place and knows no lock: nothing that it made is lost, and
+    no link fails. (Of ours it may lose some: it writes the whole index as it was when it began.)"""
+    images, mount = local(t)
+    script = f"for i in 1 2 3 4 5 6; do skopeo --insecure-policy copy -q oci:{t.dir}/layout1.5:1.5 " \
+        f"oci:{t.dir}/store/team/app:copy$i || exit 1; done"
+    skopeo = subprocess.Popen(["sh", "-c", script])
+    links = 0
+    while skopeo.poll() is None or not links:
+        t.run("ln", "-sfn", "1.4", mount.path("team/app/_tags/mine"))
+        links += 1
+    lib.equal(skopeo.returncode, 0)
+    t.run("ln", "-sfn", "1.4", mount.path("team/app/_tags/mine"))
+    copies = [f"copy{i}" for i in range(1, 7)]
+    lib.equal(set(os.listdir(mount.path("team/app/_tags"))), {"1.4", "1.5", "mine", *copies})
+    for tag in copies:
+        lib.equal(digest(mount, f"team/app:{tag}"), images["1.5"].digest)
+    # Nothing that was written on the way is left.
+    lib.equal({path.name for path in (t.dir / "store/team/app").iterdir()},
+              {"blobs", "index.json", "oci-layout", ".regfs.lock"})
+
+
 # --- several at once, and what breaks in between ---
 
 
