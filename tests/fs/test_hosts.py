@@ -239,9 +239,12 @@ def test_blocked(t):
 def test_moved_by_location(t):
     registry = t.registry()
     sample.push_all(registry)
-    text = f'[[registry]]\nprefix = "names.example/here"\nlocation = "{registry.host}/team"\n'
-    mount = t.mount("names.example", registries_conf=conf(t, text), **QUICK)
+    path = conf(t, f'[[registry]]\nprefix = "names.example/here"\nlocation = "{registry.host}/team"\ninsecure = true\n')
+    mount = t.mount("names.example", registries_conf=path, **QUICK)
     lib.equal(mount.path("here/app:1.5/rootfs/app/version").read_text(), "1.5")
+    # as others read the same file
+    raw = t.skopeo("--registries-conf", path, "inspect", "--raw", "docker://names.example/here/app:1.5")
+    lib.equal(mount.path("here/app:1.5/manifest.json").read_text(), raw)
 
 
 def test_short_name_alias(t):
