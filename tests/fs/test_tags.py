@@ -473,7 +473,10 @@ def test_store_tags_and_deletes(t):
     # A tag alone goes; its image goes with its last tag, and with it what nothing else names.
     os.unlink(tags / "1.5")
     lib.equal(digest(mount, "team/app:best"), images["1.5"].digest)
+    os.stat(mount.path(f"team/app@{images['1.5'].digest}"))
     os.unlink(tags / "best")
+    with lib.fails(errno.ENOENT):
+        os.stat(mount.path(f"team/app@{images['1.5'].digest}"))
     lib.equal(files_of(t, "team/app"), {digest_of[7:] for digest_of in
                                         [*images["1.4"].blobs(), images["1.4"].digest]})
     lib.equal(mount.path("team/app:1.4/rootfs/app/version").read_text(), "1.4")
