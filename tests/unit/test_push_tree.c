@@ -29,12 +29,12 @@ struct fixture {
 	struct wait wait;
 };
 
-static struct pushes *make_pushes(struct fixture *f, const int64_t *source_date)
+static struct pushes *make_pushes(struct fixture *f, const int64_t *source_date, enum codec codec)
 {
 	const struct pushes_options options = {
 		.spool_dir = f->dir,
 		.jobs = f->jobs,
-		.compress = CODEC_PLAIN,
+		.compress = codec,
 		.source_date = source_date,
 	};
 
@@ -74,7 +74,7 @@ static int setup(void **state)
 	snprintf(f->dir, sizeof(f->dir), "%s/regfs-tree-XXXXXX", tmp ? tmp : "/tmp");
 	assert_non_null(mkdtemp(f->dir));
 	f->jobs = pool_new("jobs", 0);
-	f->pushes = make_pushes(f, NULL);
+	f->pushes = make_pushes(f, NULL, CODEC_PLAIN);
 	f->store = fakestore_new("reg.example:5000");
 	wait_init(&f->wait, true);
 	make_tree(f);
@@ -278,6 +278,50 @@ static void test_the_layer_says_what_the_tree_is(void **state)
 			"p 10600 3:4 0 1000.5\n");
 }
 
+/* The blob is compressed as its type says, and its bytes have the digest that the config says. */
+static void check_codec(struct fixture *f, enum codec codec, const char *type)
+{
+	AUTO_DECODER struct decoder *decoder = decoder_new(codec, NULL);
+	CLEANUP(oci_config_release) struct oci_config config = {0};
+	AUTO_FREE char *plain = malloc(LAYER_MAX);
+	struct digest digest;
+	const char *why;
+	size_t len = 0;
+	ssize_t got;
+
+	drop_tree(f);
+	pushes_free(f->pushes);
+	f->pushes = make_pushes(f, NULL, codec);
+	make_tree(f);
+	AUTO_INODE struct stage_inode *rootfs = add_dir(f->root, "rootfs");
+	/* No reader of magics takes the tar for gzip. */
+	const struct timespec whole = {.tv_sec = 1000};
+	AUTO_INODE struct stage_inode *file = add_file(f, rootfs, "\x1f\x8b\x08", "some bytes");
+	assert_int_equal(stage_change(file, &(struct stage_change){.mtime = &whole}), 0);
+	assert_int_equal(sync_tree(f), 1);
+
+	CLEANUP(oci_manifest_release) struct oci_manifest manifest = manifest_of(f);
+	AUTO_BUF struct buf layer = blob_of(f, &manifest.layers[0].digest);
+	AUTO_BUF struct buf text = blob_of(f, &manifest.config.digest);
+	assert_string_equal(manifest.layers[0].media_type, type);
+	assert_int_equal(manifest.layers[0].size, layer.len);
+	assert_int_equal(oci_config_parse(text.data, text.len, &config, &why), 0);
+	decoder_input(decoder, layer.data, layer.len, true);
+	while ((got = decoder_read(decoder, plain + len, LAYER_MAX - len)) > 0)
+		len += (size_t)got;
+	assert_int_equal(got, 0);
+	digest_of(DIGEST_SHA256, plain, len, &digest);
+	assert_true(digest_equal(&digest, &config.diff_ids[0]));
+	assert_int_equal(len, 512 + 512 + TAR_TRAILER);
+}
+
+static void test_layers_are_compressed_as_wished(void **state)
+{
+	check_codec(*state, CODEC_PLAIN, OCI_TYPE_LAYER);
+	check_codec(*state, CODEC_GZIP, OCI_TYPE_LAYER_GZIP);
+	check_codec(*state, CODEC_ZSTD, OCI_TYPE_LAYER_ZSTD);
+}
+
 static void test_times_are_clamped(void **state)
 {
 	struct fixture *f = *state;
@@ -285,7 +329,7 @@ static void test_times_are_clamped(void **state)
 
 	drop_tree(f);
 	pushes_free(f->pushes);
-	f->pushes = make_pushes(f, &date);
+	f->pushes = make_pushes(f, &date, CODEC_PLAIN);
 	make_tree(f);
 	AUTO_INODE struct stage_inode *rootfs = add_dir(f->root, "rootfs");
 	AUTO_INODE struct stage_inode *file = add_file(f, rootfs, "f", "x");
@@ -597,6 +641,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(the_layer_says_what_the_tree_is),
+		TEST(layers_are_compressed_as_wished),
 		TEST(times_are_clamped),
 		TEST(large_files_and_long_names),
 		TEST(a_verdict_is_repeated),
