@@ -225,6 +225,10 @@ static void test_a_listing_goes_on_while_names_come_and_go(void **state)
 	assert_int_equal(rest.n, 3);
 	assert_string_equal(rest.children[0].name, "b");
 	assert_string_equal(rest.children[2].name, "0");
+	uint64_t behind_b = rest.children[0].pos;
+	stage_children_release(&rest);
+	assert_int_equal(stage_list(f->root, behind_b, 1, &rest), 0);
+	assert_string_equal(rest.children[0].name, "a");
 	stage_children_release(&first);
 	stage_children_release(&rest);
 }
