@@ -41,6 +41,7 @@ struct request {
 	struct wait wait;
 	struct call call;
 	bool parked;
+	bool closes; /* run even if it was called off: what the close means has to be known */
 	struct request *next, **link; /* in fs->parked */
 	/* arguments, as the operation uses them */
 	struct node_ref ref, to_ref;
