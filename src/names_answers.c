@@ -177,6 +177,13 @@ static void list_put(struct list *list)
 	list->users--;
 }
 
+/* Lock held. What is being fetched is not believed either. */
+static void list_expire(struct list *list)
+{
+	list->until_ms = 0;
+	list->changed = true;
+}
+
 /* --- what survives in the cache --- */
 
 static int list_cache_id(const struct list *list, struct cache_id *ret)
@@ -472,8 +479,7 @@ static void answers_drop_extra(struct answers *answers, enum list_kind kind, str
 	list = list_get(answers, kind, host, repo);
 	if (list) {
 		list_drop_extra(list, name);
-		list->until_ms = 0;
-		list->changed = true;
+		list_expire(list);
 		list_put(list);
 	}
 	pthread_mutex_unlock(&answers->lock);
@@ -648,6 +654,19 @@ int answers_resolve(struct answers *answers, struct host *host, const char *repo
 	return 0;
 }
 
+void answers_forget_tags(struct answers *answers, struct host *host, const char *repo)
+{
+	struct list *list;
+
+	pthread_mutex_lock(&answers->lock);
+	list = list_get(answers, LIST_TAGS, host, repo);
+	if (list) {
+		list_expire(list);
+		list_put(list);
+	}
+	pthread_mutex_unlock(&answers->lock);
+}
+
 void answers_forget_tag(struct answers *answers, struct host *host, const char *repo,
 			const char *tag)
 {
@@ -661,8 +680,9 @@ void answers_forget_tag(struct answers *answers, struct host *host, const char *
 		memo->until_ms = 0;
 	list = list_get(answers, LIST_TAGS, host, repo);
 	if (list) {
-		list->until_ms = 0;
-		list->changed = true;
+		/* a long list is not fetched anew for a tag that only moved */
+		if (!nameset_has(list->names, tag))
+			list_expire(list);
 		list_put(list);
 	}
 	answers->moves++;

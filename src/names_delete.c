@@ -70,6 +70,7 @@ int names_untag(struct names *names, struct host *host, const char *repo, const 
 					: untag(host, repo, tag, wait);
 	if (r != 0 && r != -ENOENT)
 		return r;
+	answers_forget_tags(names->answers, host, repo);
 	names_tag_changed(names, host->store, repo, tag);
 	names_settle_images(names, wait);
 	if (r == 0)
@@ -114,6 +115,7 @@ int names_delete_image(struct names *names, struct host *host, const char *repo,
 		log_warn("%s/%s: %s is not deleted: the registry cannot", host->name, repo, text);
 	if (r != 0 && r != -ENOENT)
 		return r;
+	answers_forget_tags(names->answers, host, repo);
 	answers_tags_of_image(names->answers, host, repo, digest, changed_tag, names);
 	image_gone(names, host, repo, digest);
 	if (r == 0)

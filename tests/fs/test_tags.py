@@ -121,6 +121,22 @@ def test_roll_forward_and_back(t):
         lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.5", "latest", "stable"])
 
 
+def test_moving_costs_no_list(t):
+    """A repository may have thousands of tags: one that only moves has them not listed anew."""
+    registry, images, mount = served(t, tag_ttl=600)
+    tags = mount.path("team/app/_tags")
+    t.run("ln", "-sfn", "1.4", tags / "latest")
+    registry.forget()
+    for version in ("1.5", "1.4", "1.5"):
+        t.run("ln", "-sfn", version, tags / "latest")
+        lib.equal(digest(mount, "team/app/_tags/latest"), images[version].digest)
+    lib.equal(registry.count("GET", "tags/list"), 0)
+    lib.equal(registry.count("PUT", "manifests/latest"), 3)
+    # A new one is listed at once.
+    os.symlink("1.5", tags / "new")
+    assert "new" in os.listdir(tags)
+
+
 # --- between repositories ---
 
 
