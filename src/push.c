@@ -267,18 +267,12 @@ static int spool_error(struct push *push, int err)
 	return err == -EDQUOT ? -ENOSPC : err;
 }
 
-/* The stream, with a reference, or NULL. */
-static struct push_stream *hold_stream(struct push *push)
+struct push_stream *push_hold_stream(struct push *push)
 {
 	pthread_mutex_lock(&push->lock);
 	struct push_stream *stream = push->stream ? push_stream_ref(push->stream) : NULL;
 	pthread_mutex_unlock(&push->lock);
 	return stream;
-}
-
-static void stream_cleanup(struct push_stream **stream)
-{
-	push_stream_unref(*stream);
 }
 
 static bool is_stopping(struct pushes *pushes)
@@ -326,7 +320,7 @@ static void wrote(struct push *push, struct push_stream *stream, uint64_t off, s
 
 ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len, struct wait *wait)
 {
-	CLEANUP(stream_cleanup) struct push_stream *stream = hold_stream(push);
+	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
 
 	if (off > PUSH_SIZE_MAX || len > PUSH_SIZE_MAX - off)
 		return -EFBIG;
@@ -342,7 +336,7 @@ ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len,
 
 ssize_t push_read(struct push *push, uint64_t off, void *buf, size_t len)
 {
-	CLEANUP(stream_cleanup) struct push_stream *stream = hold_stream(push);
+	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
 
 	if (off > PUSH_SIZE_MAX)
 		return 0;
@@ -374,7 +368,7 @@ static int cut(struct push *push, struct push_stream *stream, uint64_t size)
 
 int push_truncate(struct push *push, uint64_t size)
 {
-	CLEANUP(stream_cleanup) struct push_stream *stream = hold_stream(push);
+	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
 
 	if (size > PUSH_SIZE_MAX)
 		return -EFBIG;

@@ -105,6 +105,8 @@ struct push {
 	struct push_stream *stream;
 };
 
+/* Its stream, with a reference, or NULL. */
+struct push_stream *push_hold_stream(struct push *push);
 /* Keeps the memory of PUSH, not its place in the lists. */
 void push_hold(struct push *push);
 void push_let_go(struct push *push);
@@ -273,6 +275,8 @@ struct push_stream {
 int push_stream_new(struct push *push, uint64_t size, struct push_stream **ret);
 struct push_stream *push_stream_ref(struct push_stream *stream);
 void push_stream_unref(struct push_stream *stream);
+void push_stream_cleanup(struct push_stream **stream);
+#define AUTO_STREAM CLEANUP(push_stream_cleanup)
 /* Calls everything off, and gives up the push's reference. Does not wait. */
 void push_stream_abandon(struct push_stream *stream);
 /* Ends it with ERR, and the words in WHY; the first counts. Returns ERR. */
