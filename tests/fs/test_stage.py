@@ -404,8 +404,20 @@ def test_an_unreachable_registry(t):
     ended = sync(t, path, status=1)
     assert b"Connection refused" in ended.stderr, ended.stderr
     registry.start()
-    (path / "rootfs/again").touch()
     sync(t, path)
+
+
+def test_a_base_that_comes_later(t):
+    """What was wrong lay outside: the same tree is tried anew."""
+    _, mount = empty(t)
+    path = staged(mount, "1.6")
+    (path / "base").symlink_to("../../../../library/base:1")
+    sync(t, path, status=1)
+    sample.image("1.5").write_layout(t.dir / "layout")
+    os.makedirs(mount.path("library/base"))
+    t.run("cp", "-r", t.dir / "layout", mount.path("library/base/_push/1"))
+    sync(t, path)
+    lib.equal((image(mount, "1.6") / "rootfs/noise").read_bytes(), sample.NOISE)
 
 
 # --- artifacts ---
