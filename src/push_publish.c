@@ -39,7 +39,10 @@ static void announce(struct push *push, const char *repo, const char *tag)
 		options->on_tag(options->arg, push->store, repo, tag);
 	for (size_t i = 0; i < ARRAY_SIZE(events) && options->events; i++)
 		events_publish(options->events, &events[i]);
-	log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo, tag);
+	/* Of an archive that names its images, which; else the verdict is that line. */
+	if (!push->repo)
+		log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo,
+			 tag);
 }
 
 int push_manifest(struct push *push, const char *tag, const struct archive_document *document,

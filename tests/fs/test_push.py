@@ -58,6 +58,8 @@ def test_oci_archive_byte_for_byte(t):
     image = sample.image("1.6")
     push(t, mount, archive(t, image), "team/app/_push/1.6.tar")
     lib.equal(manifest(registry, "team/app", "1.6")[0], image.digest)
+    lines = [line for line in mount.read_log().splitlines() if "push " in line]
+    assert len(lines) == 1 and lines[0].endswith(f"push {registry.host}/team/app:1.6: confirmed"), lines
     t.skopeo("inspect", "--tls-verify=false", f"docker://{registry.host}/team/app:1.6")
     # Through the same mount, at once.
     lib.equal(mount.path("team/app:1.6/rootfs/app/version").read_text(), "1.6")
