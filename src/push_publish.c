@@ -12,11 +12,13 @@ static int put_manifest(struct push *push, const char *repo, const char *tag,
 			const struct archive_document *document, struct wait *wait)
 {
 	struct store *store = push->store;
-	char what[REF_REPO_MAX + REF_TAG_MAX + 32];
+	char what[REF_REPO_MAX + REF_TAG_MAX + 32], digest[DIGEST_STR_MAX];
 
 	if (wait_cancelled(wait))
 		return -EINTR;
-	int err = store->ops->put_manifest(store, repo, tag, document->media_type, document->bytes,
+	/* An index leads to its children by the digests that it says. */
+	const char *name = tag ? tag : digest_format(&document->digest, digest);
+	int err = store->ops->put_manifest(store, repo, name, document->media_type, document->bytes,
 					   document->len, wait);
 	if (!err || err == -EINTR)
 		return err;
