@@ -332,3 +332,21 @@ def test_lists_that_are_long(t):
     assert registry.count("GET", "/tags/list") <= 53, registry.count("GET", "/tags/list")
     kib = re.search(r"RssAnon:\s+(\d+) kB", pathlib.Path(f"/proc/{mount.process.pid}/status").read_text())[1]
     assert int(kib) < 64 * 1024, f"{kib} KiB"
+
+
+def test_a_catalogue_that_hides_repositories(t):
+    """docker-registry as a pull-through cache lists what it has fetched alone; others list what the user may see of
+    theirs. What is below a path that is not listed is reached by naming the path: mkdir, which asks nothing."""
+    origin = t.registry()
+    sample.push_all(origin)
+    cache = t.registry(config={"proxy": {"remoteurl": f"http://{origin.host}"}})
+    mount = t.mount(cache.host, tag_ttl=0)
+    lib.equal([name for name in os.listdir(mount.point) if name[0] != "_"], [])
+    # A repository that is no path is known by its tags.
+    lib.equal(mount.path("solo:1/rootfs/app/version").read_text(), "solo")
+    lib.equal(os.listdir(mount.path("solo/_tags")), ["1"])
+    with lib.fails(errno.ENOENT):
+        os.stat(mount.path("team"))
+    os.mkdir(mount.path("team"))
+    lib.equal(mount.path(VERSION).read_text(), "1.5")
+    lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.5", "latest"])
