@@ -182,7 +182,9 @@ static int compare_members(const void *a, const void *b)
 
 static int cut_off(struct reading *reading)
 {
-	archive_invalid(reading, "the archive is not finished: it has no end marker");
+	archive_invalid(reading, reading->table->nmembers
+					 ? "the archive is not finished: it has no end marker"
+					 : "it is no archive, or only the beginning of one");
 	return -ENODATA;
 }
 

@@ -171,6 +171,11 @@ static int classify(struct push_tree *tree, enum kind *ret)
 	return err;
 }
 
+bool push_tree_is_part(const char *name)
+{
+	return part_of(name) != NULL;
+}
+
 bool push_tree_is_layout(struct push_tree *tree)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {

@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "push_tree_priv.h"
+#include "regfs/log.h"
 
 /* --- a file that came --- */
 
@@ -38,6 +39,41 @@ static void offer(struct push_tree *tree, struct stage_inode *file)
 	if (is_in(tree, "blobs/sha256", DIGEST_SHA256, file, &digest) ||
 	    is_in(tree, "blobs/sha512", DIGEST_SHA512, file, &digest))
 		travels_offer(tree->travels, file, &digest);
+}
+
+/* Whether FILE is NAME/oci-layout, for a NAME that means nothing: the caller frees it, or NULL. */
+static char *nested_in(struct push_tree *tree, const struct stage_inode *file)
+{
+	CLEANUP(stage_children_release) struct stage_children top = {0};
+	AUTO_INODE struct stage_inode *root = stage_root(tree->stage);
+
+	if (stage_sorted(root, &top) < 0)
+		return NULL;
+	for (size_t i = 0; i < top.n; i++) {
+		AUTO_INODE struct stage_inode *marker = NULL;
+		if (!push_tree_is_part(top.children[i].name) &&
+		    stage_lookup(top.children[i].inode, "oci-layout", &marker) == 0 &&
+		    marker == file)
+			return strdup(top.children[i].name);
+	}
+	return NULL;
+}
+
+/* `cp -r layout _push/TAG` copies into TAG where there is one, of a push just before: nothing would
+ * be pushed, and cp succeed. */
+static int check_nested(struct push_tree *tree, const struct stage_inode *file)
+{
+	AUTO_FREE char *name = nested_in(tree, file);
+
+	if (!name)
+		return 0;
+	pthread_mutex_lock(&tree->push->lock);
+	AUTO_FREE char *label = strdup(tree->push->label);
+	pthread_mutex_unlock(&tree->push->lock);
+	log_error("push %s: %s/ is an OCI layout inside of the directory, which was there already: "
+		  "remove that first, or cp -rT",
+		  label ? label : "", name);
+	return -EINVAL;
 }
 
 /* --- publishing --- */
@@ -201,8 +237,9 @@ int push_tree_settle(struct push_tree *tree, struct stage_inode *file, struct wa
 {
 	char tag[REF_TAG_MAX];
 
-	if (!push_tree_is_layout(tree))
-		return 0;
+	int err = check_nested(tree, file);
+	if (err || !push_tree_is_layout(tree))
+		return err;
 	if (!wait_may_block(wait))
 		return -EWOULDBLOCK;
 	if (wait_cancelled(wait))

@@ -39,6 +39,8 @@ struct push_tree {
 
 /* Its tag now; false, and "": it is a temporary. For who does not have the turn. */
 bool push_tree_tag(struct push_tree *tree, char out[static REF_TAG_MAX]);
+/* Whether something of that name, at the top, has a meaning. */
+bool push_tree_is_part(const char *name);
 /* Reads a whole file of the tree, at most MAX bytes (-EFBIG). */
 int push_tree_read(struct stage_inode *file, size_t max, struct buf *ret);
 /* The digest of a file's bytes, hashed by ALGO. */

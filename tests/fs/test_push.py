@@ -409,9 +409,11 @@ def test_bad_archives_are_refused(t):
 def test_cp_tells_of_a_failure(t):
     _, mount = empty(t)
     file = t.dir / "bad.tar"
-    file.write_bytes(b"not a tar" * 10000)
-    ended = t.run("cp", file, mount.path("team/app/_push/1.tar"), status=1)
-    assert b"Invalid argument" in ended.stderr, ended.stderr
+    for text in (b"not a tar" * 10000, b"{}"):
+        file.write_bytes(text)
+        ended = t.run("cp", file, mount.path("team/app/_push/1.tar"), status=1)
+        assert b"Invalid argument" in ended.stderr, ended.stderr
+    assert "it is no archive, or only the beginning of one" in mount.read_log()
 
 
 def test_bad_tags_are_refused(t):

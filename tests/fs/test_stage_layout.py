@@ -34,6 +34,19 @@ def test_cp_r(t):
     lib.equal(registry.count("PUT", "/manifests/"), 1)
 
 
+def test_cp_r_again(t):
+    """cp -r into what is there copies the layout into it: that is no push, and cp must not succeed."""
+    registry, mount = empty(t)
+    target = mount.path("team/app/_push/1.6")
+    t.run("cp", "-r", layout(t)[0], target)
+    path, two = layout(t, version="2")
+    t.run("cp", "-r", path, target, status=1)
+    assert "cp -rT" in reason(mount), reason(mount)
+    t.run("rm", "-r", target / path.name)
+    t.run("cp", "-rT", path, target)
+    lib.equal(manifest(registry, "team/app", "1.6")[0], two.digest)
+
+
 def test_skopeo_writes_into_it(t):
     registry, mount = empty(t)
     path, one = layout(t)

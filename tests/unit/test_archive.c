@@ -728,7 +728,7 @@ static void test_cut_off(void **state)
 		tape.size = size;
 		if (parse(&tape, &archive) != -ENODATA)
 			fail_msg("cut to %zu of %zu bytes: %s", size, tape.bytes.len, why);
-		assert_non_null(strstr(why, "end marker"));
+		assert_non_null(strstr(why, size < 512 ? "no archive" : "end marker"));
 	}
 	tape.size = whole;
 	assert_int_equal(parse(&tape, &archive), -ENODATA);
