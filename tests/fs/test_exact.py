@@ -35,8 +35,8 @@ def podman_tree(t, layout):
         if t.run(*podman, "info", status=None).returncode != 0:
             return None
         # It makes a name out of the path, which has to be in lower case.
-        (t.dir / "layout").symlink_to(layout)
-        image = t.output(*podman, "pull", "-q", "--signature-policy", policy, "oci:layout:latest", cwd=t.dir).strip()
+        (t.dir / "for-podman").symlink_to(layout)
+        image = t.output(*podman, "pull", "-q", "--signature-policy", policy, "oci:for-podman:latest", cwd=t.dir).strip()
         found = tree.read(t.output(*podman, "image", "mount", image).strip())
         t.run(*podman, "image", "umount", image)
         return found
