@@ -175,11 +175,20 @@ static int route_fill(struct front *front, const struct errand *errand, struct r
 	return 0;
 }
 
+static int offline(struct front *front)
+{
+	if (!atomic_exchange(&front->offline_said, true))
+		log_info("%s: this mount is offline: what is not cached cannot be had, and nothing "
+			 "be pushed",
+			 front->store.name);
+	return -EHOSTUNREACH;
+}
+
 int front_route(struct front *front, const char *repo, const struct errand *errand,
 		struct wait *wait, struct route *ret)
 {
 	if (front->options.offline)
-		return -EHOSTUNREACH;
+		return offline(front);
 	if (!wait_may_block(wait))
 		return -EWOULDBLOCK;
 	int err = hosts_find(front->options.hosts, front->store.name, repo, &ret->answer);

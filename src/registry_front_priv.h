@@ -35,6 +35,7 @@ struct served {
 
 struct front {
 	struct store store;
+	atomic_bool offline_said;	 /* in the log */
 	struct registry_options options; /* .host is store.name */
 
 	pthread_mutex_t lock;

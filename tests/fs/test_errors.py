@@ -397,6 +397,9 @@ def test_offline(t):
     mount.options["offline"] = True
     mount.start()
     lib.equal(mount.path(VERSION).read_text(), "1.5")
+    with lib.fails(errno.EHOSTUNREACH):
+        os.symlink("1.5", mount.path("team/app/_tags/new"))
+    assert "this mount is offline" in mount.read_log()
     lib.equal(registry.count(), 0)
 
 
