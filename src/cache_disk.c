@@ -17,6 +17,7 @@ static const char *const kind_dirs[] = {
 	[CACHE_INDEX] = "index",
 	[CACHE_SUMS] = "sums",
 	[CACHE_NAME] = "name",
+	[CACHE_TOC] = "toc",
 };
 
 const char *cache_kind_dir(unsigned kind)
