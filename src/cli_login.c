@@ -158,13 +158,17 @@ static int ask(struct login *login)
 
 /* --- trying it --- */
 
-/* The auth_lookup_fn of the one registry that is asked. */
+/* The auth_lookup_fn: what was typed. */
 static int look_up(void *arg, const struct auth_query *query, struct wait *wait,
 		   struct auth_credential *ret)
 {
 	const struct login *login = arg;
+	char host[REF_HOST_MAX];
 
-	(void)query, (void)wait;
+	(void)wait;
+	/* a configuration may lead elsewhere: what was typed is for this host alone */
+	if (!authfile_key_host(query->host, host) || strcmp(host, login->host) != 0)
+		return -ENOENT;
 	ret->user = strdup(login->credential.user);
 	ret->password = strdup(login->credential.password);
 	return ret->user && ret->password ? 0 : -ENOMEM;

@@ -296,7 +296,7 @@ static int run_flush(struct request *request)
 
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct request request = {0};
+	struct request request = {.closes = true};
 
 	(void)fi;
 	request_start(&request, req, ino, run_flush);

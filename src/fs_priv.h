@@ -24,7 +24,7 @@ struct fs {
 	struct inodes *inodes;
 	struct pool *pool; /* runs parked requests */
 	bool no_open, no_opendir;
-	_Atomic uint64_t init_unique; /* of the INIT request until it is answered; the first thread's */
+	_Atomic uint64_t init_unique; /* of INIT until it is answered; the first thread's */
 	bool mounted;
 	pthread_key_t buffer; /* a read buffer for each session thread */
 	pthread_mutex_t lock;
@@ -41,6 +41,7 @@ struct request {
 	struct wait wait;
 	struct call call;
 	bool parked;
+	bool closes; /* run even if it was called off: what the close means has to be known */
 	struct request *next, **link; /* in fs->parked */
 	/* arguments, as the operation uses them */
 	struct node_ref ref, to_ref;

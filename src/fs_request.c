@@ -50,7 +50,8 @@ static void request_free(struct request *request)
 static void run_parked(struct pool_work *work)
 {
 	struct request *request = CONTAINER_OF(work, struct request, work);
-	int r = wait_cancelled(&request->wait) ? -EINTR : request->run(request);
+	bool skip = !request->closes && wait_cancelled(&request->wait);
+	int r = skip ? -EINTR : request->run(request);
 
 	if (r < 0) {
 		request_settle(request);

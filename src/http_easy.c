@@ -383,8 +383,19 @@ bool http_easy_spoilt(struct http_transfer *transfer, CURLcode code)
 	return connects == 0 && unanswered;
 }
 
-static const char *advice(CURLcode code)
+/* A server that wants a client certificate says so only in TLS 1.3, and then after the handshake,
+ * as if the connection broke. The alert has no code of curl's own. */
+static bool wants_certificate(const char *words)
 {
+	return strstr(words, "alert certificate required") ||
+	       strstr(words, "alert bad certificate");
+}
+
+static const char *advice(CURLcode code, const char *words)
+{
+	if (wants_certificate(words))
+		return " (the registry wants a client certificate: certs.d/HOST/client.cert and "
+		       "client.key)";
 	if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR)
 		return " (if the registry has a CA of its own: -o cacert=FILE, or the CA as "
 		       "certs.d/HOST/ca.crt; without verification: -o insecure=HOST)";
@@ -410,8 +421,10 @@ void http_easy_end(struct http_transfer *transfer, CURLcode code)
 			words = "what is to be sent cannot be read";
 		else if (code == CURLE_SEND_FAIL_REWIND)
 			words = "the connection broke while the body was sent";
-		snprintf(why, sizeof(why), "%s%s", words, advice(code));
-		http_transfer_fail(transfer, code_errno(transfer, code), why);
+		snprintf(why, sizeof(why), "%s%s", words, advice(code, words));
+		http_transfer_fail(transfer,
+				   wants_certificate(words) ? -EACCES : code_errno(transfer, code),
+				   why);
 	}
 	pthread_mutex_unlock(&transfer->lock);
 }

@@ -321,8 +321,10 @@ int image_layer_tree(struct image *image, unsigned n, struct wait *wait, struct 
 
 	if (n >= image->manifest.nlayers)
 		return -EINVAL;
-	if (n >= ROOTFS_MAX_LAYERS && overlay)
+	if (n >= ROOTFS_MAX_LAYERS && overlay) {
+		complain(image, "manifest", "too many layers");
 		return -EIO;
+	}
 	if (!overlay)
 		options.arg = &image->trees[n];
 	image_layer_tree_identity(image, n, &digest);

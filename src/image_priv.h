@@ -67,12 +67,19 @@ struct prefetcher {
 	pthread_cond_t ended;
 };
 
+/* Stores that did not answer are few. */
+#define SILENT_STORES 8
+
 struct images {
 	struct images_options options;
 	struct prefetcher prefetcher;
 	pthread_mutex_t lock;
 	struct image *images;	/* guarded by lock */
 	struct flight *flights; /* guarded by lock */
+	struct {
+		const struct store *store; /* only compared */
+		int64_t until_ms;
+	} silent[SILENT_STORES]; /* guarded by lock */
 };
 
 void prefetcher_init(struct prefetcher *prefetcher);

@@ -11,6 +11,11 @@
 #include "image_priv.h"
 
 #define RECORD_MAX 4096
+/* So long an answer may fail to come without consequences; and these: so many times as long, at
+ * most so long. */
+#define SILENCE_MS     500
+#define SILENCE_TIMES  5
+#define SILENCE_MAX_MS 10000
 
 /* --- one question at a time --- */
 
@@ -245,7 +250,40 @@ void image_forget_manifest(struct images *images, struct store *store, const cha
 bool image_store_gone(int error)
 {
 	return error == -EHOSTUNREACH || error == -ECONNREFUSED || error == -ETIMEDOUT ||
-	       error == -ECONNRESET || error == -EIO;
+	       error == -ECONNRESET || error == -EIO || error == -EBUSY;
+}
+
+/*
+ * A store that let us wait and did not answer is not asked for a while about tags that are known:
+ * else each name on the way to a file would wait like that. One that fails at once is asked each
+ * time.
+ */
+static size_t silent_slot(const struct store *store)
+{
+	return (uintptr_t)store / sizeof(*store) % SILENT_STORES;
+}
+
+static bool is_silent(struct images *images, const struct store *store)
+{
+	size_t slot = silent_slot(store);
+
+	pthread_mutex_lock(&images->lock);
+	bool silent = images->silent[slot].store == store &&
+		      now_ms() < images->silent[slot].until_ms;
+	pthread_mutex_unlock(&images->lock);
+	return silent;
+}
+
+static void note_silence(struct images *images, const struct store *store, int64_t took_ms)
+{
+	size_t slot = silent_slot(store);
+
+	if (took_ms < SILENCE_MS)
+		return;
+	pthread_mutex_lock(&images->lock);
+	images->silent[slot].store = store;
+	images->silent[slot].until_ms = now_ms() + MIN(SILENCE_TIMES * took_ms, SILENCE_MAX_MS);
+	pthread_mutex_unlock(&images->lock);
 }
 
 static bool is_recalled(struct images *images, struct store *store, const char *repo,
@@ -297,8 +335,13 @@ static int resolve_ask(struct images *images, struct store *store, const char *r
 static int resolve_leading(struct images *images, struct store *store, const char *repo,
 			   const char *tag, struct wait *wait, struct digest *ret)
 {
+	if (is_silent(images, store) && recall_tag(images, store, repo, tag, ret) == 0)
+		return 0;
+	int64_t begin = now_ms();
 	int r = resolve_ask(images, store, repo, tag, wait, ret);
 
+	if (image_store_gone(r))
+		note_silence(images, store, now_ms() - begin);
 	if (r == 0)
 		record_tag(images, store, repo, tag, ret);
 	if (r == -ENOENT)

@@ -127,7 +127,7 @@ static int read_manifest(struct marks *marks, const struct oci_descriptor *descr
 	char digest[DIGEST_STR_MAX];
 	const char *why = "";
 
-	int err = layout_document_read(marks->repo, &descriptor->digest, &bytes);
+	int err = layout_document_read(marks->repo, &descriptor->digest, marks->wait, &bytes);
 	if (err)
 		return err;
 	err = oci_manifest_parse(bytes.data, bytes.len, descriptor->media_type, ret, &why);

@@ -19,10 +19,10 @@ void layout_change_release(struct layout_change *change)
 	layout_index_release(&change->after);
 }
 
-bool layout_index_is(const struct layout_repo *repo, const struct buf *bytes)
+bool layout_file_is(const struct layout_repo *repo, const char *name, const struct buf *bytes)
 {
 	AUTO_FREE char *now = malloc(bytes->len + 1);
-	AUTO_CLOSE int fd = layout_open_in(repo->fd, "index.json", O_RDONLY | O_NONBLOCK);
+	AUTO_CLOSE int fd = layout_open_in(repo->fd, name, O_RDONLY | O_NONBLOCK);
 
 	return now && fd >= 0 && pread_full(fd, now, bytes->len + 1, 0) == (ssize_t)bytes->len &&
 	       !memcmp(now, bytes->data, bytes->len);

@@ -103,9 +103,10 @@ const char *layout_blob_path(const struct digest *digest, char out[static LAYOUT
 /* A descriptor of the blob, a regular file, and its size. -ENOENT quietly. */
 int layout_blob_open(const struct layout_repo *repo, const struct digest *digest, int *ret_fd,
 		     uint64_t *ret_size);
-/* A manifest's bytes, compared with the digest. -ENOENT quietly, else logged. */
+/* A manifest's bytes, compared with the digest. -ENOENT quietly, else logged; -EWOULDBLOCK where it
+ * is being written by somebody just now. */
 int layout_document_read(const struct layout_repo *repo, const struct digest *digest,
-			 struct buf *ret);
+			 struct wait *wait, struct buf *ret);
 
 int layout_has_blob(struct store *store, const char *repo, const struct digest *digest,
 		    uint64_t *ret_size, struct wait *wait);
@@ -146,8 +147,12 @@ struct layout_edit {
 /* Changes index.json. The lock is held. EDIT may be called several times. */
 int layout_index_change(const struct layout_repo *repo, const struct layout_edit *edit,
 			struct wait *wait, struct layout_change *ret);
-/* Whether index.json has these bytes now. */
-bool layout_index_is(const struct layout_repo *repo, const struct buf *bytes);
+/* Whether the file, or index.json, has these bytes now. */
+bool layout_file_is(const struct layout_repo *repo, const char *name, const struct buf *bytes);
+static inline bool layout_index_is(const struct layout_repo *repo, const struct buf *bytes)
+{
+	return layout_file_is(repo, "index.json", bytes);
+}
 
 /* layout_collect.c */
 /*

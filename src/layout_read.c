@@ -12,11 +12,12 @@
 #include "regfs/log.h"
 #include "regfs/ref.h"
 
-/* Others write index.json in place (skopeo): what does not parse may only be half there. */
-#define INDEX_TRIES    4
-#define INDEX_RETRY_MS 50
-#define INDEX_FRESH_S  5
-#define KEEP_AGAIN_S   60
+/* Others write index.json and manifests in place (skopeo): what is not as it should be may only be
+ * half there. */
+#define TRIES	     4
+#define RETRY_MS     50
+#define FRESH_S	     5
+#define KEEP_AGAIN_S 60
 
 /* --- index.json --- */
 
@@ -50,7 +51,7 @@ static int index_read_once(const struct layout_repo *repo, struct layout_index *
 		return fd == -ENOENT ? -ENOENT : layout_fail(repo, -fd, "index.json");
 	if (fstat(fd, &st) < 0)
 		return layout_fail(repo, errno, "index.json");
-	*ret_fresh = wall_ms() / 1000 - st.st_mtim.tv_sec < INDEX_FRESH_S;
+	*ret_fresh = wall_ms() / 1000 - st.st_mtim.tv_sec < FRESH_S;
 	*ret_why = "it is not a file of at most 4 MiB";
 	if (!S_ISREG(st.st_mode) || st.st_size > OCI_MANIFEST_MAX)
 		return -EINVAL;
@@ -84,9 +85,9 @@ int layout_index_read(const struct layout_repo *repo, struct wait *wait, struct 
 		}
 		if (err != -EINVAL && err != -EOPNOTSUPP)
 			return err;
-		if (!fresh || tries == INDEX_TRIES)
+		if (!fresh || tries == TRIES)
 			break;
-		err = wait_until(wait, now_ms() + INDEX_RETRY_MS);
+		err = wait_until(wait, now_ms() + RETRY_MS);
 		if (err)
 			return err;
 	}
@@ -234,13 +235,13 @@ int layout_open_blob(struct store *store, const char *name, const struct digest 
 
 /* --- manifests --- */
 
-int layout_document_read(const struct layout_repo *repo, const struct digest *digest,
-			 struct buf *ret)
+/* -ESTALE, quietly: it has another digest (*RET_FOUND). *RET_FRESH: it was written a moment ago. */
+static int document_read_once(const struct layout_repo *repo, const struct digest *digest,
+			      struct buf *ret, struct digest *ret_found, bool *ret_fresh)
 {
-	AUTO_BUF struct buf bytes = BUF_INIT(OCI_MANIFEST_MAX + 1);
 	AUTO_CLOSE int fd = -1;
 	char path[LAYOUT_BLOB_MAX];
-	struct digest found;
+	struct stat st;
 	uint64_t size;
 
 	int err = layout_blob_open(repo, digest, &fd, &size);
@@ -249,19 +250,40 @@ int layout_document_read(const struct layout_repo *repo, const struct digest *di
 	layout_blob_path(digest, path);
 	if (size > OCI_MANIFEST_MAX)
 		return layout_fail(repo, EFBIG, path);
-	err = read_bytes(fd, size, &bytes);
+	err = read_bytes(fd, size, ret);
 	if (err)
 		return err == -ENOMEM ? err : layout_fail(repo, -err, path);
-	digest_of(digest->algo, bytes.data, bytes.len, &found);
-	if (!digest_equal(digest, &found)) {
-		char found_str[DIGEST_STR_MAX];
-		log_error("%s/%s: %s has the digest %s", repo->layout->store.name, repo->name, path,
-			  digest_format(&found, found_str));
-		return -EIO;
+	*ret_fresh = fstat(fd, &st) == 0 && wall_ms() / 1000 - st.st_mtim.tv_sec < FRESH_S;
+	digest_of(digest->algo, ret->data, ret->len, ret_found);
+	return digest_equal(digest, ret_found) ? 0 : -ESTALE;
+}
+
+int layout_document_read(const struct layout_repo *repo, const struct digest *digest,
+			 struct wait *wait, struct buf *ret)
+{
+	char path[LAYOUT_BLOB_MAX], found_str[DIGEST_STR_MAX];
+	struct digest found;
+	bool fresh = false;
+
+	for (unsigned tries = 1;; tries++) {
+		AUTO_BUF struct buf bytes = BUF_INIT(OCI_MANIFEST_MAX + 1);
+		int err = document_read_once(repo, digest, &bytes, &found, &fresh);
+		if (!err) {
+			*ret = bytes;
+			bytes = (struct buf)BUF_INIT(0);
+			return 0;
+		}
+		if (err != -ESTALE)
+			return err;
+		if (!fresh || tries == TRIES)
+			break;
+		err = wait_until(wait, now_ms() + RETRY_MS);
+		if (err)
+			return err;
 	}
-	*ret = bytes;
-	bytes = (struct buf)BUF_INIT(0);
-	return 0;
+	log_error("%s/%s: %s has the digest %s", repo->layout->store.name, repo->name,
+		  layout_blob_path(digest, path), digest_format(&found, found_str));
+	return -EIO;
 }
 
 /* What TAG_OR_DIGEST names, and whether index.json says so (and not only the caller). */
@@ -325,7 +347,7 @@ int layout_get_manifest(struct store *store, const char *name, const char *tag_o
 		err = find_digest(&repo, tag_or_digest, wait, &digest, &named);
 	if (err)
 		return err;
-	err = layout_document_read(&repo, &digest, &bytes);
+	err = layout_document_read(&repo, &digest, wait, &bytes);
 	if (err == -ENOENT && named) {
 		log_error("%s/%s: index.json names %s, but its blob is missing", store->name, name,
 			  tag_or_digest);

@@ -14,6 +14,7 @@
 
 struct search {
 	const struct layout_repo *repo;
+	struct wait *wait;
 	const struct digest *subject;
 	char tag[OCI_REFERRERS_TAG_MAX];
 	store_descriptor_fn *fn;
@@ -27,10 +28,12 @@ static int read_document(const struct search *search, const struct oci_descripto
 	AUTO_BUF struct buf bytes = BUF_INIT(0);
 	const char *why = "";
 
-	int err = layout_document_read(search->repo, &entry->digest, &bytes);
+	int err = layout_document_read(search->repo, &entry->digest, search->wait, &bytes);
 	if (!err)
 		err = oci_manifest_parse(bytes.data, bytes.len, entry->media_type, ret, &why);
-	return err == -ENOMEM ? err : err != 0;
+	if (err == -ENOMEM || err == -EINTR || err == -EWOULDBLOCK)
+		return err;
+	return err != 0;
 }
 
 /* A descriptor of MANIFEST as an API would give it. Takes the manifest's annotations. */
@@ -75,7 +78,8 @@ int layout_referrers(struct store *store, const char *name, const struct digest 
 {
 	AUTO_LAYOUT_REPO struct layout_repo repo = LAYOUT_REPO_INIT;
 	AUTO_LAYOUT_INDEX struct layout_index index = {0};
-	struct search search = {.repo = &repo, .subject = digest, .fn = fn, .arg = arg};
+	struct search search = {
+		.repo = &repo, .wait = wait, .subject = digest, .fn = fn, .arg = arg};
 
 	/* it reads every manifest */
 	if (!wait_may_block(wait))

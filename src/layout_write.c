@@ -77,6 +77,23 @@ static int temporary_publish(struct temporary *tmp, int dir_fd, const char *name
 	return fsync(dir_fd) < 0 ? -errno : 0;
 }
 
+/* The two change places, so that what somebody wrote in the last moment is there to be seen, and
+ * has its place back then. */
+static int exchange_index(const struct layout_repo *repo, struct temporary *tmp,
+			  const struct buf *before)
+{
+	static const char name[] = "index.json";
+
+	if (renameat2(repo->fd, tmp->name, repo->fd, name, RENAME_EXCHANGE) < 0)
+		return errno == EINVAL || errno == ENOSYS ? temporary_publish(tmp, repo->fd, name)
+							  : -errno;
+	if (layout_file_is(repo, tmp->name, before))
+		return fsync(repo->fd) < 0 ? -errno : 0;
+	if (renameat2(repo->fd, tmp->name, repo->fd, name, RENAME_EXCHANGE) < 0)
+		return -errno;
+	return -ESTALE;
+}
+
 int layout_replace_index(const struct layout_repo *repo, const struct buf *bytes,
 			 const struct buf *before)
 {
@@ -88,11 +105,9 @@ int layout_replace_index(const struct layout_repo *repo, const struct buf *bytes
 	ssize_t put = pwrite_full(tmp.fd, bytes->data, bytes->len, 0);
 	if (put < 0 || fsync(tmp.fd) < 0)
 		return layout_fail(repo, put < 0 ? (int)-put : errno, "index.json");
-	/* As late as can be: syncing takes a while, and others do not know our lock. */
-	if (!layout_index_is(repo, before))
-		return -ESTALE;
-	err = temporary_publish(&tmp, repo->fd, "index.json");
-	return err ? layout_fail(repo, -err, "index.json") : 0;
+	/* Syncing took a while, and others do not know our lock. */
+	err = layout_index_is(repo, before) ? exchange_index(repo, &tmp, before) : -ESTALE;
+	return err && err != -ESTALE ? layout_fail(repo, -err, "index.json") : err;
 }
 
 /* Makes the file NAME unless there is one by now: somebody else may be making a layout here. */

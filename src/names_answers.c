@@ -16,6 +16,9 @@
 #define FAILURE_MS    2000
 #define MISSED_MS     1000
 #define MISSED_TIMES  10
+#define SLOW_MS	      500
+#define SLOW_TIMES    5
+#define SLOW_MAX_MS   10000
 #define REFUSED_MS    60000
 #define MAX_LISTS     512
 #define MAX_NAMES     2000000 /* in all lists */
@@ -174,6 +177,13 @@ static void list_put(struct list *list)
 	list->users--;
 }
 
+/* Lock held. What is being fetched is not believed either. */
+static void list_expire(struct list *list)
+{
+	list->until_ms = 0;
+	list->changed = true;
+}
+
 /* --- what survives in the cache --- */
 
 static int list_cache_id(const struct list *list, struct cache_id *ret)
@@ -297,6 +307,9 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 		believe = list->kind == LIST_REPOS ? REFUSED_MS : FAILURE_MS;
 	else if (r < 0)
 		believe = MIN(FAILURE_MS, believe);
+	/* Who was kept waiting is not to be again at the next name. */
+	if (store_is_gone(r) && now_ms() - begin >= SLOW_MS)
+		believe = MIN(SLOW_TIMES * (now_ms() - begin), SLOW_MAX_MS);
 	if (r != -EINTR && r != -EWOULDBLOCK)
 		list->until_ms = list->changed ? 0 : now_ms() + believe;
 	list->fetched_ms = now_ms();
@@ -466,8 +479,7 @@ static void answers_drop_extra(struct answers *answers, enum list_kind kind, str
 	list = list_get(answers, kind, host, repo);
 	if (list) {
 		list_drop_extra(list, name);
-		list->until_ms = 0;
-		list->changed = true;
+		list_expire(list);
 		list_put(list);
 	}
 	pthread_mutex_unlock(&answers->lock);
@@ -642,6 +654,19 @@ int answers_resolve(struct answers *answers, struct host *host, const char *repo
 	return 0;
 }
 
+void answers_forget_tags(struct answers *answers, struct host *host, const char *repo)
+{
+	struct list *list;
+
+	pthread_mutex_lock(&answers->lock);
+	list = list_get(answers, LIST_TAGS, host, repo);
+	if (list) {
+		list_expire(list);
+		list_put(list);
+	}
+	pthread_mutex_unlock(&answers->lock);
+}
+
 void answers_forget_tag(struct answers *answers, struct host *host, const char *repo,
 			const char *tag)
 {
@@ -655,8 +680,9 @@ void answers_forget_tag(struct answers *answers, struct host *host, const char *
 		memo->until_ms = 0;
 	list = list_get(answers, LIST_TAGS, host, repo);
 	if (list) {
-		list->until_ms = 0;
-		list->changed = true;
+		/* a long list is not fetched anew for a tag that only moved */
+		if (!nameset_has(list->names, tag))
+			list_expire(list);
 		list_put(list);
 	}
 	answers->moves++;

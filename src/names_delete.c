@@ -34,6 +34,30 @@ static int untag(struct host *host, const char *repo, const char *tag, struct wa
 	return r;
 }
 
+/* The image was deleted: nobody finds it here any more, nor in the cache. */
+static void image_gone(struct names *names, struct host *host, const char *repo,
+		       const struct digest *digest)
+{
+	answers_forget_image(names->answers, host, repo, digest);
+	names_image_gone(names, host, repo, digest);
+}
+
+/* The embedded store collects an image with its last tag. */
+static int untag_local(struct names *names, struct host *host, const char *repo, const char *tag,
+		       struct wait *wait)
+{
+	const struct store_ops *ops = host->store->ops;
+	struct digest digest, found;
+	char text[DIGEST_STR_MAX];
+	int known = ops->head(host->store, repo, tag, &digest, wait);
+	int r = untag(host, repo, tag, wait);
+
+	if (r == 0 && known == 0 &&
+	    ops->head(host->store, repo, digest_format(&digest, text), &found, wait) == -ENOENT)
+		image_gone(names, host, repo, &digest);
+	return r;
+}
+
 int names_untag(struct names *names, struct host *host, const char *repo, const char *tag,
 		struct wait *wait)
 {
@@ -42,9 +66,11 @@ int names_untag(struct names *names, struct host *host, const char *repo, const 
 	if (r == 0 && !wait_may_block(wait))
 		r = -EWOULDBLOCK;
 	if (r == 0)
-		r = untag(host, repo, tag, wait);
+		r = host_is_local(host) ? untag_local(names, host, repo, tag, wait)
+					: untag(host, repo, tag, wait);
 	if (r != 0 && r != -ENOENT)
 		return r;
+	answers_forget_tags(names->answers, host, repo);
 	names_tag_changed(names, host->store, repo, tag);
 	names_settle_images(names, wait);
 	if (r == 0)
@@ -89,9 +115,9 @@ int names_delete_image(struct names *names, struct host *host, const char *repo,
 		log_warn("%s/%s: %s is not deleted: the registry cannot", host->name, repo, text);
 	if (r != 0 && r != -ENOENT)
 		return r;
-	answers_forget_image(names->answers, host, repo, digest);
+	answers_forget_tags(names->answers, host, repo);
 	answers_tags_of_image(names->answers, host, repo, digest, changed_tag, names);
-	names_image_gone(names, host, repo, digest);
+	image_gone(names, host, repo, digest);
 	if (r == 0)
 		log_info("%s/%s@%s is deleted", host->name, repo, text);
 	return r;

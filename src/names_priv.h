@@ -80,7 +80,9 @@ struct nameset *answers_tags_known(struct answers *answers, struct host *host, c
 /* The digest a tag names, believed for tag_ttl; *RET_LEFT_MS is how much longer. */
 int answers_resolve(struct answers *answers, struct host *host, const char *repo, const char *tag,
 		    struct wait *wait, struct digest *ret, int64_t *ret_left_ms);
-/* Drops what is remembered of TAG, and of the repository's list of tags. */
+/* The repository's list of tags is shorter than it was. */
+void answers_forget_tags(struct answers *answers, struct host *host, const char *repo);
+/* Drops what is remembered of TAG, and of the repository's list of tags if TAG is not in it. */
 void answers_forget_tag(struct answers *answers, struct host *host, const char *repo,
 			const char *tag);
 

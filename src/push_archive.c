@@ -12,8 +12,9 @@ ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t 
 {
 	if (off >= run->size)
 		return 0;
-	ssize_t got = pread_full(run->fd, buf, (size_t)MIN((uint64_t)len, run->size - off),
-				 (off_t)off);
+	len = (size_t)MIN((uint64_t)len, run->size - off);
+	ssize_t got = run->source ? run->source->read(run->source->arg, off, buf, len)
+				  : pread_full(run->fd, buf, len, (off_t)off);
 	return got < 0 ? push_fail_spool(run->why, (int)got, "reading the spool") : got;
 }
 

@@ -51,7 +51,7 @@ int push_layer_check(struct push_run *run, const struct push_layer *layer,
 static int settle_diff_id(struct push_run *run, struct push_layer *layer,
 			  const struct digest *found)
 {
-	if (!run->part)
+	if (!run->part && !run->source)
 		return push_layer_check(run, layer, found);
 	layer->diff_id = *found;
 	return 0;
@@ -324,7 +324,8 @@ static int make_blob(struct push_run *run, struct push_layer *layer, struct wait
 {
 	enum codec codec = CODEC_PLAIN;
 
-	int err = detect(run, layer, wait, &codec);
+	/* What is made here is a tar, whatever its first name looks like. */
+	int err = run->source ? 0 : detect(run, layer, wait, &codec);
 	if (err)
 		return err;
 	if (codec != CODEC_PLAIN)
@@ -351,7 +352,7 @@ int push_layer_send(struct push_run *run, struct push_layer *layer, const char *
 		.repo = repo,
 		.mount_from = layer->repo,
 		.digest = &layer->digest,
-		.source = &source,
+		.source = spool < 0 && run->source ? run->source : &source,
 		.share = layer->at.len,
 	};
 	err = push_send(run, &blob, wait);

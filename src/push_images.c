@@ -9,6 +9,8 @@
 
 #include "push_priv.h"
 
+#define INTERRUPT_MS 10
+
 /* --- sending one blob --- */
 
 struct meter {
@@ -359,6 +361,9 @@ int push_images(struct push *push, struct wait *wait)
 	if (!push->staged)
 		err = push->stream ? stage_stream(push, push->stream, wait)
 				   : stage_spool(push, wait);
+	/* The FLUSH of a killed writer comes just before the INTERRUPT that says so. */
+	if (!err && push->stream)
+		err = wait_until(wait, now_ms() + INTERRUPT_MS);
 	if (err || push->kept)
 		return err;
 	err = push_publish(push, push->staged, wait);

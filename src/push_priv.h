@@ -199,7 +199,8 @@ struct push_run {
 	struct wait *wait;	 /* the flush's own */
 	int fd;			 /* the archive, not compressed */
 	uint64_t size;
-	struct push_stream *stream; /* NULL: all is in the spool */
+	const struct store_source *source; /* a layer that is made here, instead of .fd; or NULL */
+	struct push_stream *stream;	   /* NULL: all is in the spool */
 	struct push_part *part;	    /* whose run it is, while the archive is written; else NULL */
 	struct push_layer **layers; /* those of docker save that are sent */
 	size_t nlayers;

@@ -23,36 +23,32 @@ int push_tree_new(struct pushes *pushes, const struct push_tree_options *options
 	tree->stage = options->stage;
 	tree->blobs = options->blobs;
 	tree->platform = options->platform;
-	tree->refs = 1;
 	tree->travels = travels_new(tree);
 	if (!tree->travels) {
-		push_tree_unref(tree);
+		push_tree_free(tree);
 		return -ENOMEM;
 	}
 	*ret = tree;
 	return 0;
 }
 
-struct push_tree *push_tree_ref(struct push_tree *tree)
-{
-	pthread_mutex_lock(&tree->push->lock);
-	tree->refs++;
-	pthread_mutex_unlock(&tree->push->lock);
-	return tree;
-}
-
-void push_tree_unref(struct push_tree *tree)
+void push_tree_free(struct push_tree *tree)
 {
 	if (!tree)
-		return;
-	pthread_mutex_lock(&tree->push->lock);
-	bool last = --tree->refs == 0;
-	pthread_mutex_unlock(&tree->push->lock);
-	if (!last)
 		return;
 	travels_free(tree->travels);
 	push_unref(tree->push);
 	free(tree);
+}
+
+bool push_tree_tag(struct push_tree *tree, char out[static REF_TAG_MAX])
+{
+	struct push *push = tree->push;
+
+	pthread_mutex_lock(&push->lock);
+	snprintf(out, REF_TAG_MAX, "%s", push->tag ? push->tag : "");
+	pthread_mutex_unlock(&push->lock);
+	return *out;
 }
 
 /* --- reading the tree --- */
@@ -253,10 +249,13 @@ static int publish(struct push_tree *tree, const struct push_base *base, struct 
 
 int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct wait *wait)
 {
+	char tag[REF_TAG_MAX];
 	int verdict;
 
 	if (!wait_may_block(wait))
 		return -EWOULDBLOCK;
+	if (!push_tree_tag(tree, tag))
+		return 0;
 	if (push_tree_is_layout(tree))
 		return push_tree_layout_judge(tree, true, wait);
 	if (!tree_begin(tree, wait, &verdict))
@@ -269,4 +268,71 @@ int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct 
 	}
 	tree_end(tree, version, verdict);
 	return verdict ? verdict : 1;
+}
+
+/* --- names --- */
+
+/* What goes with a name. */
+struct named {
+	char *tag, *label;
+	uint64_t judged;
+	int verdict;
+	struct digest published;
+};
+
+static void named_release(struct named *named)
+{
+	free(named->tag);
+	free(named->label);
+}
+
+/* Gives the tree what is in NAMED, and gets what it had. */
+static int exchange(struct push_tree *tree, struct named *named, struct wait *wait)
+{
+	struct push *push = tree->push;
+
+	pthread_mutex_lock(&push->lock);
+	int err = push_await_turn(push, wait);
+	if (!err) {
+		const struct named had = {push->tag, push->label, tree->judged, tree->verdict,
+					  tree->published};
+		push->tag = named->tag;
+		push->label = named->label;
+		tree->judged = named->judged;
+		tree->verdict = named->verdict;
+		tree->published = named->published;
+		*named = had;
+	}
+	pthread_mutex_unlock(&push->lock);
+	return err;
+}
+
+static void exchange_back(struct push_tree *tree, struct named *named)
+{
+	struct wait patient;
+
+	wait_init(&patient, true);
+	(void)exchange(tree, named, &patient);
+	wait_release(&patient);
+}
+
+int push_tree_rename(struct push_tree *tree, const struct push_tree_name *name,
+		     const struct push_base *base, struct wait *wait)
+{
+	AUTO_INODE struct stage_inode *root = stage_root(tree->stage);
+	CLEANUP(named_release)
+	struct named named = {.tag = name->tag ? strdup(name->tag) : NULL,
+			      .label = strdup(name->label)};
+
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	if ((name->tag && !named.tag) || !named.label)
+		return -ENOMEM;
+	int verdict = exchange(tree, &named, wait);
+	if (verdict || !name->tag || stage_is_empty(root))
+		return verdict;
+	verdict = push_tree_sync(tree, base, wait);
+	if (verdict < 0)
+		exchange_back(tree, &named);
+	return verdict;
 }

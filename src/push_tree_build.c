@@ -15,8 +15,8 @@ struct build {
 	struct push_tree *tree;
 	struct push_run run;
 	struct tree_base base; /* .image NULL: none */
+	struct tree_tar *tar;  /* NULL: no layer more */
 	struct push_layer layer;
-	bool has_layer;
 	struct buf config;
 	struct oci_descriptor config_part;
 };
@@ -25,18 +25,16 @@ static void build_release(struct build *build)
 {
 	push_tree_base_release(&build->base);
 	buf_release(&build->config);
-	if (build->run.fd >= 0)
-		close(build->run.fd);
+	push_tree_tar_free(build->tar);
 }
 
 /* --- the layer --- */
 
-/* rootfs/ in a spool file. Without files of its own an image on a base has no layer more. */
+/* Without files of its own an image on a base has no layer more. */
 static int make_tar(struct build *build, struct wait *wait)
 {
 	AUTO_INODE struct stage_inode *root = NULL;
 	struct push_tree *tree = build->tree;
-	struct tree_tar tar;
 
 	int err = stage_find(tree->stage, TREE_ROOTFS, &root);
 	if (err == -ENOENT && build->base.image)
@@ -46,16 +44,13 @@ static int make_tar(struct build *build, struct wait *wait)
 	if (!err && stage_is_empty(root) && build->base.image)
 		return 0;
 	if (!err)
-		err = push_tree_tar(tree, root, tree->push->pushes->options.source_date, wait,
-				    &tar);
+		err = push_tree_tar_new(tree, root, wait, &build->tar);
 	if (err)
 		return err;
-	build->run.fd = tar.fd;
-	build->run.size = tar.size;
-	build->layer.at.len = tar.size;
-	build->layer.diff_id = tar.diff_id;
+	build->run.source = push_tree_tar_source(build->tar);
+	build->run.size = build->layer.at.len = build->run.source->size;
+	build->layer.diff_id.algo = DIGEST_SHA256; /* its bytes are found as they are sent */
 	build->layer.number = 1;
-	build->has_layer = true;
 	return 0;
 }
 
@@ -76,7 +71,7 @@ static int send_layer(struct build *build)
 	struct layer_task layer = {{layer_run}, build};
 	struct push_task *const tasks[] = {&layer.task};
 
-	if (!build->has_layer)
+	if (!build->tar)
 		return 0;
 	return push_tasks_run(build->tree->push->pushes->options.jobs, tasks, 1, 1,
 			      build->run.wait);
@@ -125,10 +120,11 @@ static int make_config(struct build *build)
 		.given = wishes.data,
 		.given_len = wishes.len,
 		.platform = build->tree->platform,
-		.diff_id = build->has_layer ? &build->layer.diff_id : NULL,
+		.diff_id = build->tar ? &build->layer.diff_id : NULL,
 		.created = created,
 		.created_by = created_by,
 	};
+	buf_clear(&build->config);
 	err = oci_config_build(&parts, &build->config, &why);
 	if (err == -EINVAL)
 		return push_fail(&push->why, err, TREE_CONFIG " cannot be used: %s", why);
@@ -172,7 +168,7 @@ static int put_manifest(struct build *build)
 		.size = (int64_t)build->layer.size,
 	};
 	int err = oci_manifest_write(OCI_TYPE_MANIFEST, &build->config_part, layers,
-				     nbelow + build->has_layer, &text);
+				     nbelow + !!build->tar, &text);
 	if (err)
 		return err;
 	document.bytes = text.data;
@@ -201,6 +197,7 @@ int push_tree_build(struct push_tree *tree, const struct push_base *base, struct
 	int err = push_tree_base_open(tree, base, wait, &build.base);
 	if (!err)
 		err = make_tar(&build, wait);
+	/* What is wrong with it is said before anything travels. */
 	if (!err)
 		err = make_config(&build);
 	if (err)
@@ -209,6 +206,8 @@ int push_tree_build(struct push_tree *tree, const struct push_base *base, struct
 	err = push_tree_base_send(tree, &build.run, &build.base);
 	if (!err)
 		err = send_layer(&build);
+	if (!err)
+		err = make_config(&build);
 	if (!err)
 		err = push_tree_send_bytes(&build.run, build.config.data, build.config.len,
 					   &build.config_part.digest);

@@ -173,8 +173,9 @@ int push_tree_layout_judge(struct push_tree *tree, bool must_be_whole, struct wa
 bool push_tree_layout_is_confirmed(struct push_tree *tree)
 {
 	CLEANUP(layout_plan_release) struct layout_plan plan = {0};
+	char tag[REF_TAG_MAX];
 
-	if (layout_plan_make(tree, true, &plan) != 0)
+	if (!push_tree_tag(tree, tag) || layout_plan_make(tree, true, &plan) != 0)
 		return false;
 	pthread_mutex_lock(&tree->push->lock);
 	bool confirmed = tree->verdict == 0 && digest_equal(&tree->published, &plan.top);
@@ -184,6 +185,8 @@ bool push_tree_layout_is_confirmed(struct push_tree *tree)
 
 int push_tree_settle(struct push_tree *tree, struct stage_inode *file, struct wait *wait)
 {
+	char tag[REF_TAG_MAX];
+
 	if (!push_tree_is_layout(tree))
 		return 0;
 	if (!wait_may_block(wait))
@@ -191,5 +194,7 @@ int push_tree_settle(struct push_tree *tree, struct stage_inode *file, struct wa
 	if (wait_cancelled(wait))
 		return -EINTR;
 	offer(tree, file);
+	if (!push_tree_tag(tree, tag))
+		return 0;
 	return push_tree_layout_judge(tree, false, wait);
 }

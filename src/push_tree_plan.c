@@ -250,11 +250,12 @@ static int choose(struct push_tree *tree, const struct oci_manifest *index,
 		  struct layout_plan *plan, const struct oci_descriptor **ret)
 {
 	AUTO_BUF struct buf names = BUF_INIT(120);
-	const char *tag = tree->push->tag;
 	bool many, many_called;
+	char tag[REF_TAG_MAX];
+
+	push_tree_tag(tree, tag);
 	const struct oci_descriptor *only = only_one(index, NULL, &many);
 	const struct oci_descriptor *called = only_one(index, tag, &many_called);
-
 	*ret = only ? only : called;
 	if (*ret)
 		return 0;

@@ -32,12 +32,13 @@ struct push_tree {
 	const struct oci_platform *platform;
 	struct travels *travels;
 	/* guarded by push->lock */
-	unsigned refs;
 	uint64_t judged; /* the version that the verdict is about; 0: none */
 	int verdict;
 	struct digest published; /* of a layout; .algo DIGEST_NONE: nothing */
 };
 
+/* Its tag now; false, and "": it is a temporary. For who does not have the turn. */
+bool push_tree_tag(struct push_tree *tree, char out[static REF_TAG_MAX]);
 /* Reads a whole file of the tree, at most MAX bytes (-EFBIG). */
 int push_tree_read(struct stage_inode *file, size_t max, struct buf *ret);
 /* The digest of a file's bytes, hashed by ALGO. */
@@ -51,14 +52,13 @@ ssize_t push_tree_source(void *arg, uint64_t off, void *buf, size_t cap);
 
 /* --- push_tree_tar.c --- */
 
-struct tree_tar {
-	int fd; /* a spool file; the caller closes it */
-	uint64_t size;
-	struct digest diff_id;
-};
-/* All below ROOT, sorted, times no later than *CLAMP (NULL: as they are). */
-int push_tree_tar(struct push_tree *tree, struct stage_inode *root, const int64_t *clamp,
-		  struct wait *wait, struct tree_tar *ret);
+struct tree_tar;
+/* All below ROOT, sorted; while it lives the tree stays frozen. */
+int push_tree_tar_new(struct push_tree *tree, struct stage_inode *root, struct wait *wait,
+		      struct tree_tar **ret);
+void push_tree_tar_free(struct tree_tar *tar);
+/* Its bytes; any thread, many at once. */
+const struct store_source *push_tree_tar_source(const struct tree_tar *tar);
 
 /* --- push_tree_base.c --- */
 

@@ -2,7 +2,9 @@
 /*
  * push_tree_tar: rootfs/ of a tree as the tar of a layer (image-spec, layer.md), the same bytes
  * for the same tree: names sorted by their bytes, owners, modes, times and xattrs as they are, a
- * file with several names once and then as hard links.
+ * file with several names once and then as hard links. The tar is never built: a table says where
+ * each member is in it, and any part is readable at any time, from any thread, while the tree is
+ * frozen.
  * Must not know compression.
  *
  * A file .wh.NAME is a whiteout as it stands, and its bytes do not count. The root has no entry of
@@ -22,58 +24,23 @@
 #define DEPTH_MAX	     512
 #define XATTR_LIST_MAX_BYTES (512 * KIB)
 
-/* Where an inode with several names was written. */
-struct seen {
-	const struct stage_inode *inode;
+struct member {
+	uint64_t off;  /* of its header */
+	uint64_t size; /* of its bytes, behind the header */
+	size_t header_len;
+	struct stage_inode *inode; /* held */
 	char *path;
+	const char *hard_link; /* another member's path, or NULL */
 };
 
-struct writer {
+struct tree_tar {
 	struct push *push;
-	struct wait *wait;
 	const int64_t *clamp;
-	int fd;
-	uint64_t off;
-	struct hasher *hasher;
-	struct buf header, path;
-	char *piece;
-	void *seen; /* of tsearch() */
+	struct member *members; /* by .off */
+	size_t nmembers, cap;
+	uint64_t size;
+	struct store_source source;
 };
-
-static int compare_seen(const void *a, const void *b)
-{
-	const struct seen *left = a, *right = b;
-
-	return left->inode < right->inode ? -1 : left->inode > right->inode;
-}
-
-static void free_seen(void *seen)
-{
-	free(((struct seen *)seen)->path);
-	free(seen);
-}
-
-static void writer_release(struct writer *writer)
-{
-	hasher_free(writer->hasher);
-	buf_release(&writer->header);
-	buf_release(&writer->path);
-	free(writer->piece);
-	tdestroy(writer->seen, free_seen);
-	if (writer->fd >= 0)
-		close(writer->fd);
-}
-
-static int put(struct writer *writer, const void *data, size_t len)
-{
-	ssize_t done = pwrite_full(writer->fd, data, len, (off_t)writer->off);
-
-	if (done < 0)
-		return push_fail_spool(&writer->push->why, (int)done, "writing the layer");
-	hasher_add(writer->hasher, data, len);
-	writer->off += len;
-	return 0;
-}
 
 /* --- attributes --- */
 
@@ -136,6 +103,8 @@ static int read_xattrs(struct stage_inode *inode, struct xattrs *ret)
 	return err ? err : (int)MIN(len, 0);
 }
 
+/* --- one member --- */
+
 static bool is_whiteout(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -143,176 +112,283 @@ static bool is_whiteout(const char *path)
 	return starts_with(slash ? slash + 1 : path, ".wh.");
 }
 
-/* --- one entry --- */
+static void describe(const struct tree_tar *tar, const struct member *member,
+		     struct tar_member *ret)
+{
+	struct stat st;
 
-static int put_header(struct writer *writer, struct stage_inode *inode,
-		      const struct tar_member *member)
+	stage_stat(member->inode, &st);
+	*ret = (struct tar_member){
+		.path = member->path,
+		.hard_link = member->hard_link,
+		.symlink = member->hard_link ? NULL : stage_target(member->inode),
+		.mode = st.st_mode,
+		.uid = st.st_uid,
+		.gid = st.st_gid,
+		.size = member->size,
+		.mtime_sec = st.st_mtim.tv_sec,
+		.mtime_nsec = (uint32_t)st.st_mtim.tv_nsec,
+		.rdev_major = major(st.st_rdev),
+		.rdev_minor = minor(st.st_rdev),
+	};
+	if (tar->clamp && ret->mtime_sec >= *tar->clamp) {
+		ret->mtime_sec = *tar->clamp;
+		ret->mtime_nsec = 0;
+	}
+}
+
+static int make_header(const struct tree_tar *tar, const struct member *member, struct buf *ret)
 {
 	CLEANUP(xattrs_release)
 	struct xattrs xattrs = {
 		.names = BUF_INIT(XATTR_LIST_MAX_BYTES),
 		.values = BUF_INIT(XATTR_LIST_MAX_BYTES),
 	};
-	struct tar_member whole = *member;
+	struct tar_member what;
 
-	int err = member->hard_link ? 0 : read_xattrs(inode, &xattrs);
+	/* Readers take a link's attributes from the file. */
+	int err = member->hard_link ? 0 : read_xattrs(member->inode, &xattrs);
 	if (err)
 		return err;
-	whole.xattrs = xattrs.list;
-	whole.nxattrs = xattrs.n;
-	buf_clear(&writer->header);
-	err = tar_header(&whole, &writer->header);
-	if (err && err != -ENOMEM)
-		return push_fail(&writer->push->why, -EINVAL,
-				 "rootfs/%s: its attributes do not fit into a tar archive",
-				 member->path);
-	return err ? err : put(writer, writer->header.data, writer->header.len);
+	describe(tar, member, &what);
+	what.xattrs = xattrs.list;
+	what.nxattrs = xattrs.n;
+	err = tar_header(&what, ret);
+	return err && err != -ENOMEM ? -EINVAL : err;
 }
 
-static int put_bytes(struct writer *writer, struct stage_inode *inode, uint64_t size)
+/* --- the table --- */
+
+/* Where an inode with several names was met first. */
+struct seen {
+	const struct stage_inode *inode;
+	const char *path; /* borrowed */
+};
+
+struct walker {
+	struct tree_tar *tar;
+	struct wait *wait;
+	struct buf path, header;
+	void *seen; /* of tsearch() */
+};
+
+static void walker_release(struct walker *walker)
 {
-	static const char zeros[512];
-
-	for (uint64_t off = 0; off < size;) {
-		if (wait_cancelled(writer->wait))
-			return -EINTR;
-		ssize_t got = stage_read(inode, off, writer->piece,
-					 (size_t)MIN(size - off, PUSH_PIECE));
-		if (got <= 0)
-			return got < 0 ? (int)got : -EIO;
-		int err = put(writer, writer->piece, (size_t)got);
-		if (err)
-			return err;
-		off += (uint64_t)got;
-	}
-	return put(writer, zeros, tar_padding(size));
+	buf_release(&walker->path);
+	buf_release(&walker->header);
+	tdestroy(walker->seen, free);
 }
 
-/* The path of an earlier name of the inode; NULL: this is the first, and is remembered. */
-static int seen_before(struct writer *writer, const struct stage_inode *inode, const char **ret)
+static int compare_seen(const void *a, const void *b)
+{
+	const struct seen *left = a, *right = b;
+
+	return left->inode < right->inode ? -1 : left->inode > right->inode;
+}
+
+/* Sets member->hard_link if the inode was met before, else remembers it. */
+static int look_for_link(struct walker *walker, struct member *member)
 {
 	struct seen *fresh = calloc(1, sizeof(*fresh));
 
 	if (!fresh)
 		return -ENOMEM;
-	fresh->inode = inode;
-	fresh->path = strdup(writer->path.data);
-	struct seen **found = fresh->path ? tsearch(fresh, &writer->seen, compare_seen) : NULL;
-	if (!found) {
-		free_seen(fresh);
+	*fresh = (struct seen){.inode = member->inode, .path = member->path};
+	struct seen **found = tsearch(fresh, &walker->seen, compare_seen);
+	if (found && *found == fresh)
+		return 0;
+	free(fresh);
+	if (!found)
 		return -ENOMEM;
-	}
-	*ret = NULL;
-	if (*found != fresh) {
-		*ret = (*found)->path;
-		free_seen(fresh);
-	}
+	member->hard_link = (*found)->path;
 	return 0;
 }
 
-static struct tar_member member_of(const struct writer *writer, struct stage_inode *inode,
-				   const struct stat *st)
+static struct member *add_member(struct tree_tar *tar, struct stage_inode *inode, const char *path)
 {
-	struct tar_member member = {
-		.path = writer->path.data,
-		.symlink = stage_target(inode),
-		.mode = st->st_mode,
-		.uid = st->st_uid,
-		.gid = st->st_gid,
-		.mtime_sec = st->st_mtim.tv_sec,
-		.mtime_nsec = (uint32_t)st->st_mtim.tv_nsec,
-		.rdev_major = major(st->st_rdev),
-		.rdev_minor = minor(st->st_rdev),
-	};
-
-	if (writer->clamp && member.mtime_sec >= *writer->clamp) {
-		member.mtime_sec = *writer->clamp;
-		member.mtime_nsec = 0;
+	if (tar->nmembers == tar->cap) {
+		size_t cap = MAX(64, 2 * tar->cap);
+		struct member *grown = reallocarray(tar->members, cap, sizeof(*grown));
+		if (!grown)
+			return NULL;
+		tar->members = grown;
+		tar->cap = cap;
 	}
-	if (S_ISREG(st->st_mode) && !is_whiteout(member.path))
-		member.size = (uint64_t)st->st_size;
+	struct member *member = &tar->members[tar->nmembers];
+	*member = (struct member){.off = tar->size, .path = strdup(path)};
+	if (!member->path)
+		return NULL;
+	member->inode = stage_inode_ref(inode);
+	tar->nmembers++;
 	return member;
 }
 
-static int put_dir(struct writer *writer, struct stage_inode *dir, unsigned depth);
+static int put_dir(struct walker *walker, struct stage_inode *dir, unsigned depth);
 
-static int put_entry(struct writer *writer, struct stage_inode *inode, unsigned depth)
+static int put_entry(struct walker *walker, struct stage_inode *inode, unsigned depth)
 {
+	struct tree_tar *tar = walker->tar;
 	struct stat st;
 	int err = 0;
 
 	stage_stat(inode, &st);
 	if (S_ISSOCK(st.st_mode)) {
-		log_info("push %s: rootfs/%s: a socket is left out", writer->push->label,
-			 writer->path.data);
+		log_info("push %s: rootfs/%s: a socket is left out", tar->push->label,
+			 walker->path.data);
 		return 0;
 	}
 	if (S_ISDIR(st.st_mode))
-		err = buf_puts(&writer->path, "/");
-	struct tar_member member = member_of(writer, inode, &st);
-	if (!err && !S_ISDIR(st.st_mode) && st.st_nlink > 1)
-		err = seen_before(writer, inode, &member.hard_link);
-	if (member.hard_link) {
-		/* Readers take a link for a file of no bytes. */
-		member.symlink = NULL;
-		member.size = 0;
-	}
+		err = buf_puts(&walker->path, "/");
+	struct member *member = err ? NULL : add_member(tar, inode, walker->path.data);
+	if (!member)
+		return err ? err : -ENOMEM;
+	if (!S_ISDIR(st.st_mode) && st.st_nlink > 1)
+		err = look_for_link(walker, member);
+	if (S_ISREG(st.st_mode) && !member->hard_link && !is_whiteout(member->path))
+		member->size = (uint64_t)st.st_size;
+	buf_clear(&walker->header);
 	if (!err)
-		err = put_header(writer, inode, &member);
-	if (!err && S_ISDIR(st.st_mode))
-		return put_dir(writer, inode, depth + 1);
-	return err ? err : put_bytes(writer, inode, member.size);
+		err = make_header(tar, member, &walker->header);
+	if (err == -EINVAL)
+		return push_fail(&tar->push->why, err,
+				 "rootfs/%s: its attributes do not fit into a tar archive",
+				 member->path);
+	member->header_len = walker->header.len;
+	tar->size += member->header_len + member->size + tar_padding(member->size);
+	return err || !S_ISDIR(st.st_mode) ? err : put_dir(walker, inode, depth + 1);
 }
 
 /* The path stands for DIR, with its slash. */
-static int put_dir(struct writer *writer, struct stage_inode *dir, unsigned depth)
+static int put_dir(struct walker *walker, struct stage_inode *dir, unsigned depth)
 {
 	CLEANUP(stage_children_release) struct stage_children children = {0};
-	size_t len = writer->path.len;
+	size_t len = walker->path.len;
 
 	if (depth > DEPTH_MAX)
-		return push_fail(&writer->push->why, -EINVAL,
+		return push_fail(&walker->tar->push->why, -EINVAL,
 				 "rootfs/ is deeper than %d directories", DEPTH_MAX);
 	int err = stage_sorted(dir, &children);
 	for (size_t i = 0; i < children.n && !err; i++) {
-		if (wait_cancelled(writer->wait))
+		if (wait_cancelled(walker->wait))
 			return -EINTR;
-		err = buf_puts(&writer->path, children.children[i].name);
+		err = buf_puts(&walker->path, children.children[i].name);
 		if (!err)
-			err = put_entry(writer, children.children[i].inode, depth);
-		writer->path.len = len;
-		writer->path.data[len] = '\0';
+			err = put_entry(walker, children.children[i].inode, depth);
+		walker->path.len = len;
+		walker->path.data[len] = '\0';
 	}
 	return err;
 }
 
-int push_tree_tar(struct push_tree *tree, struct stage_inode *root, const int64_t *clamp,
-		  struct wait *wait, struct tree_tar *ret)
-{
-	static const char trailer[TAR_TRAILER];
-	CLEANUP(writer_release)
-	struct writer writer = {
-		.push = tree->push,
-		.wait = wait,
-		.clamp = clamp,
-		.fd = push_spool_open(tree->push->pushes->spool_dir),
-		.hasher = hasher_new(DIGEST_SHA256),
-		.header = BUF_INIT(HEADER_MAX),
-		.path = BUF_INIT(PATH_LIMIT),
-		.piece = malloc(PUSH_PIECE),
-	};
+/* --- reading --- */
 
-	if (writer.fd < 0)
-		return push_fail_spool(&tree->push->why, writer.fd, "the spool");
-	if (!writer.hasher || !writer.piece || buf_reserve(&writer.path, 1) < 0)
-		return -ENOMEM;
-	int err = put_dir(&writer, root, 0);
-	if (!err)
-		err = put(&writer, trailer, sizeof(trailer));
+/* The member whose header, bytes or padding are at OFF; NULL: the end's zeros. */
+static const struct member *member_at(const struct tree_tar *tar, uint64_t off)
+{
+	size_t low = 0, high = tar->nmembers;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (tar->members[middle].off <= off)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low ? &tar->members[low - 1] : NULL;
+}
+
+static ssize_t read_header(const struct tree_tar *tar, const struct member *member, size_t off,
+			   char *buf, size_t cap)
+{
+	AUTO_BUF struct buf header = BUF_INIT(HEADER_MAX);
+
+	int err = make_header(tar, member, &header);
 	if (err)
 		return err;
-	ret->size = writer.off;
-	hasher_final(writer.hasher, &ret->diff_id);
-	ret->fd = steal_fd(&writer.fd);
+	if (header.len != member->header_len)
+		return -EIO;
+	cap = MIN(cap, header.len - off);
+	memcpy(buf, header.data + off, cap);
+	return (ssize_t)cap;
+}
+
+/* Some of what is at OFF, which is before the end. */
+static ssize_t read_some(const struct tree_tar *tar, uint64_t off, char *buf, size_t cap)
+{
+	const struct member *member = member_at(tar, off);
+	uint64_t bytes = member ? member->off + member->header_len : 0;
+	uint64_t next = tar->size;
+
+	if (member && off < bytes)
+		return read_header(tar, member, (size_t)(off - member->off), buf, cap);
+	if (member && off < bytes + member->size)
+		return stage_read(member->inode, off - bytes, buf,
+				  (size_t)MIN((uint64_t)cap, bytes + member->size - off));
+	if (member && member + 1 < tar->members + tar->nmembers)
+		next = member[1].off;
+	cap = (size_t)MIN((uint64_t)cap, next - off);
+	memset(buf, 0, cap);
+	return (ssize_t)cap;
+}
+
+static ssize_t read_tar(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	const struct tree_tar *tar = arg;
+	size_t done = 0;
+
+	while (done < cap && off + done < tar->size) {
+		ssize_t got = read_some(tar, off + done, (char *)buf + done, cap - done);
+		if (got <= 0)
+			return got < 0 ? got : -EIO;
+		done += (size_t)got;
+	}
+	return (ssize_t)done;
+}
+
+/* --- */
+
+void push_tree_tar_free(struct tree_tar *tar)
+{
+	if (!tar)
+		return;
+	for (size_t i = 0; i < tar->nmembers; i++) {
+		free(tar->members[i].path);
+		stage_inode_unref(tar->members[i].inode);
+	}
+	free(tar->members);
+	free(tar);
+}
+
+int push_tree_tar_new(struct push_tree *tree, struct stage_inode *root, struct wait *wait,
+		      struct tree_tar **ret)
+{
+	struct tree_tar *tar = calloc(1, sizeof(*tar));
+	CLEANUP(walker_release)
+	struct walker walker = {
+		.tar = tar,
+		.wait = wait,
+		.path = BUF_INIT(PATH_LIMIT),
+		.header = BUF_INIT(HEADER_MAX),
+	};
+
+	if (!tar)
+		return -ENOMEM;
+	tar->push = tree->push;
+	tar->clamp = tree->push->pushes->options.source_date;
+	int err = buf_reserve(&walker.path, 1);
+	if (!err)
+		err = put_dir(&walker, root, 0);
+	if (err) {
+		push_tree_tar_free(tar);
+		return err;
+	}
+	tar->size += TAR_TRAILER;
+	tar->source = (struct store_source){.read = read_tar, .arg = tar, .size = tar->size};
+	*ret = tar;
 	return 0;
+}
+
+const struct store_source *push_tree_tar_source(const struct tree_tar *tar)
+{
+	return &tar->source;
 }

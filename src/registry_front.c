@@ -6,8 +6,9 @@
  * endpoint is a store of its own (registry.c), with its own credentials, TLS and connections.
  *
  * Reading: mirrors, then the origin, then the mirrors that are left aside. What the origin says is
- * final; a mirror's no is not. Lists, which only the origin knows to be complete, begin with the
- * origin. Writing: one place, and no other instead.
+ * final; a mirror's no is not. Lists, which only the origin knows to be complete, and tags that we
+ * moved, which mirrors may not know yet, begin with the origin. Writing: one place, and no other
+ * instead.
  */
 #include <errno.h>
 
@@ -227,6 +228,33 @@ int front_try(struct front *front, const struct route *route, leg_fn *fn, void *
 		by_origin |= front_is_origin(leg->endpoint);
 	}
 	return result;
+}
+
+/* ---- tags that we moved ---- */
+
+static uint64_t tag_hash(const char *repo, const char *tag)
+{
+	return hash64(hash64(0, repo, strlen(repo)), tag, strlen(tag));
+}
+
+void front_move(struct front *front, const char *repo, const char *tag)
+{
+	if (front_has_moved(front, repo, tag))
+		return;
+	pthread_mutex_lock(&front->lock);
+	front->moved[front->nmoved++ % MOVED_MAX] = tag_hash(repo, tag);
+	pthread_mutex_unlock(&front->lock);
+}
+
+bool front_has_moved(struct front *front, const char *repo, const char *tag)
+{
+	uint64_t hash = tag_hash(repo, tag);
+	bool found = false;
+	pthread_mutex_lock(&front->lock);
+	for (unsigned i = 0; !found && i < MIN(front->nmoved, (unsigned)MOVED_MAX); i++)
+		found = front->moved[i] == hash;
+	pthread_mutex_unlock(&front->lock);
+	return found;
 }
 
 /* ---- the store ---- */

@@ -19,9 +19,15 @@ static int run(struct store *store, const char *repo, const struct errand *erran
 	return err ? err : front_try(front, &route, fn, arg, wait);
 }
 
+struct visit {
+	leg_fn *fn;
+	void *arg;
+	const char *tag; /* that it moves, or NULL */
+};
+
 /* One place, which alone counts. */
-static int run_at_push(struct store *store, const char *repo, leg_fn *fn, void *arg,
-		       struct wait *wait)
+static int visit_push(struct store *store, const char *repo, const struct visit *visit,
+		      struct wait *wait)
 {
 	const struct errand errand = {.can = HOSTS_PUSH};
 	struct front *front = front_of(store);
@@ -30,7 +36,16 @@ static int run_at_push(struct store *store, const char *repo, leg_fn *fn, void *
 	if (err)
 		return err;
 	const struct leg *leg = &route.legs[0];
-	return fn(arg, leg->way->store, leg->endpoint->repo, wait);
+	if (visit->tag && front_is_origin(leg->endpoint))
+		front_move(front, repo, visit->tag);
+	return visit->fn(visit->arg, leg->way->store, leg->endpoint->repo, wait);
+}
+
+static int run_at_push(struct store *store, const char *repo, leg_fn *fn, void *arg,
+		       struct wait *wait)
+{
+	const struct visit visit = {.fn = fn, .arg = arg};
+	return visit_push(store, repo, &visit, wait);
 }
 
 /* ---- names ---- */
@@ -131,7 +146,10 @@ static int head_at(void *arg, struct store *store, const char *repo, struct wait
 static int front_head(struct store *store, const char *repo, const char *ref, struct digest *ret,
 		      struct wait *wait)
 {
-	const struct errand errand = {.can = names_digest(ref) ? HOSTS_PULL : HOSTS_RESOLVE};
+	const struct errand errand = {
+		.can = names_digest(ref) ? HOSTS_PULL : HOSTS_RESOLVE,
+		.origin_first = front_has_moved(front_of(store), repo, ref),
+	};
 	struct manifest_errand what = {.ref = ref, .digest = ret};
 	return run(store, repo, &errand, head_at, &what, wait);
 }
@@ -145,7 +163,10 @@ static int get_manifest_at(void *arg, struct store *store, const char *repo, str
 static int front_get_manifest(struct store *store, const char *repo, const char *ref,
 			      struct store_manifest *ret, struct wait *wait)
 {
-	const struct errand errand = {.can = HOSTS_PULL | (names_digest(ref) ? 0 : HOSTS_RESOLVE)};
+	const struct errand errand = {
+		.can = HOSTS_PULL | (names_digest(ref) ? 0 : HOSTS_RESOLVE),
+		.origin_first = front_has_moved(front_of(store), repo, ref),
+	};
 	struct manifest_errand what = {.ref = ref, .manifest = ret};
 	return run(store, repo, &errand, get_manifest_at, &what, wait);
 }
@@ -206,18 +227,38 @@ static int has_blob_at(void *arg, struct store *store, const char *repo, struct 
 	return store->ops->has_blob(store, repo, errand->digest, errand->ret_size, wait);
 }
 
-/* It is asked before a push: so only the place that would be pushed to knows. */
+/* Whether what is written goes to another place than what is read comes from. */
+static bool is_pushed_elsewhere(const struct hosts_answer *answer)
+{
+	bool elsewhere = false;
+	for (size_t i = 0; i < answer->n; i++) {
+		const struct hosts_endpoint *endpoint = &answer->endpoints[i];
+		if (endpoint->can & HOSTS_PUSH)
+			elsewhere |= !front_is_origin(endpoint);
+	}
+	return elsewhere;
+}
+
+/* It is asked before a push, too: then only the place that is pushed to knows. */
 static int front_has_blob(struct store *store, const char *repo, const struct digest *digest,
 			  uint64_t *ret_size, struct wait *wait)
 {
-	struct has_errand errand = {.digest = digest, .ret_size = ret_size};
-	return run_at_push(store, repo, has_blob_at, &errand, wait);
+	const struct errand errand = {.can = HOSTS_PULL, .origin_first = true};
+	struct has_errand what = {.digest = digest, .ret_size = ret_size};
+	AUTO_ROUTE struct route route = {0};
+	int err = front_route(front_of(store), repo, &errand, wait, &route);
+	if (err)
+		return err;
+	if (is_pushed_elsewhere(route.answer))
+		return run_at_push(store, repo, has_blob_at, &what, wait);
+	return front_try(front_of(store), &route, has_blob_at, &what, wait);
 }
 
 /* ---- writing ---- */
 
 struct put_errand {
 	const struct store_put *put;
+	const struct leg *from; /* where put->mount_from is, or NULL */
 	const char *ref, *media_type;
 	const void *bytes;
 	size_t len;
@@ -227,13 +268,26 @@ struct put_errand {
 static int put_blob_at(void *arg, struct store *store, const char *repo, struct wait *wait)
 {
 	const struct put_errand *errand = arg;
-	return store->ops->put_blob(store, repo, errand->put, wait);
+	struct store_put put = *errand->put;
+	/* A repository's name there may be another than ours. */
+	put.mount_from = NULL;
+	if (errand->from && errand->from->way->store == store)
+		put.mount_from = errand->from->endpoint->repo;
+	return store->ops->put_blob(store, repo, &put, wait);
 }
 
 static int front_put_blob(struct store *store, const char *repo, const struct store_put *put,
 			  struct wait *wait)
 {
+	const struct errand place = {.can = HOSTS_PUSH};
 	struct put_errand errand = {.put = put};
+	AUTO_ROUTE struct route from = {0};
+	int err = 0;
+	if (put->mount_from)
+		err = front_route(front_of(store), put->mount_from, &place, wait, &from);
+	if (err)
+		return err;
+	errand.from = from.n ? &from.legs[0] : NULL;
 	return run_at_push(store, repo, put_blob_at, &errand, wait);
 }
 
@@ -250,7 +304,8 @@ static int front_put_manifest(struct store *store, const char *repo, const char 
 {
 	struct put_errand errand = {
 		.ref = tag, .media_type = media_type, .bytes = bytes, .len = len};
-	return run_at_push(store, repo, put_manifest_at, &errand, wait);
+	const struct visit visit = {.fn = put_manifest_at, .arg = &errand, .tag = tag};
+	return visit_push(store, repo, &visit, wait);
 }
 
 static int untag_at(void *arg, struct store *store, const char *repo, struct wait *wait)
@@ -262,7 +317,8 @@ static int untag_at(void *arg, struct store *store, const char *repo, struct wai
 static int front_untag(struct store *store, const char *repo, const char *tag, struct wait *wait)
 {
 	struct put_errand errand = {.ref = tag};
-	return run_at_push(store, repo, untag_at, &errand, wait);
+	const struct visit visit = {.fn = untag_at, .arg = &errand, .tag = tag};
+	return visit_push(store, repo, &visit, wait);
 }
 
 static int delete_at(void *arg, struct store *store, const char *repo, struct wait *wait)

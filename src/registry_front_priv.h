@@ -15,6 +15,8 @@
 
 /* What is remembered of blobs that were served, and of those that were wrong. */
 #define SERVED_MAX 64
+/* Tags that we moved. */
+#define MOVED_MAX 256
 
 /* The store of one endpoint; kept as long as the front. */
 struct way {
@@ -42,6 +44,9 @@ struct front {
 	unsigned nserved;
 	uint64_t wrong[SERVED_MAX]; /* blobs that mirrors are not asked for any more */
 	unsigned nwrong;
+	uint64_t moved[MOVED_MAX]; /* tags that mirrors may not know yet; the oldest is overwritten
+				    */
+	unsigned nmoved;
 };
 
 static inline struct front *front_of(struct store *store)
@@ -84,6 +89,10 @@ typedef int leg_fn(void *arg, struct store *store, const char *repo, struct wait
 /* Tries all until one gives 0; else the origin's error, or that of the last. */
 int front_try(struct front *front, const struct route *route, leg_fn *fn, void *arg,
 	      struct wait *wait);
+
+/* We are about to move a tag: what mirrors say of it is older from then on. */
+void front_move(struct front *front, const char *repo, const char *tag);
+bool front_has_moved(struct front *front, const char *repo, const char *tag);
 
 bool front_is_origin(const struct hosts_endpoint *endpoint);
 /* Of no endpoint's making. */

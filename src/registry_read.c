@@ -12,9 +12,10 @@
 #include "regfs/oci.h"
 #include "regfs/stats.h"
 
-/* docker-registry answers 404 where the types are not named one by one. */
+/* docker-registry answers 404 where the types are not named one by one; the last is for what has
+ * another type, artifacts of some kinds. */
 static const char accept_all[] = "Accept: " OCI_TYPE_INDEX ", " OCI_TYPE_MANIFEST
-				 ", " DOCKER_TYPE_LIST ", " DOCKER_TYPE_MANIFEST;
+				 ", " DOCKER_TYPE_LIST ", " DOCKER_TYPE_MANIFEST ", */*";
 
 static const char *const manifest_headers[] = {accept_all, NULL};
 

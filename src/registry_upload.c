@@ -21,6 +21,8 @@
 /* The registry hashes and stores what it got before it answers. */
 #define STORE_BYTES_PER_MS (50 * 1000)
 #define CANCEL_MS	   2000
+/* Between two looks whether a registry that went away is back. */
+#define PAUSE_MAX_MS 2000
 
 struct upload {
 	struct registry *registry;
@@ -154,6 +156,12 @@ static bool broken(int status)
 	return status >= 500 && status != 501 && status != 507;
 }
 
+/* Whether nobody was there: in the midst of an upload, a registry that is started anew. */
+static bool is_gone(int err)
+{
+	return err == -ECONNREFUSED || err == -EHOSTUNREACH || err == -ETIMEDOUT;
+}
+
 /* Sends a request of the session with a body: all of it, the rest, or none. *RET is the answer, of
  * 2xx. -ERESTART: it broke off. */
 static int send_bytes(struct upload *upload, struct registry_call *call, uint64_t len,
@@ -171,7 +179,7 @@ static int send_bytes(struct upload *upload, struct registry_call *call, uint64_
 			   (int64_t)(upload->put->source->size / STORE_BYTES_PER_MS);
 	int err = registry_send(upload->registry, call, upload->wait, &answer);
 	if (err)
-		return lost ? -ERESTART : err;
+		return lost || is_gone(err) ? -ERESTART : err;
 	int status = http_status(answer);
 	if (status >= 200 && status < 300) {
 		*ret = STEAL(answer);
@@ -238,17 +246,19 @@ static uint64_t held_bytes(const char *range)
 	return dash && parse_u64(dash + 1, &last) && last < UINT64_MAX && last > 0 ? last + 1 : 0;
 }
 
-/* How much the session holds; 0 if it is no use any more. */
-static uint64_t ask_session(struct upload *upload)
+/* Gives how much the session holds; 0 if it is no use any more. An error if nobody is there. */
+static int ask_session(struct upload *upload, uint64_t *ret_held)
 {
 	AUTO_FREE char *url = strdup(upload->location);
+	*ret_held = 0;
 	if (!url)
-		return 0;
+		return -ENOMEM;
 	struct registry_call call = call_of(upload, HTTP_GET, url);
 	call.deadline_ms = registry_name_deadline(upload->registry);
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
-	if (registry_send(upload->registry, &call, upload->wait, &answer))
-		return 0;
+	int err = registry_send(upload->registry, &call, upload->wait, &answer);
+	if (err)
+		return is_gone(err) ? err : 0;
 	int status = http_status(answer);
 	if (status != 204 && status != 200 && status != 202)
 		return 0;
@@ -257,14 +267,34 @@ static uint64_t ask_session(struct upload *upload)
 		return 0;
 	if (http_header(answer, "Location") && take_location(upload, &call, answer))
 		return 0;
-	return held;
+	*ret_held = held;
+	return 0;
+}
+
+/* The same, while a registry that went away may come back: for as long as anything may take that
+ * makes no progress. */
+static int ask_patiently(struct upload *upload, uint64_t *ret_held)
+{
+	int64_t deadline_ms = now_ms() + upload->registry->timeout_ms;
+	for (unsigned attempt = 1;; attempt++) {
+		int err = ask_session(upload, ret_held);
+		int64_t next_ms = now_ms() + MIN(http_backoff_ms(NULL, attempt), PAUSE_MAX_MS);
+		if (!err || next_ms > deadline_ms)
+			return err;
+		err = wait_until(upload->wait, next_ms);
+		if (err)
+			return err;
+	}
 }
 
 /* 0: to be tried again, from .held on or in another session. */
 static int recover(struct upload *upload)
 {
 	uint64_t before = upload->held;
-	uint64_t held = upload->location ? ask_session(upload) : 0;
+	uint64_t held = 0;
+	int err = upload->location ? ask_patiently(upload, &held) : 0;
+	if (err)
+		return err;
 	bool gained = held >= before + PROGRESS;
 	upload->fruitless = gained ? 0 : upload->fruitless + 1;
 	if (upload->fruitless == FRUITLESS_MAX) {

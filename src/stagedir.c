@@ -27,7 +27,7 @@ struct stagedirs *stagedirs_new(const struct context *context, const struct push
 
 static void staged_free(struct staged *staged)
 {
-	push_tree_unref(staged->tree);
+	push_tree_free(staged->tree);
 	stage_free(staged->stage);
 	free(staged->repo);
 	free(staged->name);
@@ -77,25 +77,6 @@ static void staged_cleanup(struct staged **staged)
 	staged_unref(*staged);
 }
 #define AUTO_STAGED CLEANUP(staged_cleanup)
-
-static void tree_cleanup(struct push_tree **tree)
-{
-	push_tree_unref(*tree);
-}
-#define AUTO_TREE CLEANUP(tree_cleanup)
-
-/* What the directory is pushed by now, held; NULL: nothing. */
-static struct push_tree *staged_tree(struct staged *staged)
-{
-	struct push_tree *tree;
-
-	pthread_mutex_lock(&staged->dirs->lock);
-	tree = staged->tree;
-	if (tree)
-		push_tree_ref(tree);
-	pthread_mutex_unlock(&staged->dirs->lock);
-	return tree;
-}
 
 /* --- the table --- */
 
@@ -148,11 +129,10 @@ static void sweep(struct stagedirs *dirs)
 
 	for (;;) {
 		AUTO_STAGED struct staged *staged = find_old(dirs, before);
-		AUTO_TREE struct push_tree *tree = staged ? staged_tree(staged) : NULL;
 
 		if (!staged)
 			return;
-		if (tree && push_tree_is_confirmed(tree)) {
+		if (push_tree_is_confirmed(staged->tree)) {
 			unlist(staged);
 			continue;
 		}
@@ -258,25 +238,27 @@ static int check_name(const struct stageplace *place, const char *name)
 	return -EINVAL;
 }
 
-/* What pushes the directory under NAME. NULL for a name that is no tag. */
+/* What _regfs/pushes and the log call it; the caller frees. */
+static char *make_label(const struct staged *staged, const char *name)
+{
+	return format("%s/%s%s%s", staged->store->name, staged->repo,
+		      is_temporary(name) ? "/_push/" : ":", name);
+}
+
 static int tree_new(const struct staged *staged, const char *name, struct push_tree **ret)
 {
 	const struct context *context = staged->dirs->context;
-	AUTO_FREE char *label = format("%s/%s:%s", staged->store->name, staged->repo, name);
+	AUTO_FREE char *label = make_label(staged, name);
 	const struct push_tree_options options = {
 		.stage = staged->stage,
 		.store = staged->store,
 		.repo = staged->repo,
-		.tag = name,
+		.tag = is_temporary(name) ? NULL : name,
 		.label = label,
 		.blobs = context->blobs,
 		.platform = context->platform,
 	};
 
-	if (is_temporary(name)) {
-		*ret = NULL;
-		return 0;
-	}
 	return label ? push_tree_new(context->pushes, &options, ret) : -ENOMEM;
 }
 
@@ -364,35 +346,21 @@ static int judged(struct staged *staged, int verdict, struct wait *wait)
 
 bool staged_may_settle(struct staged *staged)
 {
-	AUTO_TREE struct push_tree *tree = staged_tree(staged);
-
-	return tree && push_tree_is_layout(tree);
+	return push_tree_is_layout(staged->tree);
 }
 
 int staged_settled(struct staged *staged, struct stage_inode *inode, struct wait *wait)
 {
-	AUTO_TREE struct push_tree *tree = staged_tree(staged);
-
-	if (!tree || !push_tree_is_layout(tree))
-		return 0;
-	return judged(staged, push_tree_settle(tree, inode, wait), wait);
+	return judged(staged, push_tree_settle(staged->tree, inode, wait), wait);
 }
 
-static int publish(struct staged *staged, struct push_tree *tree, struct node *push_dir,
-		   struct call *call)
+int staged_sync(struct staged *staged, struct node *push_dir, struct call *call)
 {
 	struct stage_base_finder finder = {
 		.dirs = staged->dirs, .push_dir = push_dir, .call = call};
 	const struct push_base base = {.find = stagedir_find_base, .arg = &finder};
 
-	return judged(staged, push_tree_sync(tree, &base, call->wait), call->wait);
-}
-
-int staged_sync(struct staged *staged, struct node *push_dir, struct call *call)
-{
-	AUTO_TREE struct push_tree *tree = staged_tree(staged);
-
-	return tree ? publish(staged, tree, push_dir, call) : 0;
+	return judged(staged, push_tree_sync(staged->tree, &base, call->wait), call->wait);
 }
 
 /* --- renaming --- */
@@ -401,33 +369,28 @@ int staged_sync(struct staged *staged, struct node *push_dir, struct call *call)
 static int check_target(struct staged *there, unsigned flags)
 {
 	AUTO_INODE struct stage_inode *root = there ? stage_root(there->stage) : NULL;
-	AUTO_TREE struct push_tree *tree = there ? staged_tree(there) : NULL;
 
 	if (!there)
 		return 0;
 	if (flags & RENAME_NOREPLACE)
 		return -EEXIST;
-	if (stage_is_empty(root) || (tree && push_tree_is_confirmed(tree)))
-		return 0;
-	return -ENOTEMPTY;
+	return stage_is_empty(root) || push_tree_is_confirmed(there->tree) ? 0 : -ENOTEMPTY;
 }
 
-/* The new name, and what pushes under it, which are taken over. */
-static void change_name(struct staged *staged, char **name, struct push_tree **tree)
+/* To a tag it is the verdict. */
+static int rename_tree(struct staged *staged, const char *to_name, const struct stageplace *place,
+		       struct call *call)
 {
-	char *old_name;
-	struct push_tree *old_tree;
+	struct stage_base_finder finder = {
+		.dirs = staged->dirs, .push_dir = place->node, .call = call};
+	const struct push_base base = {.find = stagedir_find_base, .arg = &finder};
+	AUTO_FREE char *label = make_label(staged, to_name);
+	const struct push_tree_name name = {.tag = is_temporary(to_name) ? NULL : to_name,
+					    .label = label};
 
-	pthread_mutex_lock(&staged->dirs->lock);
-	old_name = staged->name;
-	old_tree = staged->tree;
-	staged->name = STEAL(*name);
-	staged->tree = STEAL(*tree);
-	if (!staged->tree)
-		staged->confirmed_ms = 0;
-	pthread_mutex_unlock(&staged->dirs->lock);
-	free(old_name);
-	push_tree_unref(old_tree);
+	if (!label)
+		return -ENOMEM;
+	return judged(staged, push_tree_rename(staged->tree, &name, &base, call->wait), call->wait);
 }
 
 int stagedir_rename(const struct stageplace *place, const char *name, const char *to_name,
@@ -435,8 +398,6 @@ int stagedir_rename(const struct stageplace *place, const char *name, const char
 {
 	AUTO_STAGED struct staged *staged = find(place, name);
 	AUTO_STAGED struct staged *there = find(place, to_name);
-	AUTO_INODE struct stage_inode *root = staged ? stage_root(staged->stage) : NULL;
-	AUTO_TREE struct push_tree *tree = NULL;
 	AUTO_FREE char *copy = strdup(to_name);
 	int r = staged ? check_name(place, to_name) : -ENOENT;
 
@@ -446,15 +407,14 @@ int stagedir_rename(const struct stageplace *place, const char *name, const char
 		r = check_target(there, flags);
 	if (r < 0 || staged == there)
 		return r;
-	if (!wait_may_block(call->wait))
-		return -EWOULDBLOCK;
-	r = copy ? tree_new(staged, to_name, &tree) : -ENOMEM;
-	if (r == 0 && tree && !stage_is_empty(root))
-		r = publish(staged, tree, place->node, call);
+	r = copy ? rename_tree(staged, to_name, place, call) : -ENOMEM;
 	if (r < 0)
 		return r;
 	if (there)
 		unlist(there);
-	change_name(staged, &copy, &tree);
+	pthread_mutex_lock(&place->dirs->lock);
+	free(staged->name);
+	staged->name = STEAL(copy);
+	pthread_mutex_unlock(&place->dirs->lock);
 	return 0;
 }

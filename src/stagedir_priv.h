@@ -21,10 +21,10 @@ struct staged {
 	struct store *store;
 	char *repo;
 	struct stage *stage;
-	uint64_t number;	/* in the order they were made, from 1 */
-	char *name;		/* guarded by dirs->lock */
-	struct push_tree *tree; /* guarded by dirs->lock; NULL while the name is no tag */
-	int64_t confirmed_ms;	/* guarded by dirs->lock; 0: not */
+	struct push_tree *tree;
+	uint64_t number;      /* in the order they were made, from 1 */
+	char *name;	      /* guarded by dirs->lock */
+	int64_t confirmed_ms; /* guarded by dirs->lock; 0: not */
 };
 
 struct stagedirs {

@@ -23,15 +23,16 @@ struct push_tree;
 struct push_tree_options {
 	struct stage *stage; /* outlives it */
 	struct store *store;
-	const char *repo, *tag, *label;
+	const char *repo;
+	const char *tag; /* NULL: a temporary, which is only kept */
+	const char *label;
 	struct blobs *blobs;		     /* for the bytes of base */
 	const struct oci_platform *platform; /* of an image without base */
 };
 int push_tree_new(struct pushes *pushes, const struct push_tree_options *options,
 		  struct push_tree **ret);
-struct push_tree *push_tree_ref(struct push_tree *tree);
-/* NULL is fine. */
-void push_tree_unref(struct push_tree *tree);
+/* Calls off what is under way. Nobody else uses it any more. NULL is fine. */
+void push_tree_free(struct push_tree *tree);
 
 /* The image that TARGET, the text of the link base, leads to; an index is fine. Negative errno, and
  * a constant sentence in *RET_WHY. */
@@ -43,9 +44,10 @@ struct push_base {
 };
 
 /*
- * The verdict: 1 when the store has confirmed the manifest just now, 0 when it had before and
- * nothing changed since, or a negative errno; the same again as long as nothing changes.
- * -EINVAL, with words: what is in the tree makes no image. -EWOULDBLOCK where WAIT may not block.
+ * The verdict (of a temporary 0, and nothing is done): 1 when the store has confirmed the manifest
+ * just now, 0 when it had before and nothing changed since, or a negative errno; the same again as
+ * long as nothing changes. -EINVAL, with words: what is in the tree makes no image. -EWOULDBLOCK
+ * where WAIT may not block.
  */
 int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct wait *wait);
 /*
@@ -53,6 +55,14 @@ int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct 
  * verdict if the layout is whole now, else 0.
  */
 int push_tree_settle(struct push_tree *tree, struct stage_inode *file, struct wait *wait);
+struct push_tree_name {
+	const char *tag; /* NULL: a temporary */
+	const char *label;
+};
+/* From now on it goes by NAME. With a tag, and unless it is empty, that is a sync: after an error
+ * it is called as before. */
+int push_tree_rename(struct push_tree *tree, const struct push_tree_name *name,
+		     const struct push_base *base, struct wait *wait);
 /* Whether there is an OCI layout, or the beginning of one. */
 bool push_tree_is_layout(struct push_tree *tree);
 /* Whether what is in the tree now was confirmed. */

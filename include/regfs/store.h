@@ -86,7 +86,8 @@ struct store_ops {
 	/* Whether the repository holds the blob; its size. */
 	int (*has_blob)(struct store *store, const char *repo, const struct digest *digest,
 			uint64_t *ret_size, struct wait *wait);
-	/* LEN bytes from OFF on (UINT64_MAX: to the end). */
+	/* LEN bytes from OFF on (UINT64_MAX: to the end). A blob that a registry lacks is -EIO: who
+	 * reads one has its digest from there. */
 	int (*open_blob)(struct store *store, const char *repo, const struct digest *digest,
 			 uint64_t off, uint64_t len, struct store_stream **ret, struct wait *wait);
 	/* Where else open_blob() may look for a blob that the repository lacks: a descriptor of its

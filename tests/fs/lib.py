@@ -281,6 +281,18 @@ class Mount:
         self.start()
 
 
+def unnamed_files(pid, directory):
+    """{inode: bytes on disk} of the files below DIRECTORY that a process holds and that have no name."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            if target.startswith(f"{directory}/") and target.endswith("(deleted)"):
+                stat = os.stat(f"/proc/{pid}/fd/{name}")
+                found[stat.st_ino] = stat.st_blocks * 512
+    return found
+
+
 def unmount(point):
     command = ["umount", point] if os.geteuid() == 0 else ["fusermount3", "-u", point]
     ended = subprocess.run(command, capture_output=True, text=True)

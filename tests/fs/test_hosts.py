@@ -114,8 +114,7 @@ def test_client_certificate(t):
     host = f"localhost:{registry.port}"
     root = certs_dir(t, host, ca_crt=authority.cert)
     mount = t.mount(f"https://{host}", certs_dir=root, **QUICK)
-    with lib.fails(errno.EACCES, errno.EIO):
-        version(mount)
+    refused(mount, "wants a client certificate", "certs.d/HOST/client.cert")
     # without a remount
     shutil.copy(key, root / host / "client.key")
     (root / host / "client.key").chmod(0o644)
@@ -239,9 +238,12 @@ def test_blocked(t):
 def test_moved_by_location(t):
     registry = t.registry()
     sample.push_all(registry)
-    text = f'[[registry]]\nprefix = "names.example/here"\nlocation = "{registry.host}/team"\n'
-    mount = t.mount("names.example", registries_conf=conf(t, text), **QUICK)
+    path = conf(t, f'[[registry]]\nprefix = "names.example/here"\nlocation = "{registry.host}/team"\ninsecure = true\n')
+    mount = t.mount("names.example", registries_conf=path, **QUICK)
     lib.equal(mount.path("here/app:1.5/rootfs/app/version").read_text(), "1.5")
+    # as others read the same file
+    raw = t.skopeo("--registries-conf", path, "inspect", "--raw", "docker://names.example/here/app:1.5")
+    lib.equal(mount.path("here/app:1.5/manifest.json").read_text(), raw)
 
 
 def test_short_name_alias(t):
@@ -273,3 +275,18 @@ def test_proxy(t):
     with lib.fails(errno.EHOSTUNREACH):
         version(mount)
     lib.equal(proxy.requests, [])
+
+
+def test_plain_http_only_where_insecure(t):
+    """A name that nobody resolves: our server stands in for it as the proxy, which refuses to pass TLS on."""
+    proxy = t.bad_registry()
+    sample.push_all(proxy)
+    os.environ.update(http_proxy=proxy.url, https_proxy=proxy.url)
+    mount = t.mount("registry.invalid:5000", **QUICK)
+    with lib.fails(errno.EIO):
+        version(mount)
+    lib.equal({entry["method"] for entry in proxy.requests}, {"CONNECT"})
+    proxy.forget()
+    mount = t.mount("registry.invalid:5000", insecure="registry.invalid:5000", **QUICK)
+    lib.equal(version(mount), "1.5")
+    lib.equal(proxy.requests[0]["method"], "CONNECT")  # TLS is tried first

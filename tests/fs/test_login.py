@@ -290,18 +290,32 @@ def test_root_lists_hosts_with_credentials(t):
     lib.equal(version_of(mount, f"{registry.host}/{VERSION}"), "1.5")
 
 
-def test_changes_are_noticed(t):
+def check_changes(t, auth):
     """Logged in, password changed, logged out: without a remount."""
-    registry, mount = bad_registry(t, "basic")
+    registry, mount = bad_registry(t, auth)
     with lib.fails(errno.EACCES):
         version_of(mount)
     login(t, registry.host)
     lib.equal(version_of(mount), "1.5")
     registry.users["ann"] = "changed"
+    registry.tokens.clear()
     with lib.fails(errno.EACCES):
         os.stat(mount.path("team/app:1.4"))
     login(t, registry.host, password="changed")
     lib.equal(version_of(mount, "team/app:1.4/rootfs/app/version"), "1.4")
+    t.run(lib.REGFS, "logout", registry.host)
+    registry.users["ann"] = "changed again"
+    registry.tokens.clear()
+    with lib.fails(errno.EACCES):
+        os.stat(mount.path("team/app:latest"))
+
+
+def test_changes_are_noticed(t):
+    check_changes(t, "basic")
+
+
+def test_changes_are_noticed_by_tokens(t):
+    check_changes(t, "bearer")
 
 
 def test_token_service(t):

@@ -101,6 +101,8 @@ def test_types_nobody_knows(t):
         lib.equal((here / "config.json").exists(), tag == "odd")
         lib.equal((here / "rootfs").exists(), False)
         t.run("tar", "tf", here / "image.tar")
+    # A registry that looks at what is accepted gives them out too.
+    assert registry.seen("GET", "/manifests/")[0]["headers"]["accept"].endswith("*/*")
 
 
 # --- digests ---

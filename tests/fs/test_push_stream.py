@@ -88,12 +88,7 @@ def push_backwards(mount, data, path):
 
 def spool_blocks(mount):
     """Bytes on disk of the spool files, which have no names."""
-    total = 0
-    for fd in (f"/proc/{mount.process.pid}/fd/{name}" for name in os.listdir(f"/proc/{mount.process.pid}/fd")):
-        with contextlib.suppress(OSError):
-            if str(mount.test.dir / "cache") in os.readlink(fd) and os.readlink(fd).endswith("(deleted)"):
-                total += os.stat(fd).st_blocks * 512
-    return total
+    return sum(lib.unnamed_files(mount.process.pid, mount.options["cache_dir"]).values())
 
 
 # --- what goes when ---
@@ -351,6 +346,8 @@ def test_killed_writer(t):
         writer = subprocess.Popen([sys.executable, "-c", script, mount.path("team/app/_push", name), t.dir / "part"],
                                   stdout=subprocess.PIPE)
         lib.equal(writer.stdout.readline(), b"written\n")
+        if cut == len(data):
+            lib.wait_for(lambda: registry.count("PUT", "/blobs/uploads/") == 3, "all blobs but the config")
         writer.kill()
         writer.wait()
         writer.stdout.close()
@@ -441,6 +438,20 @@ def test_two_writers_of_one_tag(t):
     for writer, image in zip(writers, images):
         writer.close()
         lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+
+
+def test_many_at_once(t):
+    """Pushes do not stand in each other's way, and each gets its own verdict."""
+    registry, mount = empty(t)
+    images = {f"{number}": big_image(f"{number}") for number in range(4)}
+    for name, image in images.items():
+        bad_ones = [oci.sha256(image.layers[2].blob)] if name == "3" else []
+        (t.dir / f"{name}.tar").write_bytes(oci_archive(image, spoil=bad_ones))
+    copies = {name: t.start("cp", t.dir / f"{name}.tar", mount.path("team/app/_push", name)) for name in images}
+    for name, copy in copies.items():
+        lib.equal(copy.wait(), 1 if name == "3" else 0, name)
+        got = manifest(registry, "team/app", name)
+        lib.equal(got and got[0], None if name == "3" else images[name].digest)
 
 
 def test_spool_full(t):

@@ -114,6 +114,9 @@ def test_docker_hub_limit(t):
     with lib.fails(errno.EBUSY):
         os.stat(mount.path("team/app:1.4"))
     assert "pull rate limit" in mount.read_log(), mount.read_log()
+    # And if HEAD were limited as well, the last known image is shown.
+    registry.rule("HEAD", "/manifests/", status=429, headers={"Retry-After": "3600"})
+    lib.equal(mount.path(VERSION).read_text(), "1.5")
 
 
 # --- ECR ---

@@ -170,6 +170,25 @@ def test_files_can_be_mapped(t):
     lib.equal((path.stat().st_size, path.read_bytes()[:4]), (5000, b"aXc\0"))
 
 
+def test_the_spool_disk_is_full(t):
+    lib.need_root()
+    small = t.dir / "small"
+    small.mkdir()
+    t.run("mount", "-t", "tmpfs", "-o", "size=2M", "none", small)
+    t.stack.callback(lambda: t.run("umount", small))
+    registry = t.registry()
+    mount = t.mount(registry.host, cache_dir=small / "cache")
+    root = staged(mount, "1.6") / "rootfs"
+    root.mkdir()
+    with lib.fails(errno.ENOSPC):
+        (root / "large").write_bytes(bytes(4 << 20))
+    (root / "large").unlink()
+    # What it took is given back.
+    (root / "small").write_bytes(b"x" * 500_000)
+    sync(t, root.parent)
+    lib.equal((image(mount, "1.6") / "rootfs/small").stat().st_size, 500_000)
+
+
 def test_owners_are_metadata(t):
     """What a user may not do on a disk is only written down here."""
     _, mount = empty(t)
@@ -405,6 +424,18 @@ def test_an_artifact(t):
                for layer in got["layers"]],
               [("application/octet-stream", "deep/notes", oci.sha256(b"notes")),
                ("application/spdx+json", "sbom.json", oci.sha256(b"{}"))])
+
+
+def test_no_image_is_built_on_an_artifact(t):
+    _, mount = empty(t)
+    path = staged(mount, "1.0")
+    (path / "files").mkdir()
+    (path / "files/f").touch()
+    sync(t, path)
+    path = staged(mount, "2.0")
+    (path / "base").symlink_to("../../../app:1.0")
+    sync(t, path, status=1)
+    assert "it is an artifact, not an image" in reason(mount)
 
 
 def test_an_artifact_has_files_with_types(t):

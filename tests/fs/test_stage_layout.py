@@ -139,7 +139,10 @@ def test_a_temporary_layout_is_pushed_by_its_rename(t):
     registry, mount = empty(t)
     path, one = layout(t)
     t.run("cp", "-r", path, mount.path("team/app/_push/.new"))
-    lib.equal(registry.count("PUT"), 0)
+    # Its blobs travel all the same.
+    lib.wait_for(lambda: registry.count("PUT", "/blobs/") == len(one.blobs()), "the blobs")
+    sync(t, mount.path("team/app/_push/.new"))
+    lib.equal(registry.count("PUT", "/manifests/"), 0)
     t.run("mv", mount.path("team/app/_push/.new"), mount.path("team/app/_push/1.6"))
     lib.equal(manifest(registry, "team/app", "1.6")[0], one.digest)
 
@@ -169,3 +172,18 @@ def test_two_writers_of_one_tag(t):
     # The confirmed one gives way to what is renamed over it.
     os.rename(targets[1], targets[0])
     lib.equal(manifest(registry, "team/app", "1.6")[0], layouts[1][1].digest)
+
+
+def test_umoci_works_in_it(t):
+    """It locks, makes temporary directories, and removes what is not needed any more."""
+    lib.need("umoci")
+    registry, mount = empty(t)
+    target = mount.path("team/app/_push/1.6")
+    for argv in (["init", "--layout", target], ["new", "--image", f"{target}:1.6"],
+                 ["unpack", "--rootless", "--image", f"{target}:1.6", t.dir / "bundle"]):
+        t.run("umoci", *argv)
+    (t.dir / "bundle/rootfs/hello").write_text("hello")
+    t.run("umoci", "repack", "--image", f"{target}:1.6", t.dir / "bundle")
+    t.run("umoci", "gc", "--layout", target)
+    lib.equal((image(mount, "1.6") / "rootfs/hello").read_text(), "hello")
+    lib.equal(len(manifest(registry, "team/app", "1.6")[1]["layers"]), 1)

@@ -3,6 +3,7 @@
 import os
 import stat
 
+import layers
 import lib
 import oci
 import tree
@@ -70,6 +71,34 @@ def test_overlay_of_layers_is_rootfs(t):
     (point / "etc/c").write_text("written")
     lib.equal((point / "etc/c").read_text(), "written")
     lib.equal((image / "rootfs/etc/c").read_text(), "c3")
+
+
+def read_below(root):
+    """The tree without its root, whose attributes the kernel takes from the top layer alone."""
+    found = comparable(tree.read(root))
+    found.pop(b"")
+    return found
+
+
+def test_overlay_of_every_case(t):
+    """All hand-made images of layers.py: what overlayfs makes of layers/ is what rootfs/ is."""
+    lib.need_root()
+    shown, cases = [], {name: make() for name, make in layers.CASES.items()}
+    for name, case in cases.items():
+        case.image.write_layout(t.dir / "store" / name, "1")
+    mount = t.mount("local", whiteouts="overlay", dev=True, suid=True)
+    empty = t.dir / "empty"
+    empty.mkdir()
+    for name, case in cases.items():
+        image = mount.path(name, "_tags/1")
+        lower = ":".join([str(empty), *(f"{image}/layers/{number:02}" for number in range(len(case.layers), 0, -1))])
+        # Longer than mount(2) takes; and overlayfs knows no opaque root of a layer.
+        if len(lower) > 4000 or name == "opaque_root":
+            continue
+        point = overlay(t, lower)
+        lines = tree.differences(read_below(point), read_below(image / "rootfs"))
+        shown += [f"{name}: {line}" for line in lines]
+    assert not shown, "\n".join(shown)
 
 
 def test_whiteouts_are_devices(t):

@@ -135,6 +135,7 @@ static void the_most_specific_entry_serves(void **state)
 				     "\"q.io/team/app\": {\"auth\": \"" ANN "\"},"
 				     "\"q.io/void\": {},"
 				     "\"https://url.io/v1/\": {\"auth\": \"" ANN "\"},"
+				     "\"old.io/v1/\": {\"auth\": \"" ANN "\"},"
 				     "\"only.io/team\": {\"auth\": \"" ANN "\"},"
 				     "\"https://index.docker.io/v1/\": {\"auth\": \"" ANN "\"}}}",
 				     AUTHFILE_CONFIG);
@@ -150,6 +151,7 @@ static void the_most_specific_entry_serves(void **state)
 		{"q.io", NULL, "q.io"},
 		{"q.io:443", "team", NULL},
 		{"url.io", "x", "https://url.io/v1/"},
+		{"old.io", "x", "old.io/v1/"},
 		{"only.io", "other", NULL},
 		{"only.io", NULL, NULL},
 		{"docker.io", "library/alpine", "https://index.docker.io/v1/"},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_http: requests, bounded bodies, deadlines and failures, against badregistry.py. */
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -409,6 +410,34 @@ static void nobody_listens(void **state)
 	assert_int_equal(http_start(http, &request, &wait, &transfer), -EINVAL);
 }
 
+/* In a network of its own, which has no routes. */
+static void *ask_from_nowhere(void *arg)
+{
+	int *result = arg;
+	WAIT(wait);
+	struct http_transfer *transfer = NULL;
+	if (unshare(CLONE_NEWNET))
+		return NULL;
+	/* Its threads are where this one is. */
+	struct http *lost = http_new(&(struct http_options){.timeout_ms = 10000});
+	const struct http_request request = {.url = "http://192.0.2.1:5000/v2/"};
+	*result = http_start(lost, &request, &wait, &transfer);
+	http_free(lost);
+	return NULL;
+}
+
+static void no_route_is_ehostunreach(void **state)
+{
+	(void)state;
+	pthread_t thread;
+	int result = 0;
+	assert_int_equal(pthread_create(&thread, NULL, ask_from_nowhere, &result), 0);
+	pthread_join(thread, NULL);
+	if (!result)
+		skip(); /* not ours to make one */
+	assert_int_equal(result, -EHOSTUNREACH);
+}
+
 static void tls_to_a_plain_port_is_nonsense(void **state)
 {
 	(void)state;
@@ -793,6 +822,7 @@ int main(void)
 		TEST(a_spoilt_connection_is_left),
 		TEST(a_reset_is_one),
 		TEST(nobody_listens),
+		TEST(no_route_is_ehostunreach),
 		TEST(tls_to_a_plain_port_is_nonsense),
 		TEST(huge_headers_are_refused),
 		TEST(silence_times_out),

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,12 +30,12 @@ struct fixture {
 	struct wait wait;
 };
 
-static struct pushes *make_pushes(struct fixture *f, const int64_t *source_date)
+static struct pushes *make_pushes(struct fixture *f, const int64_t *source_date, enum codec codec)
 {
 	const struct pushes_options options = {
 		.spool_dir = f->dir,
 		.jobs = f->jobs,
-		.compress = CODEC_PLAIN,
+		.compress = codec,
 		.source_date = source_date,
 	};
 
@@ -61,7 +62,7 @@ static void make_tree(struct fixture *f)
 
 static void drop_tree(struct fixture *f)
 {
-	push_tree_unref(STEAL(f->tree));
+	push_tree_free(STEAL(f->tree));
 	stage_inode_unref(STEAL(f->root));
 	stage_free(STEAL(f->stage));
 }
@@ -74,7 +75,7 @@ static int setup(void **state)
 	snprintf(f->dir, sizeof(f->dir), "%s/regfs-tree-XXXXXX", tmp ? tmp : "/tmp");
 	assert_non_null(mkdtemp(f->dir));
 	f->jobs = pool_new("jobs", 0);
-	f->pushes = make_pushes(f, NULL);
+	f->pushes = make_pushes(f, NULL, CODEC_PLAIN);
 	f->store = fakestore_new("reg.example:5000");
 	wait_init(&f->wait, true);
 	make_tree(f);
@@ -163,6 +164,19 @@ static void assert_reason(struct fixture *f, const char *part)
 	assert_int_equal(pushes_text(f->pushes, &text), 0);
 	if (!strstr(text.data, part))
 		fail_msg("'%s' does not say '%s'", text.data, part);
+}
+
+static void await_state(struct fixture *f, const char *state)
+{
+	bool seen = false;
+
+	while (!seen) {
+		AUTO_BUF struct buf text = BUF_INIT(64 * KIB);
+
+		assert_int_equal(pushes_text(f->pushes, &text), 0);
+		seen = strstr(text.data, state);
+		sched_yield();
+	}
 }
 
 /* --- what came to the store --- */
@@ -278,6 +292,50 @@ static void test_the_layer_says_what_the_tree_is(void **state)
 			"p 10600 3:4 0 1000.5\n");
 }
 
+/* The blob is compressed as its type says, and its bytes have the digest that the config says. */
+static void check_codec(struct fixture *f, enum codec codec, const char *type)
+{
+	AUTO_DECODER struct decoder *decoder = decoder_new(codec, NULL);
+	CLEANUP(oci_config_release) struct oci_config config = {0};
+	AUTO_FREE char *plain = malloc(LAYER_MAX);
+	struct digest digest;
+	const char *why;
+	size_t len = 0;
+	ssize_t got;
+
+	drop_tree(f);
+	pushes_free(f->pushes);
+	f->pushes = make_pushes(f, NULL, codec);
+	make_tree(f);
+	AUTO_INODE struct stage_inode *rootfs = add_dir(f->root, "rootfs");
+	/* No reader of magics takes the tar for gzip. */
+	const struct timespec whole = {.tv_sec = 1000};
+	AUTO_INODE struct stage_inode *file = add_file(f, rootfs, "\x1f\x8b\x08", "some bytes");
+	assert_int_equal(stage_change(file, &(struct stage_change){.mtime = &whole}), 0);
+	assert_int_equal(sync_tree(f), 1);
+
+	CLEANUP(oci_manifest_release) struct oci_manifest manifest = manifest_of(f);
+	AUTO_BUF struct buf layer = blob_of(f, &manifest.layers[0].digest);
+	AUTO_BUF struct buf text = blob_of(f, &manifest.config.digest);
+	assert_string_equal(manifest.layers[0].media_type, type);
+	assert_int_equal(manifest.layers[0].size, layer.len);
+	assert_int_equal(oci_config_parse(text.data, text.len, &config, &why), 0);
+	decoder_input(decoder, layer.data, layer.len, true);
+	while ((got = decoder_read(decoder, plain + len, LAYER_MAX - len)) > 0)
+		len += (size_t)got;
+	assert_int_equal(got, 0);
+	digest_of(DIGEST_SHA256, plain, len, &digest);
+	assert_true(digest_equal(&digest, &config.diff_ids[0]));
+	assert_int_equal(len, 512 + 512 + TAR_TRAILER);
+}
+
+static void test_layers_are_compressed_as_wished(void **state)
+{
+	check_codec(*state, CODEC_PLAIN, OCI_TYPE_LAYER);
+	check_codec(*state, CODEC_GZIP, OCI_TYPE_LAYER_GZIP);
+	check_codec(*state, CODEC_ZSTD, OCI_TYPE_LAYER_ZSTD);
+}
+
 static void test_times_are_clamped(void **state)
 {
 	struct fixture *f = *state;
@@ -285,7 +343,7 @@ static void test_times_are_clamped(void **state)
 
 	drop_tree(f);
 	pushes_free(f->pushes);
-	f->pushes = make_pushes(f, &date);
+	f->pushes = make_pushes(f, &date, CODEC_PLAIN);
 	make_tree(f);
 	AUTO_INODE struct stage_inode *rootfs = add_dir(f->root, "rootfs");
 	AUTO_INODE struct stage_inode *file = add_file(f, rootfs, "f", "x");
@@ -333,6 +391,27 @@ static void test_a_verdict_is_repeated(void **state)
 	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 2);
 	fill(f, file, "z");
 	assert_false(push_tree_is_confirmed(f->tree));
+}
+
+static void test_a_temporary_is_published_by_its_name(void **state)
+{
+	const struct push_tree_name name = {.tag = "1", .label = "tag"};
+	const struct push_tree_name temporary = {.label = "temporary"};
+	const struct push_base base = {.find = no_base};
+	struct fixture *f = *state;
+	AUTO_INODE struct stage_inode *rootfs = add_dir(f->root, "rootfs");
+
+	assert_int_equal(push_tree_rename(f->tree, &temporary, &base, &f->wait), 0);
+	put_file(f, rootfs, "f", "x");
+	assert_int_equal(sync_tree(f), 0);
+	assert_false(push_tree_is_confirmed(f->tree));
+	fakestore_fail(f->store, FAKE_PUT_MANIFEST, -EDQUOT);
+	assert_int_equal(push_tree_rename(f->tree, &name, &base, &f->wait), -EDQUOT);
+	assert_int_equal(sync_tree(f), 0); /* a temporary as before */
+	fakestore_fail(f->store, FAKE_PUT_MANIFEST, 0);
+	assert_int_equal(push_tree_rename(f->tree, &name, &base, &f->wait), 1);
+	assert_true(push_tree_is_confirmed(f->tree));
+	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 2);
 }
 
 static void *sync_thread(void *arg)
@@ -498,10 +577,12 @@ static void test_the_last_close_waits_for_blobs_under_way(void **state)
 	char hex[DIGEST_STR_MAX];
 	put_file(f, sha256, digest_hex(&layout.manifest_digest, hex), layout.manifest);
 	assert_int_equal(pthread_create(&thread, NULL, sync_thread, f), 0);
+	await_state(f, "sending");
 	fakestore_release(f->store);
 	pthread_join(thread, &verdict);
 	assert_int_equal((intptr_t)verdict, 1);
-	/* None was sent twice. */
+	/* None was offered twice. */
+	assert_int_equal(fakestore_calls(f->store, FAKE_HAS_BLOB), 2);
 	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_BLOB), 2);
 }
 
@@ -536,7 +617,7 @@ static void test_the_end_calls_off_what_is_under_way(void **state)
 	assert_int_equal(close_blob(f, sha256, &layout.layer_digest, layer_bytes), 0);
 	fakestore_await_stalled(f->store, 1);
 	/* teardown() would hang, or the store still see its source. */
-	push_tree_unref(STEAL(f->tree));
+	push_tree_free(STEAL(f->tree));
 	fakestore_release(f->store);
 }
 
@@ -576,9 +657,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(the_layer_says_what_the_tree_is),
+		TEST(layers_are_compressed_as_wished),
 		TEST(times_are_clamped),
 		TEST(large_files_and_long_names),
 		TEST(a_verdict_is_repeated),
+		TEST(a_temporary_is_published_by_its_name),
 		TEST(nothing_changes_while_it_is_sent),
 		TEST(a_sync_that_is_called_off_publishes_nothing),
 		TEST(what_makes_no_image),

@@ -363,6 +363,53 @@ static void what_is_written_goes_to_the_origin(void **state)
 	assert_int_equal(at_mirror("."), 0);
 }
 
+/* The mirror still has the old one, or has it again; the other tag is its own to tell. */
+static void a_tag_that_was_moved_comes_from_the_origin(void **state)
+{
+	(void)state;
+	with_mirror("");
+	struct digest old = manifest_on(&mirror, "m/team/app", MANIFEST), newer, got;
+	digest_of(DIGEST_SHA256, NEWER, strlen(NEWER), &newer);
+	assert_int_equal(get("1.5", &got), 0);
+	assert_true(digest_equal(&got, &old));
+	assert_int_equal(store->ops->put_manifest(store, "team/app", "1.5", OCI_TYPE_MANIFEST,
+						  NEWER, strlen(NEWER), &help.wait),
+			 0);
+	assert_int_equal(get("1.5", &got), 0);
+	assert_true(digest_equal(&got, &newer));
+	assert_int_equal(head("1.5", &got), 0);
+	assert_true(digest_equal(&got, &newer));
+	assert_int_equal(store->ops->untag(store, "team/app", "1.5", &help.wait), 0);
+	assert_int_equal(get("1.5", &got), -ENOENT);
+	/* with the origin gone the mirror serves all the same */
+	server_rule(&help.server, ".*", "/v2/team", "\"status\": 418");
+	assert_int_equal(get("1.5", &got), 0);
+	assert_true(digest_equal(&got, &old));
+}
+
+static void whether_a_blob_is_there_is_asked_where_it_would_go(void **state)
+{
+	(void)state;
+	AUTO_FREE char *conf = format("[[registry]]\nprefix = \"%s\"\nlocation = \"%s/m\"\n",
+				      help.server.host, mirror.host);
+	write_file("registries.conf", conf);
+	open_store(help.server.host);
+	uint64_t size = 0;
+	struct digest blob = blob_on_both(1000);
+	assert_int_equal(store->ops->has_blob(store, "team/app", &blob, &size, &help.wait), 0);
+	assert_int_equal(at_mirror("blobs"), 0);
+	assert_int_equal(read_blob(&blob), 1000);
+	assert_int_equal(at_mirror("blobs"), 1);
+	/* Who is never pushed to is asked like for any reading. */
+	AUTO_FREE char *toml = format("server = \"http://%s\"\ncapabilities = [\"pull\"]\n",
+				      help.server.host);
+	write_file("certs.d/hub.example/hosts.toml", toml);
+	store_free(STEAL(store));
+	hosts_free(STEAL(hosts));
+	open_store("hub.example");
+	assert_int_equal(store->ops->has_blob(store, "team/app", &blob, &size, &help.wait), 0);
+}
+
 static void a_mirror_may_be_pushed_to_if_it_says_so(void **state)
 {
 	(void)state;
@@ -469,6 +516,8 @@ int main(void)
 		TEST(a_mirror_is_told_whose_content_is_wanted),
 		TEST(override_path_replaces_v2),
 		TEST(what_is_written_goes_to_the_origin),
+		TEST(a_tag_that_was_moved_comes_from_the_origin),
+		TEST(whether_a_blob_is_there_is_asked_where_it_would_go),
 		TEST(a_mirror_may_be_pushed_to_if_it_says_so),
 		TEST(credentials_are_each_hosts_own),
 		TEST(what_is_blocked_is_not_asked),

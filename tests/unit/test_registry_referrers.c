@@ -136,12 +136,36 @@ static void a_failure_is_no_empty_list(void **state)
 	assert_int_equal(
 		help.store->ops->referrers(help.store, REPO, &subject, add_type, &text, &help.wait),
 		-EIO);
-	rule("GET", "manifests/sha256-", "\"status\": 403");
 	server_order(&help.server, "{\"clear\": true}");
 	rule("GET", "manifests/sha256-", "\"status\": 403");
 	assert_int_equal(
 		help.store->ops->referrers(help.store, REPO, &subject, add_type, &text, &help.wait),
 		-EACCES);
+	/* a limit passes, and says nothing about the API */
+	server_order(&help.server, "{\"clear\": true}");
+	rule("GET", "referrers", "\"status\": 429, \"headers\": {\"Retry-After\": \"3600\"}");
+	assert_int_equal(
+		help.store->ops->referrers(help.store, REPO, &subject, add_type, &text, &help.wait),
+		-EBUSY);
+}
+
+/* GitLab (oras-project/oras-go#1396): of an index that is asked about, its children would be taken
+ * for what refers to it. */
+static void the_subject_itself_is_no_list(void **state)
+{
+	static const char index[] = "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_INDEX
+				    "\",\"manifests\":[" BLOB "]}";
+	AUTO_BUF struct buf body = BUF_INIT(MIB), actions = BUF_INIT(MIB);
+
+	(void)state;
+	subject = help_manifest(REPO, "2", index);
+	buf_json_string(&body, index);
+	buf_printf(&actions,
+		   "\"status\": 200, \"headers\": {\"Content-Type\": \"%s\"}, \"body\": %s",
+		   OCI_TYPE_INDEX, body.data);
+	rule("GET", "referrers", actions.data);
+	assert_referrers("");
+	assert_int_equal(requests("GET .*/manifests/sha256-"), 1);
 }
 
 static void a_tag_that_is_no_index(void **state)
@@ -238,6 +262,7 @@ int main(void)
 		TEST(the_next_page_is_elsewhere),
 		TEST(pages_in_a_circle_end),
 		TEST(a_failure_is_no_empty_list),
+		TEST(the_subject_itself_is_no_list),
 		TEST(a_tag_that_is_no_index),
 		TEST(a_registry_that_keeps_lists_needs_no_tag),
 		TEST(the_tag_is_kept_up),

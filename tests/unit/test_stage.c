@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/xattr.h>
@@ -225,6 +226,10 @@ static void test_a_listing_goes_on_while_names_come_and_go(void **state)
 	assert_int_equal(rest.n, 3);
 	assert_string_equal(rest.children[0].name, "b");
 	assert_string_equal(rest.children[2].name, "0");
+	uint64_t behind_b = rest.children[0].pos;
+	stage_children_release(&rest);
+	assert_int_equal(stage_list(f->root, behind_b, 1, &rest), 0);
+	assert_string_equal(rest.children[0].name, "a");
 	stage_children_release(&first);
 	stage_children_release(&rest);
 }
@@ -482,6 +487,53 @@ static void test_threads(void **state)
 		pthread_join(threads[i], NULL);
 }
 
+enum { LARGE = 2 * MIB, FREEZES = 30 };
+
+struct writer {
+	struct stage_inode *file;
+	_Atomic bool over;
+};
+
+/* Fills the file with one byte after another; a frozen tree refuses, and that is all. */
+static void *fill_again_and_again(void *arg)
+{
+	struct writer *writer = arg;
+	AUTO_FREE char *data = malloc(LARGE);
+	struct wait wait;
+
+	wait_init(&wait, true);
+	for (int byte = 1; !writer->over; byte = byte % 100 + 1) {
+		memset(data, byte, LARGE);
+		ssize_t put = stage_write(writer->file, 0, data, LARGE, &wait);
+		assert_true(put == LARGE || put == -EBUSY);
+	}
+	wait_release(&wait);
+	return NULL;
+}
+
+static void test_a_freeze_waits_for_writes_under_way(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_INODE struct stage_inode *file = make(f->root, "f", S_IFREG | 0644);
+	struct writer writer = {.file = file};
+	AUTO_FREE char *once = malloc(LARGE);
+	pthread_t thread;
+
+	put(f, file, 0, "x");
+	assert_int_equal(pthread_create(&thread, NULL, fill_again_and_again, &writer), 0);
+	for (int i = 0; i < FREEZES; i++) {
+		assert_int_equal(stage_freeze(f->stage, &f->wait), 0);
+		ssize_t got = stage_read(file, 0, once, LARGE);
+		assert_true(got == 1 || got == LARGE);
+		for (ssize_t at = 1; at < got; at++)
+			assert_int_equal(once[at], once[0]);
+		stage_thaw(f->stage);
+		sched_yield();
+	}
+	writer.over = true;
+	pthread_join(thread, NULL);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
@@ -505,6 +557,7 @@ int main(void)
 		TEST(a_frozen_tree_does_not_change),
 		TEST(versions_tell_content_from_attributes),
 		TEST(threads),
+		TEST(a_freeze_waits_for_writes_under_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

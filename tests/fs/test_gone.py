@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A registry that is gone in each of the ways one can be, and comes back: what is cached is served, the rest fails
+in time, with its errno and one line in the log; and all works again without a remount."""
+import errno
+import os
+import socket
+import time
+
+import lib
+import sample
+
+VERSION = "team/app:1.5/rootfs/app/version"
+OTHER = "team/app:1.4/rootfs/app/version"
+# Of a lookup: name_timeout, and what a machine under load adds. Two names are looked up here.
+SLOW_S = 30
+
+
+def complaints(mount):
+    """What the log says of failures, but for what is shown instead."""
+    return [line for line in mount.read_log().splitlines()
+            if " warn" in line and "last known image" not in line]
+
+
+def check_gone(t, number, words, **actions):
+    """The registry answers all like this: see above."""
+    registry = t.bad_registry()
+    sample.push_all(registry)
+    mount = t.mount(registry.host, tag_ttl=0, timeout=2, name_timeout=2)
+    lib.equal(mount.path(VERSION).read_text(), "1.5")
+    tags = sorted(os.listdir(mount.path("team/app/_tags")))
+    registry.rule("GET|HEAD", "/v2/", **actions)
+    for _ in range(3):
+        lib.equal(mount.path(VERSION).read_text(), "1.5")
+    lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), tags)
+    start = time.monotonic()
+    with lib.fails(number):
+        os.stat(mount.path("team/app:1.4"))
+    assert time.monotonic() - start < SLOW_S
+    found = complaints(mount)
+    assert any(words in line for line in found), mount.read_log()
+    registry.rules.clear()
+    lib.wait_for(lambda: exists(mount.path(OTHER)), "the registry to be used again")
+    return found
+
+
+def exists(path):
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def test_silent(t):
+    found = check_gone(t, errno.ETIMEDOUT, "in time", stall=None)
+    lib.equal(len(found), 1, found)
+
+
+def test_silent_in_a_body(t):
+    check_gone(t, errno.ETIMEDOUT, "in time", stall_after=1)
+
+
+def test_reset(t):
+    check_gone(t, errno.EIO, "reset", reset=True)
+
+
+def test_closed_without_an_answer(t):
+    check_gone(t, errno.EIO, "Empty reply", close=True)
+
+
+def test_failing(t):
+    check_gone(t, errno.EIO, "503", status=503)
+
+
+def test_refused(t):
+    registry = t.registry()
+    sample.push_all(registry)
+    mount = t.mount(registry.host, tag_ttl=0, timeout=5)
+    lib.equal(mount.path(VERSION).read_text(), "1.5")
+    registry.stop()
+    lib.equal(mount.path(VERSION).read_text(), "1.5")
+    with lib.fails(errno.ECONNREFUSED):
+        os.stat(mount.path("team/app:1.4"))
+    lib.equal(len(complaints(mount)), 1, mount.read_log())
+    registry.start()
+    lib.wait_for(lambda: exists(mount.path(OTHER)), "the registry to be used again")
+    assert "answers again" in mount.read_log(), mount.read_log()
+
+
+def test_no_such_host(t):
+    mount = t.mount("registry.invalid", name_timeout=5)
+    with lib.fails(errno.EHOSTUNREACH, errno.ETIMEDOUT):
+        os.stat(mount.path("team/app:1.5"))
+    lib.equal(len(complaints(mount)), 1, mount.read_log())
+
+
+def test_silent_in_the_tls_handshake(t):
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        mount = t.mount(f"https://127.0.0.1:{listener.getsockname()[1]}", timeout=2, name_timeout=2)
+        start = time.monotonic()
+        with lib.fails(errno.ETIMEDOUT):
+            os.stat(mount.path("team/app:1.5"))
+        assert time.monotonic() - start < SLOW_S
+        lib.equal(len(complaints(mount)), 1, mount.read_log())
+        # A reader that is called off does not wait for that.
+        process = t.start("stat", mount.path("team/other:1.5"))
+        lib.wait_for(lambda: mount.stats()["fuse_waiting_now"] >= 1, "the lookup to wait")
+        process.signal(2)
+        lib.equal(process.wait(), -2)
