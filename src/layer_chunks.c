@@ -195,23 +195,24 @@ static int item_decode(enum codec codec, const uint8_t *in, struct item *item)
 	return 0;
 }
 
-static int item_wrong(const struct flight *flight, const struct item *item)
+/* DIGEST is what it is; NULL: nothing. */
+static int item_wrong(const struct flight *flight, const struct item *item,
+		      const struct digest *digest)
 {
 	char name[DIGEST_STR_MAX], want[DIGEST_STR_MAX], got[DIGEST_STR_MAX];
-	struct digest right = {.algo = DIGEST_SHA256}, digest;
+	struct digest right = {.algo = DIGEST_SHA256};
 
 	memcpy(right.bytes, item->chunk.digest, sizeof(item->chunk.digest));
-	digest_of(DIGEST_SHA256, item->data, item->chunk.len, &digest);
 	layer_log_name(flight->layer, name);
 	stats_add(STAT_DIGEST_MISMATCHES, 1);
-	log_error("layer %s: the chunk at %llu should be %s and is %s", name,
+	log_error("layer %s: the chunk at %llu should be %s and %s%s", name,
 		  (unsigned long long)item->chunk.in_off, digest_format(&right, want),
-		  digest_format(&digest, got));
+		  digest ? "is " : "cannot be decoded", digest ? digest_format(digest, got) : "");
 	return -EBADMSG;
 }
 
-/* 0, -EBADMSG (it is not what its digest says), -ENOMEM. */
-static int item_make(const struct flight *flight, const uint8_t *in, struct item *item)
+/* 0, -EBADMSG (it is not what its digest says; logged if this is the LAST try), -ENOMEM. */
+static int item_make(const struct flight *flight, const uint8_t *in, struct item *item, bool last)
 {
 	struct digest digest;
 
@@ -221,10 +222,12 @@ static int item_make(const struct flight *flight, const uint8_t *in, struct item
 		return -ENOMEM;
 	int r = item_decode(flight->layer->index.info.codec, in, item);
 	if (r < 0)
-		return r;
+		return r == -EBADMSG && last ? item_wrong(flight, item, NULL) : r;
 	digest_of(DIGEST_SHA256, item->data, item->chunk.len, &digest);
 	stats_add(STAT_CHUNKS_DECODED, 1);
-	return memcmp(digest.bytes, item->chunk.digest, DIGEST_KEY_LEN) == 0 ? 0 : -EBADMSG;
+	if (memcmp(digest.bytes, item->chunk.digest, DIGEST_KEY_LEN) == 0)
+		return 0;
+	return last ? item_wrong(flight, item, &digest) : -EBADMSG;
 }
 
 static int fetch_range(struct flight *flight, uint64_t off, uint8_t *buf, size_t len)
@@ -242,15 +245,13 @@ static int item_bring(struct flight *flight, uint8_t *in, struct item *item)
 {
 	const struct layer *layer = flight->layer;
 	const struct layer_source *source = &layer->sources[atomic_load(&layer->preferred)];
-	int r = item_make(flight, in, item);
+	int r = item_make(flight, in, item, false);
 
 	if (r != -EBADMSG)
 		return r;
 	store_distrust(source->store, source->repo, &layer->digest);
 	r = fetch_range(flight, item->chunk.in_off, in, item->chunk.in_len);
-	if (r == 0)
-		r = item_make(flight, in, item);
-	return r == -EBADMSG ? item_wrong(flight, item) : r;
+	return r < 0 ? r : item_make(flight, in, item, true);
 }
 
 static void flight_publish(struct flight *flight)

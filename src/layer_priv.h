@@ -209,8 +209,8 @@ int chunks_read(struct layer *layer, const struct index_inode *inode, const stru
 
 /* --- layer_whole.c --- */
 
-/* READ of file INO of LAYER, which has a table, by the whole blob. WHY is logged if it is the first
- * time. */
+/* READ of file INO of LAYER, which has a table, by the whole blob. WHY that does not do is logged
+ * if it is the first time. */
 int whole_read(struct layer *layer, uint32_t ino, const struct file_read *read, const char *why,
 	       struct wait *wait);
 

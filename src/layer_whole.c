@@ -11,7 +11,8 @@
 
 #define PATH_CAP 4096 /* no path in an index is longer */
 
-/* The layer without its table: opened once, and kept as long as LAYER. */
+/* The layer without its table: opened once, and kept as long as LAYER. WHY (logged) the table does
+ * not do; NULL: it does. */
 static int whole_open(struct layer *layer, const char *why, struct wait *wait, struct layer **ret)
 {
 	const struct layer_source *source = &layer->sources[atomic_load(&layer->preferred)];
@@ -36,11 +37,19 @@ static int whole_open(struct layer *layer, const char *why, struct wait *wait, s
 		return 0;
 	}
 	layer_log_name(layer, text);
-	log_warn("%s/%s: layer %s: its table of contents is used no more, the whole layer was "
-		 "fetched: %s",
-		 source->store->name, source->repo, text, why);
+	if (why)
+		log_warn("%s/%s: layer %s: its table of contents is used no more, the whole layer "
+			 "was fetched: %s",
+			 source->store->name, source->repo, text, why);
 	*ret = whole;
 	return 0;
+}
+
+int layer_bring_in(struct layer *layer, struct wait *wait)
+{
+	struct layer *whole;
+
+	return layer->index.info.by_toc ? whole_open(layer, NULL, wait, &whole) : 0;
 }
 
 /* What stands at PATH of INDEX. */

@@ -247,21 +247,24 @@ static int find_table(void *arg, const struct tar_member *member)
 static int unpack_gzip(const struct toc_ref *ref, const void *data, struct buf *ret,
 		       const char **ret_why)
 {
-	AUTO_BUF struct buf tar = BUF_INIT(TOC_JSON_MAX);
-	struct memory memory = {.bytes = &tar};
+	struct memory memory = {.bytes = ret};
 	const struct tar_source source = {.read = memory_read, .arg = &memory};
 	struct extent extent;
 	char why[64];
 
-	int r = decode(CODEC_GZIP, data, ref->len, &tar, ret_why);
+	int r = decode(CODEC_GZIP, data, ref->len, ret, ret_why);
 	if (r < 0)
 		return r;
 	r = tar_scan(&source, find_table, &extent, NULL, why, sizeof(why));
 	if (r != FOUND)
 		return r == -ENOMEM ? r : fail(ret_why, "its archive does not hold it");
-	if (extent.off > tar.len || extent.len > tar.len - extent.off)
+	if (extent.off > ret->len || extent.len > ret->len - extent.off)
 		return fail(ret_why, "its archive is cut off");
-	return buf_add(ret, tar.data + extent.off, extent.len);
+	/* in place: it may be large */
+	memmove(ret->data, ret->data + extent.off, extent.len);
+	ret->len = extent.len;
+	ret->data[ret->len] = '\0';
+	return 0;
 }
 
 static bool digest_is(const struct digest *want, const void *data, size_t len)

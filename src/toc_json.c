@@ -12,7 +12,7 @@
 #include "regfs/json.h"
 #include "toc_priv.h"
 
-#define ENTRY_MAX   (4 * MIB)
+#define ENTRY_MAX   (1 * MIB)
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD: what writers put for bytes that are not UTF-8 */
 
 /* --- splitting --- */

@@ -49,6 +49,9 @@ int layer_open(struct layers *layers, const struct blob_id *id, const struct lay
 /* Starts the build and does not wait for it. */
 void layer_prepare(struct layers *layers, const struct blob_id *id,
 		   const struct layer_claims *claims);
+/* All of the layer, where only its table of contents was fetched: what is read from then on needs
+ * no network. 0 or an error. */
+int layer_bring_in(struct layer *layer, struct wait *wait);
 struct layer *layer_ref(struct layer *layer);
 void layer_unref(struct layer *layer);
 

@@ -865,6 +865,21 @@ static void test_other_source(void **state)
 
 /* --- the whole blob, later --- */
 
+/* Prefetched, all is there, and nothing is wrong with the table. */
+static void test_bring_in(void **state)
+{
+	struct fixture *f = *state;
+
+	use(f, LAZY_ZSTD);
+	struct layer *layer = open_layer(f);
+	assert_int_equal(layer_bring_in(layer, &f->wait), 0);
+	assert_int_equal(passes(f), 1);
+	fakestore_fail(f->store, FAKE_OPS, -EHOSTUNREACH);
+	check_big(f, layer, 0, BIG);
+	assert_int_equal(layer_bring_in(layer, &f->wait), 0);
+	layer_unref(layer);
+}
+
 static int verify_one(void *arg, const struct cache_id *id)
 {
 	struct fixture *f = arg;
@@ -919,6 +934,7 @@ int main(void)
 		TEST(test_single_flight),
 		TEST(test_free_ends_flights),
 		TEST(test_other_source),
+		TEST(test_bring_in),
 		TEST(test_verify),
 	};
 
