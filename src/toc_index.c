@@ -155,7 +155,7 @@ static int end_file(struct table *table)
 		r = settle_end(table, &table->chunks[table->nchunks - 1]);
 	if (r < 0)
 		return r;
-	if (file->hidden || !file->vouched)
+	if (!file->vouched)
 		table->nchunks = first;
 	if (!file->hidden)
 		index_builder_file_chunks(table->builder, file->first,
@@ -169,7 +169,7 @@ static int begin_file(struct table *table, const struct toc_entry *entry)
 
 	file->open = true;
 	file->hidden = toc_is_hidden(entry->name);
-	file->vouched = true;
+	file->vouched = !file->hidden;
 	file->size = entry->size;
 	file->end_off = entry->end_off;
 	file->first = (uint32_t)table->nchunks;

@@ -481,6 +481,11 @@ static void test_small_blobs_are_fetched_whole(void **state)
 	assert_false(has(layer, "stargz.index.json"));
 	assert_int_equal(tocs(f), 0);
 	check_big(f, layer, 0, BIG);
+	/* whether members are hidden is still the manifest's to say */
+	f->claims.toc = NULL;
+	struct layer *plain = open_layer(f);
+	assert_true(has(plain, "stargz.index.json"));
+	layer_unref(plain);
 	layer_unref(layer);
 }
 
@@ -634,6 +639,7 @@ static void test_store_gone(void **state)
 	fakestore_fail(f->store, FAKE_OPEN_BLOB, -ECONNREFUSED);
 	assert_int_equal(layer_open(f->layers, &f->id, &f->claims, &f->wait, &layer),
 			 -ECONNREFUSED);
+	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 1);
 	fakestore_fail(f->store, FAKE_OPEN_BLOB, 0);
 	f->layers->retry_ms = 0;
 	reopen(f);
@@ -745,11 +751,15 @@ static void test_file_that_is_not(void **state)
 	struct fixture *f = *state;
 
 	begin(f, LAZY_ESTARGZ);
-	f->lazy.table = strdup("{\"name\":\"f\",\"type\":\"reg\",\"size\":5,\"offset\":20}");
+	f->lazy.table = strdup("{\"name\":\"f\",\"type\":\"reg\",\"size\":5,\"offset\":20},"
+			       "{\"name\":\"x\",\"type\":\"reg\",\"size\":5,\"offset\":20}");
 	publish(f);
 	struct layer *layer = open_layer(f);
 	assert_int_equal(layer_read(layer, find(layer, "f"), 0, f->out, 5, &f->wait), -EIO);
 	assert_true(logged("f is not the file that its table of contents says"));
+	/* of another size */
+	assert_int_equal(layer_read(layer, find(layer, "x"), 0, f->out, 5, &f->wait), -EIO);
+	assert_true(logged("x is not the file that its table of contents says"));
 	layer_unref(layer);
 }
 
@@ -766,7 +776,12 @@ static void test_would_block(void **state)
 	assert_int_equal(layer_open(f->layers, &f->id, &f->claims, &quick, &layer), -EWOULDBLOCK);
 	layer = open_layer(f);
 	uint32_t big = find(layer, "big");
+	fakestore_stall(f->store, FAKE_OPEN_BLOB);
 	assert_int_equal(layer_read(layer, big, 0, f->out, 10, &quick), -EWOULDBLOCK);
+	pthread_mutex_lock(&f->layers->lock);
+	assert_int_equal(f->layers->running, 0);
+	pthread_mutex_unlock(&f->layers->lock);
+	fakestore_release(f->store);
 	check_big(f, layer, 0, 10);
 	assert_int_equal(layer_read(layer, big, 0, f->out, 10, &quick), 10);
 	layer_unref(layer);
@@ -865,6 +880,22 @@ static void test_other_source(void **state)
 
 /* --- the whole blob, later --- */
 
+/* A blob that is in the cache is not asked for, whatever it is read by. */
+static void test_out_of_the_cache(void **state)
+{
+	struct fixture *f = *state;
+
+	use(f, LAZY_ESTARGZ);
+	f->claims.toc = NULL;
+	layer_unref(open_layer(f));
+	fakestore_fail(f->store, FAKE_OPS, -EHOSTUNREACH);
+	f->claims.toc = &f->toc;
+	struct layer *layer = open_layer(f);
+	assert_true(layer_index(layer)->info.by_toc);
+	check_big(f, layer, 0, BIG);
+	layer_unref(layer);
+}
+
 /* Prefetched, all is there, and nothing is wrong with the table. */
 static void test_bring_in(void **state)
 {
@@ -934,6 +965,7 @@ int main(void)
 		TEST(test_single_flight),
 		TEST(test_free_ends_flights),
 		TEST(test_other_source),
+		TEST(test_out_of_the_cache),
 		TEST(test_bring_in),
 		TEST(test_verify),
 	};
