@@ -319,7 +319,7 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 static int run_create(struct request *request)
 {
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	int r = node_create(&request->ref, request->name, request->mode, &request->call, &entry);
 
 	return r < 0 ? r : reply_create(request, &entry);

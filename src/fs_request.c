@@ -246,7 +246,8 @@ int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry
 
 static int reply_found(struct request *request, const struct node_entry *entry, bool created)
 {
-	struct fuse_file_info fi = {.direct_io = !entry->cached, .keep_cache = entry->cached};
+	bool cached = created && entry->cached;
+	struct fuse_file_info fi = {.direct_io = !cached, .keep_cache = cached};
 	struct fuse_entry_param param;
 	int r = entry_param(request->fs, entry, &param);
 

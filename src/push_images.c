@@ -356,13 +356,13 @@ static int stage_stream(struct push *push, struct push_stream *stream, struct wa
 
 int push_images(struct push *push, struct wait *wait)
 {
+	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
 	int err = 0;
 
 	if (!push->staged)
-		err = push->stream ? stage_stream(push, push->stream, wait)
-				   : stage_spool(push, wait);
+		err = stream ? stage_stream(push, stream, wait) : stage_spool(push, wait);
 	/* The FLUSH of a killed writer comes just before the INTERRUPT that says so. */
-	if (!err && push->stream)
+	if (!err && stream)
 		err = wait_until(wait, now_ms() + INTERRUPT_MS);
 	if (err || push->kept)
 		return err;

@@ -3,7 +3,8 @@
  * push, inside: the file that is written, and one flush of it.
  * Shared by push*.c alone.
  *
- *   push.c           the file: writes, the verdict, what _regfs/pushes shows
+ *   push.c           all pushes; one of them, its verdict, what _regfs/pushes shows
+ *   push_bytes.c     its file
  *   push_reason.c    why something fails, in words
  *   push_spool.c     unlinked files; unpacking a compressed archive into one
  *   push_tasks.c     work in parallel on the pool, called off together
@@ -116,6 +117,15 @@ void push_claim(struct push *push);
 void push_judge(struct push *push, int err, bool was_kept);
 void push_progress(struct push *push, int64_t bytes);
 void push_sending(struct push *push, uint64_t total_bytes);
+
+/* --- push_bytes.c --- */
+
+/* Its stream, with a reference, or NULL. */
+struct push_stream *push_hold_stream(struct push *push);
+/* The push's own reference to its stream, which it then has no more; or NULL. */
+struct push_stream *push_take_stream(struct push *push);
+/* The lock is held. What a stream has sent stays sent. */
+uint64_t push_done_before(const struct push *push);
 
 /* --- push_spool.c --- */
 
@@ -273,6 +283,8 @@ struct push_stream {
 int push_stream_new(struct push *push, uint64_t size, struct push_stream **ret);
 struct push_stream *push_stream_ref(struct push_stream *stream);
 void push_stream_unref(struct push_stream *stream);
+void push_stream_cleanup(struct push_stream **stream);
+#define AUTO_STREAM CLEANUP(push_stream_cleanup)
 /* Calls everything off, and gives up the push's reference. Does not wait. */
 void push_stream_abandon(struct push_stream *stream);
 /* Ends it with ERR, and the words in WHY; the first counts. Returns ERR. */

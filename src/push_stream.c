@@ -62,6 +62,11 @@ void push_stream_unref(struct push_stream *stream)
 	push_let_go(push);
 }
 
+void push_stream_cleanup(struct push_stream **stream)
+{
+	push_stream_unref(*stream);
+}
+
 struct push_stream *push_stream_ref(struct push_stream *stream)
 {
 	pthread_mutex_lock(&stream->lock);

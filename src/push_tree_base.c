@@ -177,7 +177,8 @@ static bool comes_again(const struct oci_manifest *manifest, size_t i)
 	return false;
 }
 
-int push_tree_base_send(struct push_tree *tree, struct push_run *run, const struct tree_base *base)
+int push_tree_base_send(struct push_run *run, struct push_tree *tree, const struct tree_base *base,
+			struct wait *wait)
 {
 	size_t nlayers = base->image ? base->manifest->nlayers : 0, ntasks = 0;
 	AUTO_FREE struct below *below = calloc(nlayers + 1, sizeof(*below));
@@ -194,6 +195,5 @@ int push_tree_base_send(struct push_tree *tree, struct push_run *run, const stru
 		tasks[ntasks] = &below[ntasks].task;
 		ntasks++;
 	}
-	return push_tasks_run(tree->push->pushes->options.jobs, tasks, ntasks, PUSH_PARALLEL,
-			      run->wait);
+	return push_tasks_run(tree->push->pushes->options.jobs, tasks, ntasks, PUSH_PARALLEL, wait);
 }

@@ -54,27 +54,35 @@ static int make_tar(struct build *build, struct wait *wait)
 	return 0;
 }
 
-struct layer_task {
+struct side {
 	struct push_task task;
 	struct build *build;
 };
 
-static int layer_run(struct push_task *task, struct wait *wait)
+static int run_layer(struct push_task *task, struct wait *wait)
 {
-	struct build *build = CONTAINER_OF(task, struct layer_task, task)->build;
-
-	return push_layer_send(&build->run, &build->layer, build->tree->push->repo, wait);
-}
-
-static int send_layer(struct build *build)
-{
-	struct layer_task layer = {{layer_run}, build};
-	struct push_task *const tasks[] = {&layer.task};
+	struct build *build = CONTAINER_OF(task, struct side, task)->build;
 
 	if (!build->tar)
 		return 0;
-	return push_tasks_run(build->tree->push->pushes->options.jobs, tasks, 1, 1,
-			      build->run.wait);
+	return push_layer_send(&build->run, &build->layer, build->tree->push->repo, wait);
+}
+
+static int run_base(struct push_task *task, struct wait *wait)
+{
+	struct build *build = CONTAINER_OF(task, struct side, task)->build;
+
+	return push_tree_base_send(&build->run, build->tree, &build->base, wait);
+}
+
+/* The new layer, and those below, side by side. */
+static int send_layers(struct build *build)
+{
+	struct side layer = {{run_layer}, build}, base = {{run_base}, build};
+	struct push_task *const tasks[] = {&layer.task, &base.task};
+
+	return push_tasks_run(build->tree->push->pushes->options.jobs, tasks, ARRAY_SIZE(tasks),
+			      ARRAY_SIZE(tasks), build->run.wait);
 }
 
 /* --- the config --- */
@@ -203,9 +211,7 @@ int push_tree_build(struct push_tree *tree, const struct push_base *base, struct
 	if (err)
 		return err;
 	push_sending(tree->push, build.layer.at.len + bytes_below(&build.base) + build.config.len);
-	err = push_tree_base_send(tree, &build.run, &build.base);
-	if (!err)
-		err = send_layer(&build);
+	err = send_layers(&build);
 	if (!err)
 		err = make_config(&build);
 	if (!err)

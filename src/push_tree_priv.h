@@ -74,7 +74,8 @@ int push_tree_base_open(struct push_tree *tree, const struct push_base *base, st
 			struct tree_base *ret);
 void push_tree_base_release(struct tree_base *base);
 /* Brings the layers of BASE to the push's repository. */
-int push_tree_base_send(struct push_tree *tree, struct push_run *run, const struct tree_base *base);
+int push_tree_base_send(struct push_run *run, struct push_tree *tree, const struct tree_base *base,
+			struct wait *wait);
 
 /* --- the kinds; each with the tree frozen but for the layout --- */
 

@@ -314,11 +314,26 @@ static int64_t node_seek_bytes(const struct node_ref *ref, uint64_t off, int whe
 	return stage_seek(inode_of(ref), off, whence);
 }
 
+/*
+ * A mode that comes with an owner or a size is the kernel's, which takes set-user-ID away by it. It
+ * knows no sticky bit then (fuse_change_attributes_common() hides it from the VFS): that one stays.
+ */
+static mode_t wanted_mode(struct stage_inode *inode, const struct node_change *change)
+{
+	struct stat st;
+
+	if (!change->uid && !change->gid && !change->size)
+		return *change->mode;
+	stage_stat(inode, &st);
+	return *change->mode | (st.st_mode & S_ISVTX);
+}
+
 static int node_change_attr(const struct node_ref *ref, const struct node_change *change,
 			    struct call *call)
 {
+	mode_t mode = change->mode ? wanted_mode(inode_of(ref), change) : 0;
 	const struct stage_change wanted = {
-		.mode = change->mode,
+		.mode = change->mode ? &mode : NULL,
 		.uid = change->uid,
 		.gid = change->gid,
 		.atime = change->atime,

@@ -149,6 +149,17 @@ def test_same_result_in_any_order(t):
     lib.equal(mount.path("team/app:new/rootfs/noise").read_bytes(), noise(LARGE, 1))
 
 
+def test_into_the_local_store(t):
+    mount = t.mount("local")
+    image = big_image()
+    os.makedirs(mount.path("team/app"))
+    push(mount, oci_archive(image), "team/app/_push/1")
+    push(mount, old_docker_save(image, ["a:1"]), "team/app/_push/2")
+    lib.equal(t.output("skopeo", "inspect", "--format", "{{.Digest}}", f"oci:{t.dir}/store/team/app:1").strip(),
+              image.digest)
+    lib.equal(mount.path("team/app:2/rootfs/noise").read_bytes(), noise(LARGE, 1))
+
+
 def test_compressed(t):
     registry, mount = empty(t)
     image = big_image()

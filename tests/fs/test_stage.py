@@ -200,6 +200,10 @@ def test_owners_are_metadata(t):
     sync(t, root.parent)
     st = (image(mount, "1.6") / "rootfs/f").stat()
     lib.equal((st.st_uid, st.st_gid, st.st_mode & 0o7777), (12, 34, 0o6711))
+    # chown takes set-user-ID away, as anywhere, and nothing else.
+    t.run("chmod", "7755", root / "f")
+    t.run("chown", "1:2", root / "f")
+    lib.equal((root / "f").stat().st_mode & 0o7777, 0o1755)
 
 
 def test_thousands_of_files(t):

@@ -392,6 +392,33 @@ static void pieces_and_their_bounds(void **state)
 	}
 }
 
+/* Whole only at the end of a member or frame, its trailer included. */
+static void whole_streams(void **state)
+{
+	AUTO_FREE uint8_t *packed = malloc(2 * MIB), *out = malloc(MIB);
+
+	(void)state;
+	for (enum codec codec = CODEC_GZIP; codec <= CODEC_ZSTD; codec++) {
+		struct encoder *encoder = encoder_new(codec, 0);
+		ssize_t len = encoder_piece(encoder, codec_data, 100000, packed, 2 * MIB);
+		AUTO_DECODER struct decoder *decoder = decoder_new(codec, NULL);
+
+		assert_true(len > 0);
+		for (int member = 0; member < 2; member++) {
+			for (ssize_t i = 0; i < len; i++) {
+				/* Where it would end is where it is whole. */
+				assert_true(decoder_whole(decoder) == (i == 0 && member == 1));
+				decoder_input(decoder, packed + i, 1, false);
+				while (decoder_read(decoder, out, MIB) > 0)
+					;
+			}
+		}
+		assert_true(decoder_whole(decoder));
+		assert_int_equal(decoder_out_off(decoder), 200000);
+		encoder_free(encoder);
+	}
+}
+
 static void *in_small_stack(void *arg)
 {
 	pieces_and_their_bounds(NULL);
@@ -428,6 +455,7 @@ int main(void)
 		cmocka_unit_test(zstd_frames),
 		cmocka_unit_test(plain_bytes),
 		cmocka_unit_test(pieces_and_their_bounds),
+		cmocka_unit_test(whole_streams),
 		cmocka_unit_test(small_stacks),
 	};
 

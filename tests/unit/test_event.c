@@ -19,10 +19,16 @@ struct record {
 
 static void note(void *arg, const struct event *event)
 {
+	static const char *const kinds[] = {
+		[EVENT_TAG] = "tag",
+		[EVENT_IMAGE] = "image",
+		[EVENT_TAGS] = "tags",
+		[EVENT_REPOS] = "repos",
+	};
 	struct record *record = arg;
 	size_t len = strlen(record->text);
 
-	snprintf(record->text + len, sizeof(record->text) - len, "%d %s %s %s;", event->kind,
+	snprintf(record->text + len, sizeof(record->text) - len, "%s %s %s %s;", kinds[event->kind],
 		 event->host, event->repo ? event->repo : "-", event->name ? event->name : "-");
 	record->thread = pthread_self();
 	record->count++;
@@ -43,8 +49,8 @@ static void test_delivers_in_order_to_all(void **state)
 	memset(repo, 'x', sizeof(repo) - 1);
 	events_publish(events, &(struct event){EVENT_REPOS, "reg:5000", NULL, NULL});
 	events_free(events);
-	assert_string_equal(a.text,
-			    "0 reg:5000 team/app 1.5;1 reg:5000 team/app -;2 reg:5000 - -;");
+	assert_string_equal(
+		a.text, "tag reg:5000 team/app 1.5;tags reg:5000 team/app -;repos reg:5000 - -;");
 	assert_string_equal(b.text, a.text);
 	assert_false(pthread_equal(a.thread, pthread_self()));
 }

@@ -487,7 +487,7 @@ static void test_threads(void **state)
 		pthread_join(threads[i], NULL);
 }
 
-enum { LARGE = 2 * MIB, FREEZES = 30 };
+enum { LARGE = 2 * MIB, FREEZES = 100 };
 
 struct writer {
 	struct stage_inode *file;
