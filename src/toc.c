@@ -124,9 +124,12 @@ static const struct gzip_footer gzip_footers[] = {
 static bool read_gzip_footer(const char *end, size_t len, const struct gzip_footer *form,
 			     uint64_t *ret_off)
 {
-	const char *at = end - form->len;
+	const char *at;
 
-	if (len < form->len || memcmp(at, GZIP_HEAD, GZIP_HEAD_LEN) != 0)
+	if (len < form->len)
+		return false;
+	at = end - form->len;
+	if (memcmp(at, GZIP_HEAD, GZIP_HEAD_LEN) != 0)
 		return false;
 	at += GZIP_HEAD_LEN;
 	if (memcmp(at, form->extra, form->extra_len) != 0)
@@ -152,9 +155,9 @@ static bool read_zstd_footer(const char *end, size_t len, struct toc_ref *ret)
 	} forms[] = {{64, "GNUlInUx"}, {40, "GnUlInUx"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
-		const char *at = end - forms[i].len;
 		if (len < forms[i].len || memcmp(end - 8, forms[i].magic, 8) != 0)
 			continue;
+		const char *at = end - forms[i].len;
 		ret->off = le64_at(at);
 		ret->len = le64_at(at + 8);
 		ret->json_len = le64_at(at + 16);
