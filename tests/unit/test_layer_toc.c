@@ -409,6 +409,33 @@ static void test_one_chunk_of_zstd(void **state)
 	check_one_chunk(*state, LAZY_CONTAINERS);
 }
 
+/* Of a table that is larger than what was asked for to find it, the rest is fetched: no more. */
+static void test_large_table(void **state)
+{
+	struct fixture *f = *state;
+	char name[121] = "";
+	struct toc_ref found;
+	const char *why;
+
+	begin(f, LAZY_ESTARGZ);
+	for (unsigned i = 0; i < 2000; i++) {
+		struct tar_member member = {.path = name, .mode = S_IFREG};
+		for (int at = 0; at < 120; at += 2)
+			snprintf(name + at, 3, "%02x", f->big[i * 60 + (unsigned)at / 2]);
+		lazy_add(&f->lazy, &member, NULL);
+	}
+	publish(f);
+	found = f->toc;
+	assert_int_equal(toc_locate(f->lazy.blob.data, f->id.size, f->id.size, &found, &why), 0);
+	assert_true(found.len > TAIL);
+	struct layer *layer = open_layer(f);
+	assert_int_equal(tocs(f), 1);
+	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 2);
+	assert_int_equal(fakestore_bytes(f->store), f->id.size - found.off);
+	assert_true(has(layer, name));
+	layer_unref(layer);
+}
+
 static void test_zeros_need_no_bytes(void **state)
 {
 	struct fixture *f = *state;
@@ -942,6 +969,7 @@ int main(void)
 		TEST(test_containers),
 		TEST(test_one_chunk_of_gzip),
 		TEST(test_one_chunk_of_zstd),
+		TEST(test_large_table),
 		TEST(test_zeros_need_no_bytes),
 		TEST(test_adjacent_chunks),
 		TEST(test_read_ahead),
