@@ -4,14 +4,15 @@
  * Knows chunks, their digests and read-ahead. Must not know where the table came from, nor what is
  * done when a chunk is wrong.
  *
- * A decoded chunk is named by the digest of its bytes: in the cache (CACHE_CHUNK, in blocks), and
- * here while it is on its way, so that all layers and readers share it. What brings chunks in is a
- * *flight*: a job of its own with its own wait, so that a reader that is called off neither stops
- * nor delays others. It fetches one range of the blob that holds some chunks of a file, one after
- * the other, and publishes each as soon as its digest was found right.
+ * A decoded chunk is named by its length and the digest of its bytes: in the cache (CACHE_CHUNK, in
+ * blocks), and here while it is on its way, so that all layers and readers share it. What brings
+ * chunks in is a *flight*: a job of its own with its own wait, so that a reader that is called off
+ * neither stops nor delays others. It fetches one range of the blob that holds some chunks of a
+ * file, one after the other, and publishes each as soon as its digest was found right.
  *
  * Everything here is guarded by chunks->lock, but for what a flight has published.
  */
+#include <endian.h>
 #include <errno.h>
 
 #include "layer_priv.h"
@@ -128,11 +129,19 @@ static void flight_unref(struct chunks *chunks, struct flight *flight)
 
 /* --- the cache --- */
 
+/* The digest alone would not do: a table that gives it a wrong length would be shown a part of what
+ * the digest is of, unchecked. */
 static struct cache_id chunk_id(const struct index_chunk *chunk)
 {
 	struct cache_id id = {.kind = CACHE_CHUNK};
+	uint8_t name[DIGEST_KEY_LEN + sizeof(uint32_t)];
+	uint32_t len = htole32(chunk->len);
+	struct digest digest;
 
-	memcpy(id.key, chunk->digest, DIGEST_KEY_LEN);
+	memcpy(name, chunk->digest, DIGEST_KEY_LEN);
+	memcpy(name + DIGEST_KEY_LEN, &len, sizeof(len));
+	digest_of(DIGEST_SHA256, name, sizeof(name), &digest);
+	digest_key(&digest, id.key);
 	return id;
 }
 

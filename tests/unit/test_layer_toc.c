@@ -772,6 +772,31 @@ static void test_lying_chunk(void **state)
 	check_whole_read(f, layer, "used no more, the whole layer was fetched: a chunk is not");
 }
 
+/* The digest is one that is known, of more bytes than the table says. */
+static void test_part_of_a_known_chunk(void **state)
+{
+	struct fixture *f = *state;
+	char text[DIGEST_STR_MAX];
+	struct digest digest;
+
+	use(f, LAZY_ESTARGZ);
+	struct layer *layer = open_layer(f);
+	check_big(f, layer, 0, CHUNK);
+	layer_unref(layer);
+	lazy_release(&f->lazy);
+
+	begin(f, LAZY_ZSTD);
+	digest_of(DIGEST_SHA256, f->big, CHUNK, &digest);
+	f->lazy.table = format("{\"name\":\"big\",\"type\":\"reg\",\"size\":100,\"offset\":300,"
+			       "\"chunkDigest\":\"%s\"}",
+			       digest_format(&digest, text));
+	publish(f);
+	layer = open_layer(f);
+	assert_int_equal(tocs(f), 1);
+	assert_int_equal(layer_read(layer, find(layer, "big"), 0, f->out, 100, &f->wait), -EIO);
+	layer_unref(layer);
+}
+
 /* The table has a file that the archive does not have. */
 static void test_file_that_is_not(void **state)
 {
@@ -988,6 +1013,7 @@ int main(void)
 		TEST(test_wrong_on_the_way),
 		TEST(test_wrong_bytes),
 		TEST(test_lying_chunk),
+		TEST(test_part_of_a_known_chunk),
 		TEST(test_file_that_is_not),
 		TEST(test_would_block),
 		TEST(test_single_flight),
