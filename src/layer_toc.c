@@ -22,13 +22,21 @@ struct table {
 	uint64_t tail_off; /* of what tail holds; the blob's size: nothing */
 	struct buf tail;
 	uint8_t *bytes; /* REF.len of them */
+	bool vouched;	/* their digest is right */
 	const char *why;
 };
+
+static void table_begin(struct table *table)
+{
+	table->ref = table->layer->toc;
+	table->tail_off = table->layer->size;
+	table->why = "it cannot be had";
+}
 
 static void table_release(struct table *table)
 {
 	buf_release(&table->tail);
-	free(table->bytes);
+	free(STEAL(table->bytes));
 }
 
 static int fetch(const struct table *table, uint64_t off, void *buf, size_t len)
@@ -92,6 +100,7 @@ static int build(struct table *table, struct buf *ret)
 		return -ENOMEM;
 	memcpy(info.blob_key, table->layer->key, DIGEST_KEY_LEN);
 	int r = toc_unpack(&table->ref, table->bytes, &json, &table->why);
+	table->vouched = r == 0;
 	if (r == 0)
 		r = toc_index(&json, table->ref.off, builder, &table->why);
 	if (r < 0)
@@ -108,7 +117,7 @@ static int check(struct table *table, const struct buf *file)
 	return r < 0 ? r : toc_check(&index, &table->why);
 }
 
-static int open_table(struct table *table)
+static int try_table(struct table *table)
 {
 	AUTO_BUF struct buf file = BUF_INIT(INDEX_MAX);
 	int r = table->ref.len ? 0 : locate(table);
@@ -120,6 +129,22 @@ static int open_table(struct table *table)
 	if (r == 0)
 		r = check(table, &file);
 	return r < 0 ? r : layer_publish(table->layer, CACHE_TOC, &file);
+}
+
+/* Bytes that do not lead to the digest are asked for once more, elsewhere if there is such a place:
+ * it may have been the way. */
+static int open_table(struct table *table)
+{
+	int r = try_table(table);
+
+	bool fetched = table->bytes || table->tail.len;
+
+	if (r != -EINVAL || table->vouched || !fetched)
+		return r;
+	store_distrust(table->id->store, table->id->repo, table->id->digest);
+	table_release(table);
+	table_begin(table);
+	return try_table(table);
 }
 
 /* What says something about the table, and not about the way to the blob. */
@@ -135,13 +160,11 @@ int layer_by_toc(struct layer *layer, const struct blob_id *id, struct wait *wai
 		.layer = layer,
 		.id = id,
 		.wait = wait,
-		.ref = layer->toc,
-		.tail_off = layer->size,
 		.tail.max = TAIL_LEN,
-		.why = "it cannot be had",
 	};
 	char name[DIGEST_STR_MAX];
 
+	table_begin(&table);
 	int r = open_table(&table);
 	if (r == 0)
 		stats_add(STAT_TOCS, 1);

@@ -735,6 +735,24 @@ static void test_wrong_on_the_way(void **state)
 	layer_unref(layer);
 }
 
+static void test_table_wrong_on_the_way(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int form = 0; form < LAZY_FORMS; form++) {
+		use(f, form);
+		/* in the table, and in the footer that eStargz is found by */
+		fakestore_corrupt(f->store, f->id.size - (form & 1 ? 30 : 600), 1);
+		struct layer *layer = open_layer(f);
+		assert_int_equal(tocs(f), 1);
+		assert_int_equal(passes(f), 0);
+		layer_unref(layer);
+		fakestore_corrupt(f->store, 0, 0);
+		lazy_release(&f->lazy);
+	}
+	lazy_begin(&f->lazy, LAZY_ZSTD, CHUNK);
+}
+
 /* Wrong bytes that do not go away: nothing of them is shown, whoever is to blame. */
 static void test_wrong_bytes(void **state)
 {
@@ -1011,6 +1029,7 @@ int main(void)
 		TEST(test_store_gone),
 		TEST(test_without_chunk_digests),
 		TEST(test_wrong_on_the_way),
+		TEST(test_table_wrong_on_the_way),
 		TEST(test_wrong_bytes),
 		TEST(test_lying_chunk),
 		TEST(test_part_of_a_known_chunk),
