@@ -136,7 +136,6 @@ static int try_table(struct table *table)
 static int open_table(struct table *table)
 {
 	int r = try_table(table);
-
 	bool fetched = table->bytes || table->tail.len;
 
 	if (r != -EINVAL || table->vouched || !fetched)
