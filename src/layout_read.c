@@ -203,6 +203,17 @@ static void blob_stream_close(struct store_stream *base)
 	free(stream);
 }
 
+/* Who reads a blob has its digest from this store, as a rule from a manifest. */
+static int missing(const struct store *store, const char *name, const struct digest *digest)
+{
+	char digest_str[DIGEST_STR_MAX];
+
+	log_warn("%s/%s: the store lacks a blob that it named, %s (the image has to be pushed "
+		 "again)",
+		 store->name, name, digest_format(digest, digest_str));
+	return -EIO;
+}
+
 int layout_open_blob(struct store *store, const char *name, const struct digest *digest,
 		     uint64_t off, uint64_t len, struct store_stream **ret, struct wait *wait)
 {
@@ -216,6 +227,8 @@ int layout_open_blob(struct store *store, const char *name, const struct digest 
 	int err = layout_repo_open(store, name, &repo);
 	if (!err)
 		err = layout_blob_open(&repo, digest, &fd, &size);
+	if (err == -ENOENT)
+		return missing(store, name, digest);
 	if (err)
 		return err;
 	stream = calloc(1, sizeof(*stream));

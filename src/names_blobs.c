@@ -149,6 +149,8 @@ static const struct node_ops hex_ops = {
 	.list = hex_list,
 };
 
+static const enum digest_algo algos[] = {DIGEST_SHA256, DIGEST_SHA512};
+
 static int algo_lookup(const struct node_ref *ref, const char *name, struct call *call,
 		       struct node_entry *ret)
 {
@@ -156,11 +158,11 @@ static int algo_lookup(const struct node_ref *ref, const char *name, struct call
 	struct node *node;
 	int r;
 
-	if (!strcmp(name, "sha256"))
-		values.algo = DIGEST_SHA256;
-	else if (!strcmp(name, "sha512"))
-		values.algo = DIGEST_SHA512;
-	else
+	values.algo = DIGEST_NONE;
+	for (size_t i = 0; i < ARRAY_SIZE(algos); i++)
+		if (!strcmp(name, digest_algo_name(algos[i])))
+			values.algo = algos[i];
+	if (values.algo == DIGEST_NONE)
 		return -ENOENT;
 	r = blobfile_new(&values, &hex_ops, ref->node, name, &node);
 	return r < 0 ? r : names_entry(node, NODE_FOREVER, call, ret);
@@ -169,17 +171,20 @@ static int algo_lookup(const struct node_ref *ref, const char *name, struct call
 static int algo_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,
 		     struct call *call)
 {
-	struct node_listed listed = {
-		.pos = 1,
-		.name = "sha256",
-		.len = 6,
-		.type = S_IFDIR,
-		.ino = node_ino(ref->node, "sha256"),
-	};
-
 	(void)call;
-	if (pos == 0)
-		fn(arg, &listed);
+	for (; pos < ARRAY_SIZE(algos); pos++) {
+		const char *name = digest_algo_name(algos[pos]);
+		const struct node_listed listed = {
+			.pos = pos + 1,
+			.name = name,
+			.len = strlen(name),
+			.type = S_IFDIR,
+			.ino = node_ino(ref->node, name),
+		};
+
+		if (fn(arg, &listed) != 0)
+			break;
+	}
 	return 0;
 }
 

@@ -251,6 +251,7 @@ static void registry_free(struct store *store)
 	registry_foreign_release(registry);
 	auth_free(registry->auth);
 	redirects_free(registry->redirects);
+	etags_free(registry->etags);
 	free(registry->store.name);
 	free(registry->endpoint);
 	free(registry->root);
@@ -362,7 +363,8 @@ int registry_endpoint_new(const struct registry_options *options,
 	};
 	registry->auth = auth_new(&auth);
 	registry->redirects = redirects_new();
-	if (err || !registry->auth || !registry->redirects) {
+	registry->etags = etags_new();
+	if (err || !registry->auth || !registry->redirects || !registry->etags) {
 		registry_free(&registry->store);
 		return -ENOMEM;
 	}

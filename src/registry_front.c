@@ -39,20 +39,28 @@ static struct hosts_endpoint adapt(const struct front *front, const struct hosts
 	return adapted;
 }
 
-/* What a lookup may take in all is shared, so that an origin is reached behind a mirror that does
- * not answer. */
-static int way_new(const struct front *front, const struct hosts_endpoint *endpoint, bool alone,
+/* What each of NMIRRORS may take of what a lookup may take in all: it is shared, so that an origin
+ * is reached behind mirrors that do not answer. */
+static int64_t mirrors_share(int64_t whole_ms, size_t nmirrors)
+{
+	return MIN(whole_ms / 4, whole_ms / 2 / (int64_t)MAX(nmirrors, 1));
+}
+
+/* ENDPOINT, one of N. */
+static int way_new(const struct front *front, const struct hosts_endpoint *endpoint, size_t n,
 		   struct way **ret)
 {
 	const struct hosts_endpoint adapted = adapt(front, endpoint);
 	struct registry_options options = front->options;
 	bool mirror = !front_is_origin(endpoint);
 	options.host = mirror ? endpoint->host : front->store.name;
+	size_t nmirrors = n - 1;
+	int64_t share_ms = mirrors_share(options.name_timeout_ms, nmirrors);
 	if (mirror) {
-		options.name_timeout_ms /= 4;
+		options.name_timeout_ms = share_ms;
 		options.timeout_ms /= 4;
-	} else if (!alone) {
-		options.name_timeout_ms -= options.name_timeout_ms / 4;
+	} else {
+		options.name_timeout_ms -= share_ms * (int64_t)nmirrors;
 	}
 	struct way *way = calloc(1, sizeof(*way));
 	if (!way)
@@ -76,7 +84,7 @@ static struct way *way_find(const struct front *front, uint64_t identity)
 	return way;
 }
 
-static int way_of(struct front *front, const struct hosts_endpoint *endpoint, bool alone,
+static int way_of(struct front *front, const struct hosts_endpoint *endpoint, size_t n,
 		  struct way **ret)
 {
 	pthread_mutex_lock(&front->lock);
@@ -87,7 +95,7 @@ static int way_of(struct front *front, const struct hosts_endpoint *endpoint, bo
 		return 0;
 	}
 	struct way *fresh = NULL;
-	int err = way_new(front, endpoint, alone, &fresh);
+	int err = way_new(front, endpoint, n, &fresh);
 	if (err)
 		return err;
 	pthread_mutex_lock(&front->lock);
@@ -152,7 +160,7 @@ static int route_fill(struct front *front, const struct errand *errand, struct r
 	struct way *ways[ARRAY_SIZE(route->legs)];
 	for (size_t i = 0; i < n; i++) {
 		const struct hosts_endpoint *endpoint = &route->answer->endpoints[i];
-		int err = way_of(front, endpoint, n == 1, &ways[i]);
+		int err = way_of(front, endpoint, n, &ways[i]);
 		if (err)
 			return err;
 		ranks[i] = rank_of(front, errand, endpoint, ways[i]);

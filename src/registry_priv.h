@@ -6,6 +6,7 @@
  * registry.c          the store of one endpoint: options, ping, which scheme it speaks
  * registry_request.c  one call: credentials, redirects, repetitions
  * registry_redirect.c where blobs were found
+ * registry_etag.c     entity tags of manifests whose digest is not told
  * registry_error.c    a refusal to an errno and a line in the log
  * registry_list.c     catalogues and tag lists, page by page
  * registry_limit.c    who has to wait when it is asked too often
@@ -53,6 +54,7 @@ struct registry {
 	bool mirror;	/* it need not have everything */
 
 	struct redirects *redirects;
+	struct etags *etags; /* registry_etag.c */
 
 	struct foreign *foreign; /* registry_foreign.c's; guarded by lock */
 	pthread_mutex_t lock;
@@ -198,6 +200,19 @@ int redirects_find(struct redirects *redirects, const char *key, struct wait *wa
 void redirects_settle(struct redirects *redirects, const char *key, const char *url);
 /* URL does not serve KEY any more. NULL: who leads has found nothing. */
 void redirects_drop(struct redirects *redirects, const char *key, const char *url);
+
+/* ---- registry_etag.c: any thread ---- */
+
+struct etags *etags_new(void);
+void etags_free(struct etags *etags);
+/* The manifest at URL was answered with the entity tag VALUE (NULL: none) and is DIGEST. */
+void etags_note(struct etags *etags, const char *url, const char *value,
+		const struct digest *digest);
+/* Whether one is known. */
+bool etags_has(struct etags *etags, const char *url);
+/* "If-None-Match: ...", which the caller frees, and what the manifest at URL is if it has not
+ * changed. NULL: none is known. */
+char *etags_find(struct etags *etags, const char *url, struct digest *ret);
 
 /* The operations of store.h, each in its file. */
 int registry_ping(struct store *store, struct wait *wait);

@@ -67,15 +67,11 @@ static char *media_type(const struct http_transfer *transfer)
 	return strndup(type ? type : "", len);
 }
 
-/* WANT is the digest asked for; DIGEST_NONE for a tag, or if it is not to be compared. */
-static int fetch_manifest(struct registry *registry, const struct registry_call *call,
-			  struct store_manifest *ret, struct http_transfer **ret_transfer,
-			  struct wait *wait)
+/* The bytes and type of what CALL was answered with; the digest is not computed. */
+static int read_manifest(const struct registry *registry, const struct registry_call *call,
+			 struct http_transfer *transfer, struct store_manifest *ret,
+			 struct wait *wait)
 {
-	AUTO_TRANSFER struct http_transfer *transfer = NULL;
-	int err = registry_ask(registry, call, wait, &transfer);
-	if (err)
-		return err;
 	if (registry_is_html(transfer))
 		return registry_failed(registry, call, -EIO, "the answer is a web page");
 	CLEANUP(store_manifest_release)
@@ -86,14 +82,13 @@ static int fetch_manifest(struct registry *registry, const struct registry_call 
 	    !strcmp(manifest.media_type, DOCKER_TYPE_SCHEMA1_SIGNED))
 		return registry_failed(registry, call, -EOPNOTSUPP,
 				       "schema 1 manifests are not supported");
-	err = http_read_all(transfer, OCI_MANIFEST_MAX, &manifest.bytes, wait);
+	int err = http_read_all(transfer, OCI_MANIFEST_MAX, &manifest.bytes, wait);
 	if (err)
 		return registry_failed(registry, call, err,
 				       err == -EFBIG ? "the manifest is larger than 4 MiB"
 						     : http_why(transfer));
 	*ret = manifest;
 	manifest = (struct store_manifest){0};
-	*ret_transfer = STEAL(transfer);
 	return 0;
 }
 
@@ -126,7 +121,8 @@ static bool vouched_for(struct registry *registry, const char *repo, const struc
 		return false;
 	struct registry_call call = name_call(registry, HTTP_GET, repo, &target);
 	call.may_refuse = true;
-	if (fetch_manifest(registry, &call, &manifest, &transfer, wait))
+	if (registry_ask(registry, &call, wait, &transfer) ||
+	    read_manifest(registry, &call, transfer, &manifest, wait))
 		return false;
 	struct digest again;
 	hash_as(digest->algo, &manifest, &again);
@@ -150,27 +146,29 @@ static int settle_digest(struct registry *registry, const struct registry_call *
 	return 0;
 }
 
-int registry_get_manifest(struct store *store, const char *repo, const char *tag_or_digest,
-			  struct store_manifest *ret, struct wait *wait)
+/* A manifest that is asked for. */
+struct manifest_call {
+	struct registry *registry;
+	struct registry_call call;
+	const char *ref; /* tag or digest */
+};
+
+/* What it was answered with, read, and its digest computed and compared. */
+static int take_manifest(const struct manifest_call *asked, struct http_transfer *transfer,
+			 struct store_manifest *ret, struct wait *wait)
 {
-	struct registry *registry = registry_of(store);
-	CLEANUP(target_release) struct target target = {0};
-	int err = target_init(&target, repo, "manifests", tag_or_digest);
-	if (err)
-		return err;
-	const struct registry_call call = name_call(registry, HTTP_GET, repo, &target);
+	struct registry *registry = asked->registry;
 	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
-	AUTO_TRANSFER struct http_transfer *transfer = NULL;
-	err = fetch_manifest(registry, &call, &manifest, &transfer, wait);
+	struct digest want;
+	int err = read_manifest(registry, &asked->call, transfer, &manifest, wait);
 	if (err)
 		return err;
-	struct digest want;
-	if (!digest_parse(tag_or_digest, &want)) {
+	if (!digest_parse(asked->ref, &want)) {
 		hash_as(want.algo, &manifest, &manifest.digest);
 		if (!digest_equal(&want, &manifest.digest))
-			return mismatch(registry, &call, &want, &manifest.digest);
+			return mismatch(registry, &asked->call, &want, &manifest.digest);
 	} else {
-		err = settle_digest(registry, &call, transfer, &manifest, wait);
+		err = settle_digest(registry, &asked->call, transfer, &manifest, wait);
 		if (err)
 			return err;
 	}
@@ -179,18 +177,55 @@ int registry_get_manifest(struct store *store, const char *repo, const char *tag
 	return 0;
 }
 
+int registry_get_manifest(struct store *store, const char *repo, const char *tag_or_digest,
+			  struct store_manifest *ret, struct wait *wait)
+{
+	struct registry *registry = registry_of(store);
+	CLEANUP(target_release) struct target target = {0};
+	int err = target_init(&target, repo, "manifests", tag_or_digest);
+	if (err)
+		return err;
+	const struct manifest_call asked = {
+		.registry = registry,
+		.call = name_call(registry, HTTP_GET, repo, &target),
+		.ref = tag_or_digest,
+	};
+	AUTO_TRANSFER struct http_transfer *transfer = NULL;
+	err = registry_ask(registry, &asked.call, wait, &transfer);
+	return err ? err : take_manifest(&asked, transfer, ret, wait);
+}
+
 /* ---- heads ---- */
 
 /* Some servers know no HEAD, or leave the digest out (Red Hat, ECR): then the manifest itself is
- * asked for and hashed. */
-static int head_by_get(struct store *store, const char *repo, const char *tag_or_digest,
-		       struct digest *ret, struct wait *wait)
+ * asked for and hashed; and later only if its entity tag is another. */
+static int head_by_get(struct manifest_call *asked, struct digest *ret, struct wait *wait)
 {
 	CLEANUP(store_manifest_release) struct store_manifest manifest = {0};
-	int err = registry_get_manifest(store, repo, tag_or_digest, &manifest, wait);
-	if (!err)
-		*ret = manifest.digest;
-	return err;
+	AUTO_TRANSFER struct http_transfer *transfer = NULL;
+	struct etags *etags = asked->registry->etags;
+	struct digest known;
+	AUTO_FREE char *condition = etags_find(etags, asked->call.url, &known);
+	const char *const headers[] = {accept_all, condition, NULL};
+	asked->call.method = HTTP_GET;
+	asked->call.headers = headers;
+	asked->call.deadline_ms = registry_name_deadline(asked->registry);
+	int err = registry_send(asked->registry, &asked->call, wait, &transfer);
+	if (err)
+		return err;
+	int status = http_status(transfer);
+	if (status == 304 && condition) {
+		*ret = known;
+		return 0;
+	}
+	if (status < 200 || status > 299)
+		return registry_refused(asked->registry, &asked->call, transfer, wait);
+	err = take_manifest(asked, transfer, &manifest, wait);
+	if (err)
+		return err;
+	etags_note(etags, asked->call.url, http_header(transfer, "ETag"), &manifest.digest);
+	*ret = manifest.digest;
+	return 0;
 }
 
 int registry_head(struct store *store, const char *repo, const char *tag_or_digest,
@@ -201,17 +236,23 @@ int registry_head(struct store *store, const char *repo, const char *tag_or_dige
 	int err = target_init(&target, repo, "manifests", tag_or_digest);
 	if (err)
 		return err;
-	const struct registry_call call = name_call(registry, HTTP_HEAD, repo, &target);
+	struct manifest_call asked = {
+		.registry = registry,
+		.call = name_call(registry, HTTP_HEAD, repo, &target),
+		.ref = tag_or_digest,
+	};
+	if (etags_has(registry->etags, target.url))
+		return head_by_get(&asked, ret, wait);
 	AUTO_TRANSFER struct http_transfer *transfer = NULL;
-	err = registry_send(registry, &call, wait, &transfer);
+	err = registry_send(registry, &asked.call, wait, &transfer);
 	if (err)
 		return err;
 	int status = http_status(transfer);
 	if (status == 200 && header_digest(transfer, ret))
 		return 0;
 	if (status == 200 || status == 400 || status == 405 || status == 501)
-		return head_by_get(store, repo, tag_or_digest, ret, wait);
-	return registry_refused(registry, &call, transfer, wait);
+		return head_by_get(&asked, ret, wait);
+	return registry_refused(registry, &asked.call, transfer, wait);
 }
 
 /* ---- has_blob ---- */

@@ -316,6 +316,10 @@ class Handler(BaseHTTPRequestHandler):
             return Answer(202)
         kind, data = repo["manifests"][digest]
         headers = {"Content-Type": kind, "Docker-Content-Digest": digest}
+        if state.etag:
+            headers["ETag"] = state.etag.replace("%s", digest[-8:])
+            if self.headers.get("If-None-Match") == headers["ETag"]:
+                return Answer(304, b"", headers)
         if method == "HEAD":
             return Answer(200, b"", headers, length=len(data))
         return Answer(200, data, headers)
@@ -515,6 +519,7 @@ class BadRegistry:
         self.page_size, self.n_max, self.link_style = None, None, "relative"
         self.tag_delete = True
         self.referrers_api = False
+        self.etag = None  # "%s" in it: of what is served
         self.foreign = {}         # path: bytes served there, of no repository
         self.auth = None          # None, "basic", "bearer"
         self.users = {}           # name: password

@@ -153,6 +153,7 @@ def test_raw_blobs(t):
     blob = pushed["1.5"].layers[0].blob
     digest = oci.sha256(blob)
     lib.equal(mount.path("team/app/_blobs/sha256", digest[7:]).read_bytes(), blob)
+    lib.equal(sorted(os.listdir(mount.path("team/app/_blobs"))), ["sha256", "sha512"])
     # A blob of another repository is not this one's.
     alien = oci.sha256(pushed["solo"].layers[1].blob)
     with lib.fails(errno.ENOENT):

@@ -251,6 +251,24 @@ static void blob_is_read_from_any_offset(void **state)
 	store_stream_close(stream);
 }
 
+/* Who reads a blob has its digest from a manifest here: as with a registry, that is damage. */
+static void a_blob_that_is_not_there_is_damage(void **state)
+{
+	struct fixture *f = *state;
+	struct store_stream *stream = NULL;
+	struct digest digest;
+	uint64_t size;
+
+	put_ok(f, "app", "0123456789");
+	digest_of(DIGEST_SHA256, "another", 7, &digest);
+	assert_int_equal(f->store->ops->has_blob(f->store, "app", &digest, &size, &f->wait),
+			 -ENOENT);
+	assert_int_equal(f->store->ops->open_blob(f->store, "app", &digest, 0, UINT64_MAX, &stream,
+						  &f->wait),
+			 -EIO);
+	assert_null(stream);
+}
+
 static void repositories_nest(void **state)
 {
 	struct fixture *f = *state;
@@ -743,6 +761,7 @@ int main(void)
 		TEST(missing_root_is_empty),
 		TEST(image_is_read_back),
 		TEST(blob_is_read_from_any_offset),
+		TEST(a_blob_that_is_not_there_is_damage),
 		TEST(repositories_nest),
 		TEST(link_out_of_the_root_is_no_repository),
 		TEST(reserved_components_are_refused),

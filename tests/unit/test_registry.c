@@ -11,6 +11,7 @@
 #include "registry_help.h"
 
 #define MANIFEST "{\"schemaVersion\": 2}"
+#define NEWER	 "{\"schemaVersion\": 2, \"x\": 1}"
 
 static int get(const char *ref, struct store_manifest *ret)
 {
@@ -157,6 +158,53 @@ static void heads_without_digest_become_gets(void **state)
 		assert_true(digest_equal(&got, &digest));
 	}
 	assert_int_equal(requests("GET /v2/team"), 3);
+}
+
+/* Whether the last GET of a manifest had this condition; "-": none. */
+static bool asked_with(const char *etag)
+{
+	char header[64];
+	server_header(&help.server, "GET /v2/team/app/manifests", "if-none-match", header,
+		      sizeof(header));
+	return !strcmp(header, etag);
+}
+
+/* RFC 9110, section 13.1.2: where HEAD tells no digest, a manifest that has not changed is not sent
+ * again; HEAD is not tried again either. */
+static void entity_tags_stand_in_for_digests(void **state)
+{
+	(void)state;
+	struct digest old = help_manifest("team/app", "1.5", MANIFEST), got;
+	server_order(&help.server, "{\"set\": {\"etag\": \"\\\"%s\\\"\"}}");
+	rule("HEAD|GET", "manifests", "\"set\": {\"Docker-Content-Digest\": null}");
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(head(&got), 0);
+		assert_true(digest_equal(&got, &old));
+		assert_true(asked_with("-") == (i == 0));
+	}
+	assert_int_equal(requests("HEAD /v2/team"), 1);
+	assert_int_equal(requests("GET /v2/team"), 3);
+	struct digest moved = help_manifest("team/app", "1.5", NEWER);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(head(&got), 0);
+		assert_true(digest_equal(&got, &moved));
+	}
+	assert_int_equal(requests("HEAD /v2/team"), 1);
+}
+
+/* A weak one does not say that the bytes are the same (RFC 9110, section 8.8.1). */
+static void weak_entity_tags_do_not(void **state)
+{
+	(void)state;
+	struct digest digest = help_manifest("team/app", "1.5", MANIFEST), got;
+	server_order(&help.server, "{\"set\": {\"etag\": \"W/\\\"1\\\"\"}}");
+	rule("HEAD", "manifests", "\"status\": 405");
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(head(&got), 0);
+		assert_true(digest_equal(&got, &digest));
+		assert_true(asked_with("-"));
+	}
+	assert_int_equal(requests("HEAD /v2/team"), 2);
 }
 
 /* ---- refusals ---- */
@@ -878,6 +926,8 @@ int main(void)
 		TEST(schema_1_is_not_supported),
 		TEST(heads),
 		TEST(heads_without_digest_become_gets),
+		TEST(entity_tags_stand_in_for_digests),
+		TEST(weak_entity_tags_do_not),
 		TEST(refusals_have_their_errno),
 		TEST(a_refusal_is_logged_in_the_registrys_words),
 		TEST(nothing_there_is_quiet),

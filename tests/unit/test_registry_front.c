@@ -188,6 +188,26 @@ static void a_broken_mirror_is_left_aside_for_a_while(void **state)
 	assert_true(at_origin("manifests") >= before);
 }
 
+/* Some mirrors that all keep silent take no more of a lookup's time than one would, twice. */
+static void silent_mirrors_share_their_time(void **state)
+{
+	(void)state;
+	AUTO_BUF struct buf text = BUF_INIT(4 * KIB);
+	struct digest got;
+	buf_printf(&text, "[[registry]]\nlocation = \"%s\"\n", help.server.host);
+	for (int i = 0; i < 8; i++)
+		buf_printf(&text, "[[registry.mirror]]\nlocation = \"%s/m%d\"\n", mirror.host, i);
+	write_file("registries.conf", text.data);
+	open_store(help.server.host);
+	manifest_on(&help.server, "team/app", MANIFEST);
+	server_rule(&mirror, "GET", "/v2/m", "\"stall\": 60");
+	int64_t begin = now_ms();
+	assert_int_equal(get("1.5", &got), 0);
+	assert_int_equal(at_mirror("/v2/m./team/app"), 8);
+	/* With a quarter for each it would be twice the name timeout. */
+	assert_true(now_ms() - begin < HELP_NAME_TIMEOUT_MS * 2 * 9 / 10);
+}
+
 static void with_the_origin_gone_even_a_mirror_left_aside_is_tried(void **state)
 {
 	(void)state;
@@ -506,6 +526,7 @@ int main(void)
 		TEST(a_mirror_is_asked_first),
 		TEST(what_a_mirror_lacks_comes_from_the_origin),
 		TEST(a_broken_mirror_is_left_aside_for_a_while),
+		TEST(silent_mirrors_share_their_time),
 		TEST(with_the_origin_gone_even_a_mirror_left_aside_is_tried),
 		TEST(a_manifest_that_a_mirror_damaged_is_refused),
 		TEST(a_blob_goes_on_elsewhere_where_a_mirror_breaks_off),
