@@ -4,7 +4,8 @@
  * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
  * ID beside it), layer_read.c (a file's bytes), layer_spans.c (decoded pieces), layer_verify.c
  * (regfs cache verify); and where there is a table of contents: layer_toc.c (an index out of it),
- * layer_chunks.c (decoded chunks), layer_whole.c (the same layer without its table).
+ * layer_chunks.c and layer_flight.c (decoded chunks), layer_whole.c (the same layer without its
+ * table).
  *
  * Three locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
  * and cursors, chunks->lock for chunks under way. None is held across I/O or decoding, nor inside
