@@ -554,6 +554,30 @@ static int flag(struct cli_options *options, const char *arg)
 	return 0;
 }
 
+/* Called as mount(8) and mount.fuse3(8) do: SOURCE MOUNTPOINT -o rw,... */
+static bool called_by_mount(int argc, char **argv)
+{
+	return argc == 5 && !strcmp(argv[3], "-o") &&
+	       (!strncmp(argv[4], "rw,", 3) || !strncmp(argv[4], "ro,", 3));
+}
+
+/* mount.fuse3 ends root's list with dev, suid or both where there is no word against them: nobody
+ * asked for that. Files of images that are set-user-id are not to be a gift of fstab. */
+static int list_of_mount(struct cli_options *options, const char *list)
+{
+	static const char *const added[] = {",suid", ",dev"};
+	size_t len = strlen(list);
+
+	for (size_t i = 0; i < ARRAY_SIZE(added); i++) {
+		size_t n = strlen(added[i]);
+
+		if (len >= n && !strncmp(list + len - n, added[i], n))
+			len -= n;
+	}
+	AUTO_FREE char *asked = strndup(list, len);
+	return asked ? cli_option_list(options, asked) : -ENOMEM;
+}
+
 static int parse_args(int argc, char **argv, struct cli_options *options)
 {
 	char *words[3];
@@ -571,7 +595,8 @@ static int parse_args(int argc, char **argv, struct cli_options *options)
 				complain("-o wants a list of options");
 				return -EINVAL;
 			}
-			r = cli_option_list(options, argv[i]);
+			r = called_by_mount(argc, argv) ? list_of_mount(options, argv[i])
+							: cli_option_list(options, argv[i]);
 		} else if (flags && starts_with(arg, "-o")) {
 			r = cli_option_list(options, arg + 2);
 		} else if (flags && *arg == '-' && arg[1]) {

@@ -3,6 +3,7 @@
  * cli_status: regfs status: what _regfs/ of each mount says, for people.
  * Must not know what a mount is made of.
  */
+#include <errno.h>
 #include <inttypes.h>
 
 #include "cli_priv.h"
@@ -37,7 +38,8 @@ static void print_pushes(const char *mountpoint)
 			printf("    %s\n", line);
 }
 
-static int print_mount(const char *source, const char *mountpoint)
+/* ASKED: by name. Else one that was unmounted a moment ago is passed over. */
+static int print_mount(const char *source, const char *mountpoint, bool asked)
 {
 	AUTO_FREE char *path = format("%s/_regfs/stats.json", mountpoint);
 	AUTO_FREE char *json = NULL;
@@ -47,6 +49,8 @@ static int print_mount(const char *source, const char *mountpoint)
 	if (!path)
 		return CLI_FAILED;
 	r = read_file(path, STATS_MAX, &json, &len);
+	if (r == -ENOENT && !asked)
+		return CLI_OK;
 	printf("%s on %s\n", source, mountpoint);
 	if (r < 0) {
 		printf("  no answer: %s\n", strerror(-r));
@@ -129,7 +133,7 @@ int cli_status(int argc, char **argv)
 		if (wanted && strcmp(wanted, mountpoint) != 0)
 			continue;
 		found = true;
-		if (print_mount(source, mountpoint) != CLI_OK)
+		if (print_mount(source, mountpoint, wanted) != CLI_OK)
 			status = CLI_FAILED;
 	}
 	if (found)

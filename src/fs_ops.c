@@ -11,7 +11,7 @@
 
 static int run_lookup(struct request *request)
 {
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	int r = node_lookup(&request->ref, request->name, &request->call, &entry);
 
 	return r < 0 ? r : reply_entry(request, &entry);
@@ -43,7 +43,7 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 
 static int run_getattr(struct request *request)
 {
-	struct node_attr attr;
+	struct node_attr attr = {0};
 	int r = node_getattr(&request->ref, &request->call, &attr);
 
 	return r < 0 ? r : reply_attr(request, &attr);
@@ -107,7 +107,7 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 
 static int run_mkdir(struct request *request)
 {
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	int r = node_mkdir(&request->ref, request->name, request->mode, &request->call, &entry);
 
 	return r < 0 ? r : reply_entry(request, &entry);
@@ -122,7 +122,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static int run_symlink(struct request *request)
 {
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	int r = node_symlink(&request->ref, request->name, request->to_name, &request->call,
 			     &entry);
 
@@ -188,7 +188,7 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 static int run_mknod(struct request *request)
 {
 	const struct node_device what = {.mode = request->mode, .rdev = request->attr.st_rdev};
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	int r = node_mknod(&request->ref, request->name, &what, &request->call, &entry);
 
 	return r < 0 ? r : reply_entry(request, &entry);
@@ -203,7 +203,7 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static int run_link(struct request *request)
 {
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	int r = node_link(&request->ref, request->name, &request->to_ref, &request->call, &entry);
 
 	return r < 0 ? r : reply_entry(request, &entry);

@@ -76,7 +76,7 @@ static int add_child(void *arg, const struct node_listed *listed)
 	struct stat st = {.st_mode = listed->type, .st_ino = listed->ino};
 	uint64_t off = listed->pos + DOTS;
 	struct fuse_entry_param param;
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	char name[NAME_MAX + 1];
 	size_t used;
 	int r;

@@ -46,6 +46,7 @@ void images_free(struct images *images)
 		images->images = image->next;
 		image_free(image);
 	}
+	flights_release(images);
 	pthread_mutex_destroy(&images->lock);
 	free(images);
 }

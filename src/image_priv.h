@@ -50,6 +50,8 @@ struct flight {
 	char *key;
 	unsigned refs; /* the leader's and each follower's */
 	bool done;
+	int64_t begun_ms;
+	int64_t until_ms; /* once done: it stays among the flights till then */
 	int result;
 	struct digest digest; /* with result 0: what was asked for */
 	struct wait_queue waiters;
@@ -91,9 +93,12 @@ void prefetcher_stop(struct images *images);
  * caller's own. */
 int flight_begin(struct images *images, const char *key, struct wait *wait,
 		 struct flight **ret_lead, struct digest *ret);
-/* Ends LEAD with RESULT, and DIGEST if that is 0. */
+/* Ends LEAD with RESULT, and DIGEST if that is 0. -ETIMEDOUT, waited for, stays the answer for a
+ * moment. */
 void flight_end(struct images *images, struct flight *lead, int result,
 		const struct digest *digest);
+/* Those that stayed. Nobody is under way any more. */
+void flights_release(struct images *images);
 
 /* Keeps a manifest as given by STORE for REPO. */
 void record_manifest(struct images *images, struct store *store, const char *repo,

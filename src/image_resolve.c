@@ -16,6 +16,11 @@
 #define SILENCE_MS     500
 #define SILENCE_TIMES  5
 #define SILENCE_MAX_MS 10000
+/*
+ * The kernel lets one lookup of a name through at a time, and those behind it cannot be called off:
+ * that an answer did not come in time is told to all who stand there, else each would wait anew.
+ */
+#define LATE_MS 1000
 
 /* --- one question at a time --- */
 
@@ -26,6 +31,7 @@ static struct flight *flight_new(const char *key)
 	if (!flight)
 		return NULL;
 	flight->refs = 1;
+	flight->begun_ms = now_ms();
 	flight->key = strdup(key);
 	if (!flight->key) {
 		free(flight);
@@ -43,14 +49,25 @@ static void flight_unref(struct flight *flight)
 	free(flight);
 }
 
-/* Lock held. */
+/* Lock held. On the way it drops those that stayed long enough. */
 static struct flight *flight_find(struct images *images, const char *key)
 {
-	struct flight *flight = images->flights;
+	struct flight **at = &images->flights;
+	int64_t now = now_ms();
 
-	while (flight && strcmp(flight->key, key) != 0)
-		flight = flight->next;
-	return flight;
+	while (*at) {
+		struct flight *flight = *at;
+
+		if (flight->done && now >= flight->until_ms) {
+			*at = flight->next;
+			flight_unref(flight);
+		} else if (!strcmp(flight->key, key)) {
+			return flight;
+		} else {
+			at = &flight->next;
+		}
+	}
+	return NULL;
 }
 
 /* Waits for the answer of FLIGHT. 1: whoever asked was called off. Lock held. */
@@ -92,21 +109,36 @@ int flight_begin(struct images *images, const char *key, struct wait *wait,
 	return r;
 }
 
-void flight_end(struct images *images, struct flight *lead, int result, const struct digest *digest)
+/* Lock held. */
+static void flight_leave(struct images *images, struct flight *flight)
 {
 	struct flight **at = &images->flights;
 
-	pthread_mutex_lock(&images->lock);
-	while (*at != lead)
+	while (*at != flight)
 		at = &(*at)->next;
-	*at = lead->next;
+	*at = flight->next;
+	flight_unref(flight);
+}
+
+void flight_end(struct images *images, struct flight *lead, int result, const struct digest *digest)
+{
+	pthread_mutex_lock(&images->lock);
 	lead->done = true;
 	lead->result = result;
 	if (result == 0)
 		lead->digest = *digest;
 	wait_wake(&lead->waiters);
-	flight_unref(lead);
+	if (result == -ETIMEDOUT && now_ms() - lead->begun_ms >= SILENCE_MS)
+		lead->until_ms = now_ms() + LATE_MS;
+	else
+		flight_leave(images, lead);
 	pthread_mutex_unlock(&images->lock);
+}
+
+void flights_release(struct images *images)
+{
+	while (images->flights)
+		flight_leave(images, images->flights);
 }
 
 /* --- what the cache remembers --- */

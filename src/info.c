@@ -42,11 +42,9 @@ static int stats_text(const struct context *context, struct buf *ret)
 			  wall_ms() / 1000 - (int64_t)context->started.tv_sec);
 }
 
-static int metric(struct buf *ret, const char *name, const char *help, int64_t value)
+static int metric(struct buf *ret, const char *name, const char *type, const char *help,
+		  int64_t value)
 {
-	const char *type = ends_with(name, "_now") || ends_with(name, "_bytes") ? "gauge"
-										: "counter";
-
 	return buf_printf(ret, "# HELP regfs_%s %s\n# TYPE regfs_%s %s\nregfs_%s %" PRId64 "\n",
 			  name, help, name, type, name, value);
 }
@@ -57,13 +55,16 @@ static int metrics_text(const struct context *context, struct buf *ret)
 	int r = 0;
 
 	for (int id = 0; id < STAT_COUNT && r == 0; id++)
-		r = metric(ret, stats_name(id), stats_help(id), stats_get(id));
+		r = metric(ret, stats_name(id),
+			   ends_with(stats_name(id), "_now") ? "gauge" : "counter", stats_help(id),
+			   stats_get(id));
 	cache_info(context->cache, &info);
 	if (r == 0)
-		r = metric(ret, "cache_limit_bytes", "Most bytes the cache may use",
+		r = metric(ret, "cache_limit_bytes", "gauge", "Most bytes the cache may use",
 			   info.limit_bytes);
 	if (r == 0)
-		r = metric(ret, "cache_used_bytes", "Bytes the cache uses", info.used_bytes);
+		r = metric(ret, "cache_used_bytes", "gauge", "Bytes the cache uses",
+			   info.used_bytes);
 	return r;
 }
 

@@ -470,6 +470,7 @@ int layout_put_manifest(struct store *store, const char *name, const char *tag,
 	AUTO_LAYOUT_REPO struct layout_repo repo = LAYOUT_REPO_INIT;
 	CLEANUP(document_cleanup)
 	struct document document = {.tag = tag, .bytes = bytes, .len = len};
+	struct digest wanted = {.algo = DIGEST_SHA256};
 	AUTO_CLOSE int lock = -1;
 	const char *why = "";
 
@@ -480,7 +481,9 @@ int layout_put_manifest(struct store *store, const char *name, const char *tag,
 		log_error("%s/%s: the manifest cannot be used: %s", store->name, name, why);
 	if (err)
 		return err;
-	digest_of(DIGEST_SHA256, bytes, len, &document.digest);
+	if (tag && digest_parse(tag, &wanted) == 0)
+		document.tag = NULL;
+	digest_of(wanted.algo, bytes, len, &document.digest);
 	err = open_or_make(store, name, &repo);
 	if (err)
 		return err;

@@ -225,7 +225,7 @@ static void log_verdict(const struct push *push, int err, const char *reason)
 			 err ? reason : "");
 	} else if (!err) {
 		stats_add(STAT_PUSHES, 1);
-		log_info("push %s: done", push->label);
+		log_info("push %s: confirmed", push->label);
 	} else if (err == -EINTR) {
 		log_info("push %s: %s", push->label, reason);
 	} else {

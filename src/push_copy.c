@@ -209,7 +209,7 @@ static int copy_document(struct copy *copy, const char *from, const char *tag, u
 	if (!err && wait_cancelled(copy->wait))
 		err = -EINTR;
 	if (!err)
-		err = what->store->ops->put_manifest(what->store, what->repo, tag,
+		err = what->store->ops->put_manifest(what->store, what->repo, tag ? tag : from,
 						     document.media_type, document.bytes.data,
 						     document.bytes.len, copy->wait);
 	if (!err && tag)

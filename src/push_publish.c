@@ -12,11 +12,13 @@ static int put_manifest(struct push *push, const char *repo, const char *tag,
 			const struct archive_document *document, struct wait *wait)
 {
 	struct store *store = push->store;
-	char what[REF_REPO_MAX + REF_TAG_MAX + 32];
+	char what[REF_REPO_MAX + REF_TAG_MAX + 32], digest[DIGEST_STR_MAX];
 
 	if (wait_cancelled(wait))
 		return -EINTR;
-	int err = store->ops->put_manifest(store, repo, tag, document->media_type, document->bytes,
+	/* An index leads to its children by the digests that it says. */
+	const char *name = tag ? tag : digest_format(&document->digest, digest);
+	int err = store->ops->put_manifest(store, repo, name, document->media_type, document->bytes,
 					   document->len, wait);
 	if (!err || err == -EINTR)
 		return err;
@@ -39,7 +41,10 @@ static void announce(struct push *push, const char *repo, const char *tag)
 		options->on_tag(options->arg, push->store, repo, tag);
 	for (size_t i = 0; i < ARRAY_SIZE(events) && options->events; i++)
 		events_publish(options->events, &events[i]);
-	log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo, tag);
+	/* Of an archive that names its images, which; else the verdict is that line. */
+	if (!push->repo)
+		log_info("push %s: %s/%s:%s is confirmed", push->label, push->store->name, repo,
+			 tag);
 }
 
 int push_manifest(struct push *push, const char *tag, const struct archive_document *document,

@@ -247,6 +247,16 @@ static int publish(struct push_tree *tree, const struct push_base *base, struct 
 	}
 }
 
+/* Who asks for a verdict once more may have mended what is not in the tree: the base, or the
+ * registry. */
+static void forget_failure(struct push_tree *tree)
+{
+	pthread_mutex_lock(&tree->push->lock);
+	if (tree->verdict < 0)
+		tree->judged = 0;
+	pthread_mutex_unlock(&tree->push->lock);
+}
+
 int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct wait *wait)
 {
 	char tag[REF_TAG_MAX];
@@ -256,6 +266,7 @@ int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct 
 		return -EWOULDBLOCK;
 	if (!push_tree_tag(tree, tag))
 		return 0;
+	forget_failure(tree);
 	if (push_tree_is_layout(tree))
 		return push_tree_layout_judge(tree, true, wait);
 	if (!tree_begin(tree, wait, &verdict))

@@ -156,6 +156,18 @@ static int judge(struct push_tree *tree, const struct layout_plan *plan, struct 
 	return verdict ? verdict : 1;
 }
 
+/* cp is told nothing of a layout that is not whole: _regfs/pushes says what it waits for. */
+static void show_missing(struct push_tree *tree, const struct layout_plan *plan)
+{
+	struct push *push = tree->push;
+
+	pthread_mutex_lock(&push->lock);
+	if (push->status.state == PUSH_WRITING && !push->flushing)
+		snprintf(push->status.reason, sizeof(push->status.reason), "not whole: %s",
+			 plan->why);
+	pthread_mutex_unlock(&push->lock);
+}
+
 int push_tree_layout_judge(struct push_tree *tree, bool must_be_whole, struct wait *wait)
 {
 	CLEANUP(layout_plan_release) struct layout_plan plan = {0};
@@ -164,8 +176,10 @@ int push_tree_layout_judge(struct push_tree *tree, bool must_be_whole, struct wa
 	if (wait_cancelled(wait))
 		return -EINTR;
 	int err = layout_plan_make(tree, false, &plan);
-	if (err == -ENODATA && !must_be_whole)
+	if (err == -ENODATA && !must_be_whole) {
+		show_missing(tree, &plan);
 		return 0;
+	}
 	plan.error = err == -ENODATA ? -EINVAL : err;
 	return judge(tree, &plan, wait);
 }

@@ -304,7 +304,9 @@ static int front_put_manifest(struct store *store, const char *repo, const char 
 {
 	struct put_errand errand = {
 		.ref = tag, .media_type = media_type, .bytes = bytes, .len = len};
-	const struct visit visit = {.fn = put_manifest_at, .arg = &errand, .tag = tag};
+	const bool moves = tag && !strchr(tag, ':'); /* else it is a digest */
+	const struct visit visit = {
+		.fn = put_manifest_at, .arg = &errand, .tag = moves ? tag : NULL};
 	return visit_push(store, repo, &visit, wait);
 }
 

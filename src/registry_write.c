@@ -100,8 +100,10 @@ int registry_put_manifest(struct store *store, const char *repo, const char *tag
 	if (wait_cancelled(wait))
 		return -EINTR;
 	char text[DIGEST_STR_MAX];
+	struct digest wanted = {.algo = DIGEST_SHA256};
 	struct manifest_put put = {.registry = registry_of(store)};
-	digest_of(DIGEST_SHA256, bytes, len, &put.digest);
+	(void)(tag && digest_parse(tag, &wanted));
+	digest_of(wanted.algo, bytes, len, &put.digest);
 	put.ref = tag ? tag : digest_format(&put.digest, text);
 	AUTO_FREE char *scope = registry_scope(repo, "pull,push");
 	AUTO_FREE char *url = format("/v2/%s/manifests/%s", repo, put.ref);

@@ -99,7 +99,7 @@ static int walk_link(struct walk *walk, const struct node_ref *ref)
 
 static int walk_down(struct walk *walk, const char *name)
 {
-	struct node_entry entry;
+	struct node_entry entry = {0};
 	int r;
 
 	if (walk->in_stage)

@@ -102,7 +102,7 @@ struct push_status {
 	enum push_state state;
 	int verdict; /* DONE: 0; FAILED: the errno, negative */
 	uint64_t done_bytes, total_bytes;
-	char reason[PUSH_REASON_MAX]; /* FAILED: words */
+	char reason[PUSH_REASON_MAX]; /* FAILED: words; WRITING: what is missing */
 };
 void push_status(struct push *push, struct push_status *ret);
 

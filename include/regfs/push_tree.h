@@ -45,9 +45,9 @@ struct push_base {
 
 /*
  * The verdict (of a temporary 0, and nothing is done): 1 when the store has confirmed the manifest
- * just now, 0 when it had before and nothing changed since, or a negative errno; the same again as
- * long as nothing changes. -EINVAL, with words: what is in the tree makes no image. -EWOULDBLOCK
- * where WAIT may not block.
+ * just now, 0 when it had before and nothing changed since, or a negative errno; after that it is
+ * tried anew: what was wrong may lie outside. -EINVAL, with words: what is in the tree makes no
+ * image. -EWOULDBLOCK where WAIT may not block.
  */
 int push_tree_sync(struct push_tree *tree, const struct push_base *base, struct wait *wait);
 /*

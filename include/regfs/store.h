@@ -97,8 +97,9 @@ struct store_ops {
 			   char *const *urls, size_t n);
 	int (*put_blob)(struct store *store, const char *repo, const struct store_put *put,
 			struct wait *wait);
-	/* TAG may be NULL: by digest alone. On an answer that was lost: -EIO, "outcome unknown"
-	 * in the log, unless asking again settled it. Once it is sent it is not interrupted. */
+	/* TAG may be NULL: by its sha256 alone; or a digest as text: by that one alone. On an
+	 * answer that was lost: -EIO, "outcome unknown" in the log, unless asking again settled it.
+	 * Once it is sent it is not interrupted. */
 	int (*put_manifest)(struct store *store, const char *repo, const char *tag,
 			    const char *media_type, const void *bytes, size_t len,
 			    struct wait *wait);

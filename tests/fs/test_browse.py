@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import stat
 
 import lib
@@ -495,7 +496,11 @@ def test_regfs_directory(t):
     assert mount.path("_regfs/version").read_text().strip()
     assert mount.stats()["http_requests"] >= 3, mount.stats()
     metrics = mount.path("_regfs/metrics").read_text()
-    assert "# TYPE" in metrics and "http_requests" in metrics, metrics
+    assert "http_requests" in metrics, metrics
+    gauges = set(re.findall(r"^# TYPE regfs_(\w+) gauge$", metrics, re.M))
+    lib.equal(gauges, {"http_now", "fuse_waiting_now", "cache_limit_bytes", "cache_used_bytes"})
+    counters = set(re.findall(r"^# TYPE regfs_(\w+) counter$", metrics, re.M))
+    assert {"http_requests", "http_bytes_in", "pass_bytes"} <= counters, counters
     status = t.output(lib.REGFS, "status", mount.point)
     assert str(mount.point) in status, status
     assert pathlib.Path(t.dir, "cache").stat().st_mode & 0o777 == 0o700

@@ -138,11 +138,14 @@ def test_mount_options(t):
     lib.equal(options[0], "local")
 
 
+def vfs_options(where):
+    return next(line for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()
+                if f" {where} " in line).split()[3].split(",")
+
+
 def test_suid_and_dev_when_asked(t):
     lib.need_root()
-    where = background(t, "-o", "suid,dev,ro", "local", point(t))
-    options = next(line for line in pathlib.Path("/proc/self/mounts").read_text().splitlines()
-                   if f" {where} " in line).split()[3].split(",")
+    options = vfs_options(background(t, "-o", "suid,dev,ro", "local", point(t)))
     assert "nosuid" not in options and "nodev" not in options and "ro" in options, options
 
 
@@ -159,6 +162,8 @@ def test_mount_type_regfs(t):
           f"rw,cache_dir={t.dir}/cache,store={t.dir}/store,_netdev,noauto,nofail,user,x-systemd.automount",
           env={**os.environ, "PATH": path})
     lib.equal((where / "team/app:1.5/rootfs/app/version").read_text(), "1.5")
+    # The helper adds dev,suid to what root mounts. Nobody asked for it.
+    assert {"nosuid", "nodev"} <= set(vfs_options(where)), vfs_options(where)
 
 
 def test_cache_commands(t):

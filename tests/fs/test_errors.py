@@ -299,6 +299,22 @@ def test_stalled_lookup_is_interrupted(t):
     lib.equal(mount.path(VERSION).read_text(), "1.5")
 
 
+def test_many_lookups_of_one_name_wait_once(t):
+    """The kernel lets one of them through at a time: what one was told is the answer of those behind it."""
+    registry = t.registry()
+    sample.push_all(registry)
+    mount = t.mount(registry.host, name_timeout=3)
+    registry.process.signal(signal.SIGSTOP)
+    try:
+        lookups = [t.start("stat", mount.path("team/app:1.5")) for _ in range(64)]
+        # One wait each would be three minutes.
+        for lookup in lookups:
+            lib.equal(lookup.wait(), 1)
+    finally:
+        registry.process.signal(signal.SIGCONT)
+    lib.wait_for(lambda: os.path.exists(mount.path(VERSION)), "the registry to be asked again")
+
+
 def test_a_stall_has_an_end(t):
     """timeout= without any progress, name_timeout= for a name."""
     registry = t.registry()

@@ -208,6 +208,34 @@ def test_sha512_in_the_local_store(t):
     check_512(mount, "app", image)
 
 
+def test_sha512_is_pushed(t):
+    """A platform that an index names by its sha512: into a registry, promoted there, and into the store."""
+    registry = t.bad_registry()
+    image = image_512()
+    index = oci.to_json({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [
+        image.descriptor() | {"platform": {"os": "linux", "architecture": "amd64"}}]})
+    layout = t.dir / "layout"
+    for digest, data in {**image.blobs(), image.digest: image.manifest, oci.sha256(index): index}.items():
+        path = layout / "blobs" / digest.replace(":", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (layout / "index.json").write_bytes(oci.to_json({"schemaVersion": 2, "manifests": [
+        {"mediaType": oci.INDEX, "digest": oci.sha256(index), "size": len(index)}]}))
+    t.run("tar", "-C", layout, "-cf", t.dir / "archive.tar", "blobs", "oci-layout", "index.json")
+    mount = t.mount(None, registry=registry.host, platform="linux/amd64")
+    for root in (mount.path(registry.host), mount.path("local")):
+        (root / "app").mkdir()
+        (root / "other").mkdir()
+        t.run("cp", "-r", layout, root / "app/_push/1")
+        t.run("cp", t.dir / "archive.tar", root / "app/_push/2")
+        os.symlink("../../app:1", root / "other/_tags/1")
+        for name in ("app:1", "app:2", "other:1"):
+            lib.equal((root / name / "digest").read_text().strip(), oci.sha256(index))
+            lib.equal((root / name / "platforms/linux-amd64/digest").read_text().strip(), image.digest)
+            lib.equal((root / name / "rootfs/app/version").read_text(), "512")
+
+
 # --- content in the descriptor ---
 
 

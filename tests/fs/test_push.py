@@ -58,6 +58,8 @@ def test_oci_archive_byte_for_byte(t):
     image = sample.image("1.6")
     push(t, mount, archive(t, image), "team/app/_push/1.6.tar")
     lib.equal(manifest(registry, "team/app", "1.6")[0], image.digest)
+    lines = [line for line in mount.read_log().splitlines() if "push " in line]
+    assert len(lines) == 1 and lines[0].endswith(f"push {registry.host}/team/app:1.6: confirmed"), lines
     t.skopeo("inspect", "--tls-verify=false", f"docker://{registry.host}/team/app:1.6")
     # Through the same mount, at once.
     lib.equal(mount.path("team/app:1.6/rootfs/app/version").read_text(), "1.6")
@@ -419,12 +421,12 @@ def test_bad_tags_are_refused(t):
             os.close(os.open(mount.path("team/app/_push", name), os.O_WRONLY | os.O_CREAT))
 
 
-def check_refusal(t, number, words, rules):
+def check_refusal(t, number, words, rules, timeout=5):
     """A registry that fails in one way: close() says NUMBER, the tag stays, the log has WORDS."""
     registry = t.bad_registry()
     sample.image("old").push(registry, "team/app", "1.6")
     before = dict(registry.repos["team/app"]["tags"])
-    mount = t.mount(registry.host, timeout=5)
+    mount = t.mount(registry.host, timeout=timeout)
     for method, path, actions in rules:
         registry.rule(method, path, **actions)
     refuse(t, mount, archive(t, sample.image("1.6")).read_bytes(), number)
@@ -465,6 +467,14 @@ def test_answer_to_the_manifest_lost(t):
     mount = t.mount(registry.host, timeout=10)
     push(t, mount, archive(t, image), "team/app/_push/1.6.tar")
     lib.equal(registry.repos["team/app"]["tags"]["1.6"], image.digest)
+
+
+def test_manifest_is_never_answered(t):
+    """Silence is asked about as a lost answer is: not taken, or, where that cannot be told, unknown."""
+    silence = ("PUT", "/manifests/1.6", {"stall": 1000})
+    check_refusal(t, errno.EIO, "has not taken it", [silence], timeout=1)
+    mute = ("HEAD|GET", "/manifests/1.6", {"stall": 1000})
+    check_refusal(t, errno.EIO, "outcome unknown", [silence, mute], timeout=1)
 
 
 def test_registry_gone(t):

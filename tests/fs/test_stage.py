@@ -4,6 +4,7 @@ import errno
 import json
 import mmap
 import os
+import signal
 import stat
 
 import lib
@@ -404,8 +405,77 @@ def test_an_unreachable_registry(t):
     ended = sync(t, path, status=1)
     assert b"Connection refused" in ended.stderr, ended.stderr
     registry.start()
-    (path / "rootfs/again").touch()
     sync(t, path)
+
+
+def test_a_base_that_comes_later(t):
+    """What was wrong lay outside: the same tree is tried anew."""
+    _, mount = empty(t)
+    path = staged(mount, "1.6")
+    (path / "base").symlink_to("../../../../library/base:1")
+    sync(t, path, status=1)
+    sample.image("1.5").write_layout(t.dir / "layout")
+    os.makedirs(mount.path("library/base"))
+    t.run("cp", "-r", t.dir / "layout", mount.path("library/base/_push/1"))
+    sync(t, path)
+    lib.equal((image(mount, "1.6") / "rootfs/noise").read_bytes(), sample.NOISE)
+
+
+def test_what_the_registry_answers_is_the_verdict(t):
+    registry = t.bad_registry()
+    mount = t.mount(registry.host, timeout=2)
+    path = staged(mount, "1.6")
+    (path / "rootfs").mkdir()
+    (path / "rootfs/f").write_text("1")
+    # Harbor's quota (goharbor/harbor#17390), RFC 4918 section 11.5, and a gateway's limit.
+    quota = json.dumps({"errors": [{"code": "DENIED", "message": "adding 4.1 MiB exceeds the quota"}]})
+    for method, where, answer, said, words in (
+            ("PUT", "/manifests/", {"status": 412, "body": quota}, b"Disk quota exceeded", "exceeds the quota"),
+            ("POST", "/uploads/", {"status": 507}, b"Disk quota exceeded", "507"),
+            ("PUT", "/uploads/", {"status": 413}, b"Disk quota exceeded", "413"),
+            ("PUT", "/manifests/", {"stall": 1000}, b"Input/output error", "has not taken it"),
+            ("PUT", "/manifests/", {"status": 401}, b"Permission denied", "401")):
+        (path / "rootfs/f").write_text(words)  # blobs that are new
+        registry.rule(method, where, **answer)
+        ended = sync(t, path, status=1)
+        assert said in ended.stderr, (answer, ended.stderr)
+        assert words in mount.read_log(), words
+        assert "1.6" not in registry.repos.get("team/app", {"tags": {}})["tags"]
+        registry.rules.clear()
+    sync(t, path)
+    lib.equal((image(mount, "1.6") / "rootfs/f").read_text(), "401")
+
+
+def test_the_registry_is_killed_meanwhile(t):
+    """While it has a request: it is there afterwards, or the tag is as it was, and sync says which."""
+    registry, mount = empty(t, timeout=20)
+    path = staged(mount, "1.6")
+    (path / "rootfs").mkdir()
+    (path / "rootfs/f").write_text("1")
+    registry.process.signal(signal.SIGSTOP)
+    ended = t.start("sync", path)
+    lib.wait_for(lambda: mount.stats()["fuse_waiting_now"], "the push")
+    registry.process.signal(signal.SIGKILL)
+    registry.process.wait()
+    registry.start()
+    status = ended.wait()
+    lib.equal(manifest(registry, "team/app", "1.6") is not None, status == 0)
+    sync(t, path)
+    assert manifest(registry, "team/app", "1.6")
+
+
+def test_regfs_is_killed(t):
+    """Nothing of what was built is left in the spool, and nothing is at the registry."""
+    registry, mount = empty(t)
+    before = sorted((t.dir / "cache").rglob("*"))
+    path = staged(mount, "1.6")
+    (path / "rootfs").mkdir()
+    (path / "rootfs/f").write_bytes(bytes(range(256)) * 20000)
+    os.symlink("../../team/app:1.5", mount.path("team/app/_tags/.x"))
+    mount.kill()
+    mount.start()
+    lib.equal(sorted((t.dir / "cache").rglob("*")), before)
+    lib.equal(registry.count("PUT|POST|PATCH"), 0)
 
 
 # --- artifacts ---

@@ -46,12 +46,15 @@ def test_skopeo_writes_into_it(t):
 
 def test_skopeo_is_told_that_it_failed(t):
     registry, mount = empty(t)
-    path, _ = layout(t)
+    path, one = layout(t)
     registry.stop()
     lib.need("skopeo")
     ended = t.run("skopeo", "--insecure-policy", "copy", f"oci:{path}:latest",
                   f"oci:{mount.path('team/app/_push/1.6')}:any", status=None)
     assert ended.returncode != 0 and b"connection refused" in ended.stderr, ended.stderr
+    registry.start()
+    sync(t, mount.path("team/app/_push/1.6"))
+    lib.equal(manifest(registry, "team/app", "1.6")[0], one.digest)
 
 
 def test_rsync_renames_into_it(t):
@@ -105,6 +108,9 @@ def test_a_wrong_or_missing_blob(t):
     for name in os.listdir(path / "blobs/sha256"):
         if name != layer:
             shutil.copy(path / "blobs/sha256" / name, target / "blobs/sha256")
+    # cp is told nothing of it.
+    pushes = mount.path("_regfs/pushes").read_text()
+    assert f"/team/app:1.6 0 0 writing not whole: blobs/sha256/{layer} is missing\n" in pushes, pushes
     sync(t, target, status=1)
     assert f"{layer} is missing" in reason(mount)
     data = (path / "blobs/sha256" / layer).read_bytes()

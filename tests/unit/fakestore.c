@@ -671,7 +671,7 @@ static int fake_put_manifest(struct store *store, const char *repo, const char *
 		return r;
 	digest_of(DIGEST_SHA256, bytes, len, &digest);
 	add_object_locked(fake, repo, media_type, &digest, bytes, len);
-	if (tag)
+	if (tag && !strchr(tag, ':'))
 		set_tag_locked(fake, repo, tag, &digest);
 	return leave(fake, 0);
 }

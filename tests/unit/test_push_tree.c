@@ -381,14 +381,14 @@ static void test_a_verdict_is_repeated(void **state)
 	assert_int_equal(sync_tree(f), -EACCES);
 	assert_false(push_tree_is_confirmed(f->tree));
 	assert_reason(f, "sending the manifest of team/app:1: Permission denied");
+	/* What failed is tried anew: the store may do better now. */
 	assert_int_equal(sync_tree(f), -EACCES);
-	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 1);
+	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 2);
 	fakestore_fail(f->store, FAKE_PUT_MANIFEST, 0);
-	fill(f, file, "y");
 	assert_int_equal(sync_tree(f), 1);
 	assert_true(push_tree_is_confirmed(f->tree));
 	assert_int_equal(sync_tree(f), 0);
-	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 2);
+	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_MANIFEST), 3);
 	fill(f, file, "z");
 	assert_false(push_tree_is_confirmed(f->tree));
 }
@@ -602,7 +602,6 @@ static void test_a_blob_that_failed_under_way_is_sent_again(void **state)
 			 -EIO);
 	assert_reason(f, "sending sha256:");
 	fakestore_fail(f->store, FAKE_PUT_BLOB, 0);
-	put_file(f, f->root, "again", "");
 	assert_int_equal(sync_tree(f), 1);
 }
 
