@@ -63,11 +63,24 @@ uint64_t push_size(const struct push *push)
 	return size;
 }
 
+/* Said where it happens; and it is the verdict, unless other bytes come after all. */
 static int spool_error(struct push *push, int err)
 {
+	char words[128];
+
 	errno = -err;
-	log_error("push %s: the spool: %m", push->label);
-	return err == -EDQUOT ? -ENOSPC : err;
+	snprintf(words, sizeof(words), "the spool: %m");
+	log_error("push %s: %s", push->label, words);
+	err = err == -EDQUOT ? -ENOSPC : err;
+	pthread_mutex_lock(&push->lock);
+	if (!push->flushing) {
+		push->status.state = PUSH_FAILED;
+		push->status.verdict = err;
+		memcpy(push->status.reason, words, sizeof(words));
+		push->judged = push->version;
+	}
+	pthread_mutex_unlock(&push->lock);
+	return err;
 }
 
 struct push_stream *push_hold_stream(struct push *push)

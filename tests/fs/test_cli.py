@@ -79,7 +79,7 @@ def test_usage_errors(t):
             ("-o", "nonsense=1", where): "nonsense", ("-o", "cache_size=much", where): "cache_size",
             ("-o", "cache_size=-5", where): "cache_size", ("-o", "platform=///", where): "platform",
             ("-o", "tag_ttl=soon", where): "tag_ttl", ("-o", "timeout=-1", where): "timeout",
-            ("-o", "log=loud", where): "log", ("-o", "verify=never", where): "verify",
+            ("-o", "log=loud", where): "log", ("-o", "max_read=4096", where): "max_read", ("-o", "verify=never", where): "verify",
             ("-o", "compress=rar", where): "compress", ("-o", "registry=bad host", where): "registry",
             ("UPPER/case:1", where): "UPPER", ("bad:tag:twice", where): "bad", ("host:5000/", where): "host",
             ("a/b@sha256:12", where): "sha256"}.items():

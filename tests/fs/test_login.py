@@ -322,7 +322,7 @@ def test_token_service(t):
     """Pull, list, push and a mount across repositories, each with a token for just that."""
     registry, service = token_registry(t)
     login(t, registry.host)
-    mount = t.mount(registry.host)
+    mount = t.mount(registry.host, allow_delete=True)
     lib.equal(version_of(mount), "1.5")
     assert "solo" in os.listdir(mount.point)
     lib.equal(os.listdir(mount.path("solo/_tags")), ["1"])
@@ -331,8 +331,16 @@ def test_token_service(t):
     t.skopeo("copy", f"oci:{t.dir}/layout:3.0", f"oci-archive:{t.dir}/image.tar:3.0")
     t.run("cp", t.dir / "image.tar", mount.path("team/app/_push/3.0.tar"))
     lib.equal(version_of(mount, "team/app:3.0/rootfs/app/version"), "3.0")
-    asked = {scope for _, user, scopes, _ in service.requests for scope in scopes if user == "ann"}
-    assert {"repository:team/app:pull", "repository:team/app:pull,push", "registry:catalog:*"} <= asked, asked
+    os.mkdir(mount.path("prod"))
+    os.symlink("../../team/app:3.0", mount.path("prod/_tags/3.0"))
+    lib.equal(version_of(mount, "prod:3.0/rootfs/app/version"), "3.0")
+    os.rmdir(mount.path(f"prod@{image.digest}"))
+    asked = [set(scopes) for _, user, scopes, _ in service.requests if user == "ann"]
+    for scopes in ({"repository:team/app:pull"}, {"repository:team/app:pull,push"}, {"registry:catalog:*"},
+                   {"repository:prod:pull,push", "repository:team/app:pull"}, {"repository:prod:delete"}):
+        assert scopes in asked, (scopes, asked)
+    # Nothing was asked for with rights that it does not need.
+    assert not any("delete" in scope and "prod" not in scope for scopes in asked for scope in scopes), asked
 
 
 def test_a_denied_request_costs_one_token(t):
@@ -518,6 +526,19 @@ def test_token_answer_nested_too_deep(t):
 # --- where a secret must not be ---
 
 
+def written(path):
+    """What a file holds; not its holes, which may be large."""
+    data, end = b"", 0
+    with open(path, "rb", buffering=0) as file:
+        while True:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:
+                return data
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            data += os.pread(file.fileno(), end - start, start)
+
+
 def test_secrets_stay_where_they_belong(t):
     registry, mount = bad_registry(t, log="debug")
     write_config({"auths": {registry.host: entry("ann")}})
@@ -528,10 +549,15 @@ def test_secrets_stay_where_they_belong(t):
     with lib.fails(errno.EACCES):
         os.stat(mount.path("team/app:1.4"))
     text = mount.output() + "".join(path.read_text() for path in mount.path("_regfs").iterdir())
-    text += pathlib.Path(f"/proc/{mount.process.pid}/cmdline").read_text()
     assert "incorrect username or password" in text, text
-    for secret in (PASSWORD, entry("ann")["auth"], token):
-        assert secret not in text, text
+    process = pathlib.Path("/proc", str(mount.process.pid))
+    places = {"the log": text.encode(), "argv": (process / "cmdline").read_bytes(),
+              "the environment": (process / "environ").read_bytes()}
+    places.update({str(path): written(path) for path in mount.options["cache_dir"].rglob("*") if path.is_file()})
+    assert any(b'"layers"' in data for data in places.values()), list(places)
+    for place, data in places.items():
+        for secret in (PASSWORD, "correct%20horse", "correct+horse", entry("ann")["auth"], token):
+            assert secret.encode() not in data, (secret, place)
     # The password went to the token service alone.
     for request in registry.seen(".*", "/v2/"):
         assert "Basic" not in request["headers"].get("authorization", ""), request

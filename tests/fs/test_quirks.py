@@ -5,6 +5,8 @@ import base64
 import errno
 import json
 import os
+import pathlib
+import re
 import tarfile
 
 import lib
@@ -309,3 +311,24 @@ def test_a_repository_newer_than_the_list(t):
     lib.equal(registry.count("GET", "/_catalog"), lists)
     # A path that is no repository itself is known from the list alone.
     lib.wait_for(lambda: os.path.isdir(mount.path("late/comer/_tags")), "the repository below a new path")
+
+
+@lib.slow
+def test_lists_that_are_long(t):
+    """A catalogue of 100,000 repositories and a repository of 50,000 tags, as ECR gives them out: 1,000 names a page."""
+    registry = t.bad_registry()
+    sample.push_all(registry)
+    names = registry.repos["team/app"]["tags"]
+    names.update({f"v{number:05}": names["1.5"] for number in range(50_000)})
+    many = [f"group{number // 100:04}/image{number:06}" for number in range(100_000)]
+    registry.repos.update({name: registry.repos["solo"] for name in many})
+    registry.n_max = 1000
+    mount = t.mount(registry.host)
+    lib.equal(len([name for name in os.listdir(mount.point) if name[0] != "_"]), 1002)
+    lib.equal(len(os.listdir(mount.path("group0999"))), 100)
+    lib.equal(len(os.listdir(mount.path("team/app/_tags"))), 50_003)
+    # One that asks for more than 1,000 and is refused; each page once.
+    assert registry.count("GET", "/_catalog") <= 103, registry.count("GET", "/_catalog")
+    assert registry.count("GET", "/tags/list") <= 53, registry.count("GET", "/tags/list")
+    kib = re.search(r"RssAnon:\s+(\d+) kB", pathlib.Path(f"/proc/{mount.process.pid}/status").read_text())[1]
+    assert int(kib) < 64 * 1024, f"{kib} KiB"

@@ -986,9 +986,11 @@ static int fill_spool(struct fixture *f)
 
 	if (push_new(f->pushes, f->store, "app", "1", "label", &push))
 		return 2;
-	ssize_t put = push_write(push, 0, layer.data, layer.len, &f->wait);
+	ssize_t begun = push_write(push, 0, layer.data, 512, &f->wait);
+	ssize_t put = push_write(push, 512, layer.data + 512, layer.len - 512, &f->wait);
+	int verdict = push_flush(push, &f->wait);
 	push_unref(push);
-	return put == -ENOSPC ? 0 : 1;
+	return begun > 0 && put == -ENOSPC && verdict == -ENOSPC ? 0 : 1;
 }
 
 static void full_disk_is_enospc(void **state)
