@@ -452,7 +452,7 @@ char *cli_default_cache_dir(void)
 	return home && *home == '/' ? format("%s/.cache/regfs", home) : strdup("/var/cache/regfs");
 }
 
-char *cli_default_store_dir(void)
+static char *cli_default_store_dir(void)
 {
 	const char *xdg = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
 

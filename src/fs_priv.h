@@ -83,8 +83,6 @@ int reply_create(struct request *request, struct node_entry *entry);
 
 /* ENTRY as libfuse wants it, its look-up counted (undo with inodes_forget). */
 int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry_param *ret);
-/* What the kernel is told, with uid=, gid= and umask= applied. */
-void fs_stat(const struct fs *fs, const struct stat *in, struct stat *ret);
 
 extern const struct fuse_lowlevel_ops fs_ops; /* fs_ops.c */
 void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,

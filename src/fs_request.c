@@ -212,7 +212,8 @@ int reply_written(struct request *request, size_t len)
 	return 0;
 }
 
-void fs_stat(const struct fs *fs, const struct stat *in, struct stat *ret)
+/* What the kernel is told, with uid=, gid= and umask= applied. */
+static void fs_stat(const struct fs *fs, const struct stat *in, struct stat *ret)
 {
 	*ret = *in;
 	if (fs->options.set_uid)

@@ -57,7 +57,8 @@ static bool has_sub(const struct imagedir *dir, enum imagedir_sub sub)
 
 /* --- layers/ --- */
 
-const char *imagedir_layer_suffix(const char *media_type)
+/* ".tar", ".tar.gz" or ".tar.zst", by the media type. */
+static const char *imagedir_layer_suffix(const char *media_type)
 {
 	if (ends_with(media_type, "zstd"))
 		return ".tar.zst";

@@ -73,8 +73,6 @@ struct imagedir {
 struct imagedir *imagedir_of(const struct node_ref *ref);
 /* The manifest whose layers and config are shown, or NULL. */
 const struct oci_manifest *imagedir_main(const struct imagedir *dir);
-/* ".tar", ".tar.gz" or ".tar.zst", by the media type. */
-const char *imagedir_layer_suffix(const char *media_type);
 
 /* The entry of one of the directory's own files; of a node of its own (taking its reference). */
 int imagedir_entry(struct imagedir *dir, uint64_t sub, struct call *call, struct node_entry *ret);

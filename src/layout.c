@@ -50,7 +50,8 @@ static bool reserved(const char *component)
 	       !strcmp(component, "oci-layout");
 }
 
-int layout_check_name(const struct layout *layout, const char *repo)
+/* Whether every component may be a repository's here: 0 or -EINVAL, logged. */
+static int layout_check_name(const struct layout *layout, const char *repo)
 {
 	char component[REF_REPO_MAX];
 

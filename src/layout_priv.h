@@ -69,8 +69,6 @@ bool layout_absent(int err);
 /* Logs "store/repo: WHAT: the error's words" and returns layout_errno(ERR). */
 int layout_fail(const struct layout_repo *repo, int err, const char *what);
 
-/* Whether every component may be a repository's here: 0 or -EINVAL, logged. */
-int layout_check_name(const struct layout *layout, const char *repo);
 /* -ENOENT, quietly, where there is no such directory. It may be no layout yet. */
 int layout_repo_open(struct store *store, const char *name, struct layout_repo *ret);
 /* Opens PATH in DIR_FD, no link followed. A descriptor or a negative errno, not logged. */

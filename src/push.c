@@ -160,14 +160,6 @@ fail:
 	return err;
 }
 
-struct push *push_ref(struct push *push)
-{
-	pthread_mutex_lock(&push->pushes->lock);
-	push->refs++;
-	pthread_mutex_unlock(&push->pushes->lock);
-	return push;
-}
-
 void push_hold(struct push *push)
 {
 	pthread_mutex_lock(&push->pushes->lock);
@@ -360,7 +352,7 @@ int push_rename(struct push *push, const char *tag, const char *label, struct wa
 
 /* --- what is shown --- */
 
-const char *push_state_name(enum push_state state)
+static const char *push_state_name(enum push_state state)
 {
 	static const char *const names[] = {
 		[PUSH_WRITING] = "writing", [PUSH_CHECKING] = "checking",

@@ -49,7 +49,8 @@ void rootfs_free(struct rootfs *rootfs)
 
 /* --- layers --- */
 
-int rootfs_layer(struct rootfs *rootfs, unsigned n, struct wait *wait, struct layer **ret)
+/* Layer N's, opened if need be; without WAIT only if it is open already (else -EWOULDBLOCK). */
+static int rootfs_layer(struct rootfs *rootfs, unsigned n, struct wait *wait, struct layer **ret)
 {
 	struct layer *layer, *none = NULL;
 	int err;

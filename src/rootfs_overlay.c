@@ -47,7 +47,8 @@ static int hides_below(const struct index *index, uint32_t dir)
 	return err ? err : answer.cut;
 }
 
-int rootfs_overlay_opaque(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait)
+/* 1 if NODE is a directory that hides what is below it, else 0. */
+static int rootfs_overlay_opaque(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait)
 {
 	const struct index *index;
 	struct index_inode inode;

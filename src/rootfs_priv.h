@@ -100,8 +100,7 @@ struct rootfs {
 	_Atomic(struct layer *) layers[];
 };
 
-/* Layer N's, opened if need be; without WAIT only if it is open already (else -EWOULDBLOCK). */
-int rootfs_layer(struct rootfs *rootfs, unsigned n, struct wait *wait, struct layer **ret);
+/* Of layer N, opened if need be; without WAIT only if it is open already (else -EWOULDBLOCK). */
 int rootfs_index(struct rootfs *rootfs, unsigned n, struct wait *wait, const struct index **ret);
 
 /* --- rootfs_dir.c --- */
@@ -171,8 +170,6 @@ int rootfs_overlay_lookup(struct dirset *set, const char *name, size_t len, stru
 			  struct rootfs_node *ret);
 int rootfs_overlay_list(struct rootfs *rootfs, struct rootfs_node dir,
 			const struct list_call *call);
-/* 1 if NODE is a directory that hides what is below it, else 0. */
-int rootfs_overlay_opaque(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait);
 /* Whether overlayfs would obey attribute NAME: what a layer says there is not shown. */
 bool rootfs_overlay_reserved(const char *name);
 /* The reserved attributes NODE has here: 0 or -ENODATA; the names, as rootfs_listxattr. */

@@ -112,7 +112,7 @@ void stage_end(struct stage *stage, bool content)
 
 /* --- inodes --- */
 
-struct timespec stage_now(void)
+static struct timespec stage_now(void)
 {
 	struct timespec now;
 

@@ -106,7 +106,6 @@ int stage_begin(struct stage *stage);
 void stage_end(struct stage *stage, bool content);
 
 /* The rest: lock held. */
-struct timespec stage_now(void);
 /* A change of INODE: its ctime, and of its bytes or names the mtime. */
 void stage_touch(struct stage_inode *inode, bool mtime);
 /* A new inode without a name, held. */

@@ -56,6 +56,5 @@ int cli_command(int argc, char **argv);
 
 /* $XDG_CACHE_HOME/regfs and the like; the caller frees. NULL when memory is short. */
 char *cli_default_cache_dir(void);
-char *cli_default_store_dir(void);
 
 #endif

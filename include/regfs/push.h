@@ -51,7 +51,6 @@ const char *pushes_spool_dir(const struct pushes *pushes);
  * had. */
 int push_new(struct pushes *pushes, struct store *store, const char *repo, const char *tag,
 	     const char *label, struct push **ret);
-struct push *push_ref(struct push *push);
 /* The last unref drops the spool. */
 void push_unref(struct push *push);
 
@@ -97,7 +96,6 @@ int push_copy(struct pushes *pushes, const struct push_copy *copy, struct wait *
 
 #define PUSH_REASON_MAX 256
 enum push_state { PUSH_WRITING, PUSH_CHECKING, PUSH_SENDING, PUSH_DONE, PUSH_FAILED };
-const char *push_state_name(enum push_state state);
 struct push_status {
 	enum push_state state;
 	int verdict; /* DONE: 0; FAILED: the errno, negative */

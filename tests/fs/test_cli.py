@@ -8,7 +8,9 @@ import stat
 import subprocess
 
 import lib
+import oci
 import sample
+from tarfiles import Tar
 
 
 def complaint(t, *args, status=None):
@@ -215,6 +217,35 @@ def test_as_another_user(t):
     finally:
         t.run(*argv, "fusermount3", "-u", where, env=env, status=None)
         lib.wait_for(lambda: not processes_at(where), "the process to end")
+
+
+def test_allow_other(t):
+    """Others read images as their owners and modes let them; what tells of the mount, or changes it, is its user's."""
+    lib.need_root()
+    lib.need("setpriv")
+    registry, other = t.registry(), t.registry()
+    tar = Tar().dir("open").file("open/x", "read me").file("shadow", "secret", mode=0o600).end()
+    for one in (registry, other):
+        oci.Image([oci.Layer(tar)]).push(one, "team/app", "1")
+    mount = t.mount(None, registry=registry.host, allow_other=True)
+    os.chmod(t.dir, 0o755)
+
+    def status(*argv):
+        return t.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *argv, status=None).returncode
+
+    image = mount.path(f"{registry.host}/team/app:1")
+    lib.equal(status("cat", image / "rootfs/open/x"), 0)
+    lib.equal(status("cat", image / "rootfs/shadow"), 1, "a file of root's")
+    for name in ("_regfs", f"{registry.host}/_push", f"{registry.host}/team/app/_push",
+                 f"{registry.host}/team/app/_tags"):
+        attr = os.stat(mount.path(name))
+        lib.equal((stat.S_IMODE(attr.st_mode), attr.st_uid), (0o700, 0), name)
+        lib.equal(status("ls", mount.path(name)), 2, name)
+    lib.equal(status("mkdir", mount.path(f"{registry.host}/team/new")), 1, "a repository")
+    # A host costs requests with the user's credentials: only that user opens it.
+    lib.equal(status("ls", mount.path(other.host)), 2, "a new host")
+    os.listdir(mount.path(other.host))
+    lib.equal(status("cat", mount.path(f"{other.host}/team/app:1/rootfs/open/x")), 0, "a host that was opened")
 
 
 def test_make_install(t):
