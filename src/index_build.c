@@ -582,3 +582,8 @@ void index_builder_free(struct index_builder *builder)
 	buf_release(&builder->parent_path);
 	free(builder);
 }
+
+void index_builder_cleanup(struct index_builder **builder)
+{
+	index_builder_free(*builder);
+}

@@ -102,6 +102,7 @@ struct index_info {
 struct index_builder;
 struct index_builder *index_builder_new(void);
 void index_builder_free(struct index_builder *builder);
+void index_builder_cleanup(struct index_builder **builder);
 /* 0; -ENOMEM; -EINVAL (a member that cannot be: names over 4096 bytes or a component over 255, more
  * than 2^26 names, xattrs or extents beyond what Linux can have). Copies. After a failure the
  * builder is only to be freed. */
