@@ -2,7 +2,8 @@
 /*
  * What the files of the room `blob` share: blob.c (the table, the read paths), blob_pass.c (whole
  * streams), blob_follow.c (those who take from them), blob_fetch.c (verified ranges), blob_feed.c
- * (where bytes come from), blob_sums.c (block sums).
+ * (where bytes come from), blob_sums.c (block sums), blob_unverified.c (ranges for callers who check
+ * them).
  *
  * One lock, blobs->lock, guards the table and every field marked so below. It is held for
  * bookkeeping only, never across the cache, a store, the log or a copy of a block.

@@ -13,10 +13,8 @@
 #include "cache_priv.h"
 
 static const char *const kind_dirs[] = {
-	[CACHE_MANIFEST] = "manifest",
-	[CACHE_INDEX] = "index",
-	[CACHE_SUMS] = "sums",
-	[CACHE_NAME] = "name",
+	[CACHE_MANIFEST] = "manifest", [CACHE_INDEX] = "index", [CACHE_SUMS] = "sums",
+	[CACHE_NAME] = "name",	       [CACHE_TOC] = "toc",
 };
 
 const char *cache_kind_dir(unsigned kind)

@@ -396,6 +396,6 @@ void cache_mend(struct cache_view *view)
 	cache_table_rebuild(&view->table, true);
 	cache_view_unlock(view);
 	mend_arena(view);
-	for (unsigned kind = CACHE_MANIFEST; kind <= CACHE_NAME; kind++)
+	for (unsigned kind = CACHE_MANIFEST; kind <= CACHE_TOC; kind++)
 		mend_files(view, kind);
 }

@@ -192,12 +192,12 @@ void cache_table_release(struct cache_table *table, uint32_t index);
 
 static inline bool cache_kind_is_block(unsigned kind)
 {
-	return kind == CACHE_BLOB || kind == CACHE_DECODED;
+	return kind == CACHE_BLOB || kind == CACHE_DECODED || kind == CACHE_CHUNK;
 }
 
 static inline bool cache_kind_is_file(unsigned kind)
 {
-	return kind >= CACHE_MANIFEST && kind <= CACHE_NAME;
+	return kind >= CACHE_MANIFEST && kind <= CACHE_TOC;
 }
 
 static inline uint32_t cache_pages(size_t len)

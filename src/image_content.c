@@ -172,9 +172,23 @@ static void layer_blob(const struct image *image, unsigned n, struct blob_id *re
 		blob_known(image->images->options.blobs, ret, descriptor->data);
 }
 
+/* The table of contents that the manifest vouches for; NULL: none, or none that makes sense. */
+static const struct toc_ref *find_toc(const struct image *image, unsigned n, struct toc_ref *ret)
+{
+	const struct oci_descriptor *layer = &image->manifest.layers[n];
+
+	int r = toc_ref_find(layer->annotations, layer->nannotations, ret);
+	if (r < 0 && r != -ENOENT)
+		complain(image, "manifest",
+			 "a layer's table of contents is annotated wrongly and not used");
+	return r == 0 ? ret : NULL;
+}
+
 int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer **ret)
 {
 	const struct oci_config *config;
+	struct layer_claims claims = {0};
+	struct toc_ref toc;
 	struct blob_id id;
 	int r = image_config(image, wait, &config);
 
@@ -183,8 +197,9 @@ int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer
 	if (n >= image->manifest.nlayers)
 		return -EINVAL;
 	layer_blob(image, n, &id);
-	return layer_open(image->images->options.layers, &id,
-			  n < config->ndiff_ids ? &config->diff_ids[n] : NULL, wait, ret);
+	claims.toc = find_toc(image, n, &toc);
+	claims.diff_id = n < config->ndiff_ids ? &config->diff_ids[n] : NULL;
+	return layer_open(image->images->options.layers, &id, &claims, wait, ret);
 }
 
 static int open_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)
@@ -195,12 +210,15 @@ static int open_layer(void *arg, unsigned n, struct wait *wait, struct layer **r
 static void prepare_layer(void *arg, unsigned n)
 {
 	struct image *image = arg;
+	struct layer_claims claims = {0};
+	struct toc_ref toc;
 	struct blob_id id;
 
 	if (n >= image->manifest.nlayers)
 		return;
+	claims.toc = find_toc(image, n, &toc);
 	layer_blob(image, n, &id);
-	layer_prepare(image->images->options.layers, &id);
+	layer_prepare(image->images->options.layers, &id, &claims);
 }
 
 static int open_tree_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)

@@ -26,8 +26,10 @@ static void bring_in(struct prefetcher *prefetcher, struct image *image)
 
 		if (wait_cancelled(&prefetcher->wait))
 			return;
-		if (image_layer(image, (unsigned)n, &prefetcher->wait, &layer) == 0)
-			layer_unref(layer);
+		if (image_layer(image, (unsigned)n, &prefetcher->wait, &layer) < 0)
+			continue;
+		(void)layer_bring_in(layer, &prefetcher->wait);
+		layer_unref(layer);
 	}
 }
 

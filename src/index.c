@@ -56,6 +56,7 @@ static bool load_inode(const struct index *index, uint32_t ino, struct index_ino
 	ret->name = le32toh(ret->name);
 	ret->nlink = le32toh(ret->nlink);
 	ret->first_child = le32toh(ret->first_child);
+	ret->nchunks = le32toh(ret->nchunks);
 	return true;
 }
 
@@ -130,6 +131,7 @@ static const size_t record_size[NSECTIONS] = {
 	[SECTION_POINTS] = sizeof(struct index_point_rec),
 	[SECTION_LINKS] = sizeof(uint32_t),
 	[SECTION_OUTS] = sizeof(uint32_t),
+	[SECTION_CHUNKS] = sizeof(struct index_chunk_rec),
 	[SECTION_POOL] = 1,
 };
 
@@ -164,11 +166,13 @@ static int open_info(const struct index_header *header, struct index *index)
 	info->decoded_size = le64toh(header->decoded_size);
 	info->codec = (enum codec)codec;
 	info->keep_decoded = header->keep_decoded != 0;
+	info->by_toc = header->by_toc != 0;
 	info->diff_id.algo = (enum digest_algo)algo;
 	memcpy(info->diff_id.bytes, header->diff_bytes, sizeof(info->diff_id.bytes));
 	info->ninodes = (uint32_t)index->limit[SECTION_INODES];
 	info->nnames = (uint32_t)index->limit[SECTION_NAMES];
 	info->npoints = (uint32_t)index->limit[SECTION_POINTS];
+	info->nchunks = (uint32_t)index->limit[SECTION_CHUNKS];
 	return 0;
 }
 
@@ -217,6 +221,7 @@ int index_open(const void *data, size_t len, struct index *ret)
 struct kind {
 	uint64_t size, data_off;
 	uint32_t parent, first_extent, nextents;
+	uint32_t first_chunk, nchunks;
 };
 
 /* The extents begin with a record of where the data are and how many there are. */
@@ -229,6 +234,18 @@ static bool load_sparse(const struct index *index, uint64_t at, struct kind *kin
 	kind->data_off = head.off;
 	kind->nextents = (uint32_t)head.len;
 	kind->first_extent = (uint32_t)at + 1;
+	return true;
+}
+
+static bool load_chunks(const struct index *index, const struct index_inode_rec *rec,
+			struct kind *kind)
+{
+	uint64_t limit = index->limit[SECTION_CHUNKS];
+
+	if (rec->data > limit || rec->nchunks > limit - rec->data)
+		return false;
+	kind->first_chunk = (uint32_t)rec->data;
+	kind->nchunks = rec->nchunks;
 	return true;
 }
 
@@ -252,6 +269,8 @@ static bool load_kind(const struct index *index, const struct index_inode_rec *r
 	kind->size = rec->size;
 	if (attr->flags & INDEX_SPARSE)
 		return load_sparse(index, rec->data, kind);
+	if (S_ISREG(attr->mode) && rec->nchunks)
+		return load_chunks(index, rec, kind);
 	if (S_ISREG(attr->mode))
 		kind->data_off = rec->data;
 	return true;
@@ -284,6 +303,8 @@ int index_inode(const struct index *index, uint32_t ino, struct index_inode *ret
 	ret->first_child = rec.first_child;
 	ret->nextents = kind.nextents;
 	ret->first_extent = kind.first_extent;
+	ret->nchunks = kind.nchunks;
+	ret->first_chunk = kind.first_chunk;
 	return 0;
 }
 
@@ -462,6 +483,43 @@ int index_extent(const struct index *index, const struct index_inode *inode, uin
 int index_link_out(const struct index *index, uint32_t n, uint32_t *ret_ino)
 {
 	return load_u32(index, SECTION_OUTS, n, ret_ino) ? 0 : -ENOENT;
+}
+
+/* --- chunks --- */
+
+int index_chunk(const struct index *index, const struct index_inode *inode, uint32_t n,
+		struct index_chunk *ret)
+{
+	struct index_chunk_rec rec;
+
+	if (n >= inode->nchunks)
+		return -ENODATA;
+	if (!load(index, SECTION_CHUNKS, (uint64_t)inode->first_chunk + n, &rec, sizeof(rec)))
+		return -EIO;
+	ret->off = le64toh(rec.off);
+	ret->in_off = le64toh(rec.in_off);
+	ret->len = le32toh(rec.len);
+	ret->in_len = le32toh(rec.in_len);
+	ret->inner_off = le32toh(rec.inner_off);
+	memcpy(ret->digest, rec.digest, sizeof(ret->digest));
+	return 0;
+}
+
+uint32_t index_chunk_at(const struct index *index, const struct index_inode *inode, uint64_t off)
+{
+	uint32_t low = 0, high = inode->nchunks;
+	struct index_chunk chunk;
+
+	/* Chunk LOW begins at or before OFF, chunk HIGH does not. */
+	while (high - low > 1) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (index_chunk(index, inode, middle, &chunk) == 0 && chunk.off <= off)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
 }
 
 /* --- resume points --- */

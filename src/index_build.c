@@ -337,9 +337,11 @@ static int set_inode(struct index_builder *builder, uint32_t name, const struct 
 	uint32_t ino;
 	int err = add_inode(builder, inode, &ino);
 
-	if (!err)
-		point_name(builder, name, ino);
-	return err;
+	if (err)
+		return err;
+	point_name(builder, name, ino);
+	builder->last_file = ino;
+	return 0;
 }
 
 /* NAME, no directory, in DIR. */
@@ -412,6 +414,7 @@ int index_builder_member(struct index_builder *builder, const struct tar_member 
 	uint32_t dir, at;
 	int err = index_path_clean(member->path, path, &path_len);
 
+	builder->last_file = INDEX_NONE;
 	if (!err && !member->hard_link && !valid_type(member))
 		err = -EINVAL;
 	if (!err && member->hard_link)
@@ -480,6 +483,41 @@ int index_builder_point(struct index_builder *builder, const struct codec_point 
 	return err;
 }
 
+/* --- chunks --- */
+
+void index_builder_file_chunks(struct index_builder *builder, uint32_t first, uint32_t n)
+{
+	uint32_t ino = builder->last_file;
+
+	if (ino == INDEX_NONE || !build_is(builder, ino, S_IFREG) ||
+	    builder->attrs[builder->inodes[ino].attr].flags & (INDEX_LINK_OUT | INDEX_SPARSE))
+		return;
+	builder->inodes[ino].data = first;
+	builder->inodes[ino].nchunks = n;
+}
+
+int index_builder_chunks(struct index_builder *builder, const struct index_chunk *chunks,
+			 uint32_t n)
+{
+	builder->chunks = calloc((size_t)n + 1, sizeof(*builder->chunks));
+	if (!builder->chunks)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		struct index_chunk_rec *rec = &builder->chunks[i];
+
+		*rec = (struct index_chunk_rec){
+			.off = htole64(chunks[i].off),
+			.in_off = htole64(chunks[i].in_off),
+			.len = htole32(chunks[i].len),
+			.in_len = htole32(chunks[i].in_len),
+			.inner_off = htole32(chunks[i].inner_off),
+		};
+		memcpy(rec->digest, chunks[i].digest, sizeof(rec->digest));
+	}
+	builder->nchunks = n;
+	return 0;
+}
+
 /* --- the builder itself --- */
 
 /* The root, the stream's start, and a byte so that no place in the arena is 0. */
@@ -517,6 +555,7 @@ struct index_builder *index_builder_new(void)
 	builder->scratch.max = MAX_SET;
 	builder->parent_path.max = INDEX_MAX_PATH;
 	builder->parent_dir = INDEX_NONE;
+	builder->last_file = INDEX_NONE;
 	if (begin(builder)) {
 		index_builder_free(builder);
 		return NULL;
@@ -533,6 +572,7 @@ void index_builder_free(struct index_builder *builder)
 	free(builder->attrs);
 	free(builder->extents);
 	free(builder->points);
+	free(builder->chunks);
 	free(builder->name_table.slots);
 	free(builder->attr_table.slots);
 	free(builder->xattr_table.slots);
@@ -541,4 +581,9 @@ void index_builder_free(struct index_builder *builder)
 	buf_release(&builder->scratch);
 	buf_release(&builder->parent_path);
 	free(builder);
+}
+
+void index_builder_cleanup(struct index_builder **builder)
+{
+	index_builder_free(*builder);
 }

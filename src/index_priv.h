@@ -2,7 +2,7 @@
 /*
  * index: the file's layout, and the builder's tables, for index*.c alone.
  *
- *	header | inodes | names | attrs | extents | points | links | outs | pool | CRC-64
+ *	header | inodes | names | attrs | extents | points | links | outs | chunks | pool | CRC-64
  *
  * Sections begin at multiples of 8; all but the pool are arrays of the records below, whose
  * fields are little-endian at rest. The CRC is over all bytes before it.
@@ -14,6 +14,7 @@
  *  - Extents: a sparse file has a record {data_off, count}, then its extents.
  *  - Links: of an inode with several names, the positions of those; outs: the INDEX_LINK_OUT
  *    inodes, ascending.
+ *  - Chunks: those of a file follow each other.
  *  - Pool: names (a length byte, then the bytes), targets, xattr sets, packed windows.
  */
 #ifndef REGFS_INDEX_PRIV_H
@@ -36,6 +37,7 @@ enum index_section {
 	SECTION_POINTS,
 	SECTION_LINKS,
 	SECTION_OUTS,
+	SECTION_CHUNKS,
 	SECTION_POOL,
 	NSECTIONS
 };
@@ -47,6 +49,8 @@ struct index_header {
 	uint8_t blob_key[DIGEST_KEY_LEN];
 	uint64_t blob_size, decoded_size;
 	uint32_t keep_decoded;
+	uint32_t by_toc;
+	uint32_t spare;
 	uint32_t diff_algo;
 	uint8_t diff_bytes[DIGEST_MAX];
 	struct {
@@ -57,14 +61,14 @@ struct index_header {
 struct index_inode_rec {
 	int64_t mtime_sec;
 	uint64_t size; /* of a regular file or a target; directories: children */
-	uint64_t data; /* data_off; targets: in the pool; sparse: in the extents; directories: the
-			  parent */
+	uint64_t data; /* data_off, or the first chunk; targets: in the pool; sparse: in the
+			  extents; directories: the parent */
 	uint32_t mtime_nsec;
 	uint32_t attr;
 	uint32_t name;	/* position of its name; of several: in the links */
 	uint32_t nlink; /* names; directories: 2 + subdirectories */
 	uint32_t first_child;
-	uint32_t spare;
+	uint32_t nchunks;
 };
 
 struct index_name_rec {
@@ -91,6 +95,13 @@ struct index_point_rec {
 	uint8_t bits, member;
 };
 
+struct index_chunk_rec {
+	uint64_t off, in_off;
+	uint32_t len, in_len, inner_off;
+	uint32_t spare;
+	uint8_t digest[DIGEST_KEY_LEN];
+};
+
 /* An xattr set in the pool: a le32 count, then for each one this, its name with the NUL, and its
  * value. Not aligned. */
 struct index_xattr_rec {
@@ -103,7 +114,9 @@ _Static_assert(sizeof(struct index_inode_rec) == 48, "no padding");
 _Static_assert(sizeof(struct index_name_rec) == 12, "no padding");
 _Static_assert(sizeof(struct index_attr_rec) == 32, "no padding");
 _Static_assert(sizeof(struct index_point_rec) == 32, "no padding");
+_Static_assert(sizeof(struct index_chunk_rec) == 64, "no padding");
 _Static_assert(sizeof(struct index_xattr_rec) == 8, "no padding");
+_Static_assert(NSECTIONS == sizeof(((struct index *)0)->limit) / sizeof(uint64_t), "as in index.h");
 
 /* --- paths --- */
 
@@ -156,6 +169,7 @@ struct build_inode {
 	uint32_t mtime_nsec;
 	uint32_t attr;
 	uint32_t name; /* directories: their build_name */
+	uint32_t nchunks;
 	/* set by index_builder_finish: */
 	uint32_t count;	 /* names; of a directory: children */
 	uint32_t extra;	 /* subdirectories; names placed in the links so far */
@@ -185,6 +199,9 @@ struct index_builder {
 	uint32_t nextents, extents_cap;
 	struct index_point_rec *points; /* .window counts from the start of windows */
 	uint32_t npoints, points_cap;
+	struct index_chunk_rec *chunks;
+	uint32_t nchunks;
+	uint32_t last_file; /* that the last member made; INDEX_NONE: none */
 	struct index_table name_table, attr_table, xattr_table;
 	uint64_t seed; /* so that nobody can make names collide */
 	struct buf arena;

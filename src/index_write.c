@@ -236,6 +236,7 @@ static void lay_out(struct plan *plan)
 	plan->len[SECTION_POINTS] = (uint64_t)builder->npoints * sizeof(struct index_point_rec);
 	plan->len[SECTION_LINKS] = (uint64_t)plan->nlinks * sizeof(uint32_t);
 	plan->len[SECTION_OUTS] = (uint64_t)plan->nouts * sizeof(uint32_t);
+	plan->len[SECTION_CHUNKS] = (uint64_t)builder->nchunks * sizeof(struct index_chunk_rec);
 	plan->len[SECTION_POOL] = builder->arena.len + builder->windows.len;
 	for (int i = 0; i < NSECTIONS; i++) {
 		plan->off[i] = at;
@@ -304,6 +305,7 @@ static void write_inode(const struct plan *plan, uint8_t *file, const struct bui
 		.name = htole32(dir ? inode->name : inode->first),
 		.nlink = htole32(dir ? 2 + inode->extra : inode->count),
 		.first_child = htole32(dir ? inode->first : 0),
+		.nchunks = htole32(dir ? 0 : inode->nchunks),
 	};
 
 	memcpy(file + plan->off[SECTION_INODES] + (size_t)inode->number * sizeof(rec), &rec,
@@ -375,6 +377,7 @@ static void write_header(const struct plan *plan, uint8_t *file, const struct in
 		.blob_size = htole64(info->blob_size),
 		.decoded_size = htole64(info->decoded_size),
 		.keep_decoded = htole32(info->keep_decoded),
+		.by_toc = htole32(info->by_toc),
 		.diff_algo = htole32((uint32_t)info->diff_id.algo),
 	};
 
@@ -403,6 +406,9 @@ static void write_file(struct plan *plan, uint8_t *file, const struct index_info
 	write_inodes(plan, file);
 	write_attrs(plan, file);
 	write_points(plan, file);
+	if (builder->nchunks)
+		memcpy(file + plan->off[SECTION_CHUNKS], builder->chunks,
+		       plan->len[SECTION_CHUNKS]);
 	memcpy(pool, builder->arena.data, builder->arena.len);
 	if (builder->windows.len)
 		memcpy(pool + builder->arena.len, builder->windows.data, builder->windows.len);
@@ -441,6 +447,7 @@ int index_builder_finish(struct index_builder *builder, struct index_info *info,
 	info->ninodes = plan.ninodes;
 	info->nnames = plan.nnames;
 	info->npoints = builder->npoints;
+	info->nchunks = builder->nchunks;
 	return 0;
 }
 

@@ -17,10 +17,14 @@ struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool 
 	if (!layers)
 		return NULL;
 	layers->spans = spans_new();
-	if (!layers->spans) {
+	layers->chunks = chunks_new();
+	if (!layers->spans || !layers->chunks) {
+		spans_free(layers->spans);
+		chunks_free(layers->chunks);
 		free(layers);
 		return NULL;
 	}
+	layers->toc_min = LAYER_TOC_MIN;
 	layers->blobs = blobs;
 	layers->cache = cache;
 	layers->jobs = jobs;
@@ -37,6 +41,7 @@ static void layer_free(struct layer *layer)
 		return;
 	if (layer->map.data)
 		cache_unmap(&layer->map);
+	layer_unref(atomic_load(&layer->whole));
 	free(layer->memory);
 	for (unsigned i = 0; i < atomic_load(&layer->nsources); i++)
 		free(layer->sources[i].repo);
@@ -68,10 +73,16 @@ void layers_free(struct layers *layers)
 	pthread_mutex_lock(&layers->lock);
 	layers->closing = true;
 	build_cancel_all(layers);
+	pthread_mutex_unlock(&layers->lock);
+	chunks_cancel_all(layers->chunks);
+	pthread_mutex_lock(&layers->lock);
 	while (layers->running > 0)
 		pthread_cond_wait(&layers->drained, &layers->lock);
 	pthread_mutex_unlock(&layers->lock);
 
+	/* all go now, whoever refers to them */
+	for (struct layer *layer = layers->first; layer; layer = layer->next)
+		atomic_store(&layer->whole, NULL);
 	while (layers->first) {
 		struct layer *layer = layers->first;
 
@@ -79,6 +90,7 @@ void layers_free(struct layers *layers)
 		layer_free(layer);
 	}
 	spans_free(layers->spans);
+	chunks_free(layers->chunks);
 	pthread_cond_destroy(&layers->drained);
 	pthread_mutex_destroy(&layers->lock);
 	free(layers);
@@ -86,9 +98,36 @@ void layers_free(struct layers *layers)
 
 /* --- the table --- */
 
-static struct layer *layer_new(struct layers *layers, const struct blob_id *id)
+/* An index without the members of a format is another one, and so is one that was made from a
+ * table: the blob alone does not decide what it says. */
+static void layer_keys(struct layer *layer)
+{
+	char blob[DIGEST_STR_MAX], json[DIGEST_STR_MAX], packed[DIGEST_STR_MAX];
+	char text[64 + 3 * DIGEST_STR_MAX + 3 * 20];
+	const struct toc_ref *toc = &layer->toc;
+	struct digest digest;
+
+	memcpy(layer->index_key, layer->key, DIGEST_KEY_LEN);
+	digest_format(&layer->digest, blob);
+	if (layer->hides) {
+		snprintf(text, sizeof(text), "layer of a lazy format %s", blob);
+		digest_of(DIGEST_SHA256, text, strlen(text), &digest);
+		digest_key(&digest, layer->index_key);
+	}
+	if (layer->has_toc) {
+		snprintf(text, sizeof(text), "table of %s %s %s %llu %llu %llu", blob,
+			 digest_format(&toc->json, json), digest_format(&toc->packed, packed),
+			 (unsigned long long)toc->off, (unsigned long long)toc->len,
+			 (unsigned long long)toc->json_len);
+		digest_of(DIGEST_SHA256, text, strlen(text), &digest);
+		digest_key(&digest, layer->toc_key);
+	}
+}
+
+static struct layer *layer_new(struct layers *layers, const struct layer_name *name)
 {
 	struct layer *layer = calloc(1, sizeof(*layer));
+	const struct blob_id *id = name->id;
 
 	if (!layer)
 		return NULL;
@@ -96,6 +135,11 @@ static struct layer *layer_new(struct layers *layers, const struct blob_id *id)
 	layer->digest = *id->digest;
 	digest_key(id->digest, layer->key);
 	layer->size = id->size;
+	layer->hides = name->hides;
+	layer->has_toc = name->toc != NULL;
+	if (name->toc)
+		layer->toc = *name->toc;
+	layer_keys(layer);
 	layer->sources[0] = (struct layer_source){.store = id->store, .repo = strdup(id->repo)};
 	atomic_init(&layer->nsources, 1);
 	if (!layer->sources[0].repo) {
@@ -105,14 +149,21 @@ static struct layer *layer_new(struct layers *layers, const struct blob_id *id)
 	return layer;
 }
 
-/* The layer of ID. One whose index broke leaves the table, to make room for another try; it lives
+static bool layer_is(const struct layer *layer, const struct layer_name *name)
+{
+	return layer->size == name->id->size && digest_equal(&layer->digest, name->id->digest) &&
+	       layer->hides == name->hides && layer->has_toc == (name->toc != NULL) &&
+	       (!name->toc || toc_ref_equal(&layer->toc, name->toc));
+}
+
+/* The layer of NAME. One whose index broke leaves the table, to make room for another try; it lives
  * on for those that hold it, or is handed over as GONE. Lock held. */
-static struct layer *layer_find(struct layers *layers, const struct blob_id *id,
+static struct layer *layer_find(struct layers *layers, const struct layer_name *name,
 				struct layer **gone)
 {
 	struct layer *layer = layers->first;
 
-	while (layer && (layer->size != id->size || !digest_equal(&layer->digest, id->digest)))
+	while (layer && !layer_is(layer, name))
 		layer = layer->next;
 	if (!layer || layer->state != LAYER_READY || !layer_broken(layer))
 		return layer;
@@ -154,13 +205,13 @@ static void layer_add_source(struct layer *layer, struct store *store, char *rep
 }
 
 /* The layer if it is known, with this source too. */
-static struct layer *layer_hold_known(struct layers *layers, const struct blob_id *id)
+static struct layer *layer_hold_known(struct layers *layers, const struct layer_name *name)
 {
 	struct layer *gone = NULL;
 
 	pthread_mutex_lock(&layers->lock);
-	struct layer *layer = layer_find(layers, id, &gone);
-	if (layer && layer_has_source(layer, id))
+	struct layer *layer = layer_find(layers, name, &gone);
+	if (layer && layer_has_source(layer, name->id))
 		layer_hold_locked(layer);
 	else
 		layer = NULL;
@@ -170,13 +221,14 @@ static struct layer *layer_hold_known(struct layers *layers, const struct blob_i
 }
 
 /* Makes FRESH part of the table, or only takes its source where the layer is there. */
-static struct layer *layer_install(struct layer *fresh, const struct blob_id *id)
+static struct layer *layer_install(struct layer *fresh, const struct layer_name *name)
 {
 	struct layers *layers = fresh->layers;
+	const struct blob_id *id = name->id;
 	struct layer *gone = NULL;
 
 	pthread_mutex_lock(&layers->lock);
-	struct layer *layer = layer_find(layers, id, &gone);
+	struct layer *layer = layer_find(layers, name, &gone);
 	if (!layer) {
 		layer = STEAL(fresh);
 		layer->refs = 1;
@@ -193,15 +245,15 @@ static struct layer *layer_install(struct layer *fresh, const struct blob_id *id
 	return layer;
 }
 
-static int layer_hold(struct layers *layers, const struct blob_id *id, struct layer **ret)
+static int layer_hold(struct layers *layers, const struct layer_name *name, struct layer **ret)
 {
-	struct layer *layer = layer_hold_known(layers, id);
+	struct layer *layer = layer_hold_known(layers, name);
 
 	if (!layer) {
-		struct layer *fresh = layer_new(layers, id);
+		struct layer *fresh = layer_new(layers, name);
 		if (!fresh)
 			return -ENOMEM;
-		layer = layer_install(fresh, id);
+		layer = layer_install(fresh, name);
 	}
 	*ret = layer;
 	return 0;
@@ -247,6 +299,35 @@ void layer_unref(struct layer *layer)
 	layer_free(gone);
 }
 
+/* --- jobs --- */
+
+int layer_job_begin(struct layer *layer)
+{
+	struct layers *layers = layer->layers;
+	int r = 0;
+
+	pthread_mutex_lock(&layers->lock);
+	if (layers->closing) {
+		r = -EINTR;
+	} else {
+		layers->running++;
+		layer->refs++;
+	}
+	pthread_mutex_unlock(&layers->lock);
+	return r;
+}
+
+void layer_job_end(struct layer *layer)
+{
+	struct layers *layers = layer->layers;
+
+	layer_unref(layer);
+	pthread_mutex_lock(&layers->lock);
+	if (--layers->running == 0)
+		pthread_cond_broadcast(&layers->drained);
+	pthread_mutex_unlock(&layers->lock);
+}
+
 /* --- the index out of the cache --- */
 
 void layer_log_name(const struct layer *layer, char out[static DIGEST_STR_MAX])
@@ -266,17 +347,26 @@ static int map_check(const struct layer *layer, const struct cache_map *map, str
 	return ret->info.blob_size == layer->size ? 0 : -ENOENT;
 }
 
-int layer_map(struct layer *layer)
+static struct cache_id index_id(const struct layer *layer, enum cache_kind kind)
 {
-	struct cache_id id = {.kind = CACHE_INDEX};
+	struct cache_id id = {.kind = kind};
+
+	memcpy(id.key, kind == CACHE_TOC ? layer->toc_key : layer->index_key, DIGEST_KEY_LEN);
+	return id;
+}
+
+static int layer_map_kind(struct layer *layer, enum cache_kind kind)
+{
+	struct cache_id id = index_id(layer, kind);
 	char name[DIGEST_STR_MAX];
 	struct cache_map map;
 
-	memcpy(id.key, layer->key, DIGEST_KEY_LEN);
 	int r = cache_map(layer->layers->cache, &id, &map);
 	if (r < 0)
 		return r == -ENOMEM ? r : -ENOENT;
 	r = map_check(layer, &map, &layer->index);
+	if (r == 0 && layer->index.info.by_toc != (kind == CACHE_TOC))
+		r = -EIO;
 	if (r == 0) {
 		layer->map = map;
 		return 0;
@@ -289,6 +379,28 @@ int layer_map(struct layer *layer)
 		 r == -ESTALE ? "of another version" : "damaged");
 	cache_remove(layer->layers->cache, &id);
 	return -ENOENT;
+}
+
+int layer_map(struct layer *layer)
+{
+	int r = layer_map_kind(layer, CACHE_INDEX);
+
+	if (r == -ENOENT && layer->has_toc)
+		r = layer_map_kind(layer, CACHE_TOC);
+	return r;
+}
+
+int layer_publish(struct layer *layer, enum cache_kind kind, struct buf *file)
+{
+	struct cache_id id = index_id(layer, kind);
+
+	if (cache_put(layer->layers->cache, &id, file->data, file->len) == 0 &&
+	    layer_map_kind(layer, kind) == 0)
+		return 0;
+	int r = index_open(file->data, file->len, &layer->index);
+	if (r == 0)
+		layer->memory = buf_steal(file, NULL);
+	return r;
 }
 
 /* --- opening --- */
@@ -396,17 +508,44 @@ static int layer_check_diff_id(struct layer *layer, const struct digest *diff_id
 	return -EIO;
 }
 
-int layer_open(struct layers *layers, const struct blob_id *id, const struct digest *diff_id,
-	       struct wait *wait, struct layer **ret)
+int layer_open_name(struct layers *layers, const struct layer_name *name, struct wait *wait,
+		    struct layer **ret)
 {
 	struct layer *layer;
 
-	int r = layer_hold(layers, id, &layer);
+	int r = layer_hold(layers, name, &layer);
 	if (r < 0)
 		return r;
-	r = layer_get_ready(layer, id, wait);
-	if (r == 0)
-		r = layer_check_diff_id(layer, diff_id);
+	r = layer_get_ready(layer, name->id, wait);
+	if (r < 0)
+		layer_unref(layer);
+	else
+		*ret = layer;
+	return r;
+}
+
+static struct layer_name layer_name_of(const struct layers *layers, const struct blob_id *id,
+				       const struct layer_claims *claims)
+{
+	const struct toc_ref *toc = claims ? claims->toc : NULL;
+
+	return (struct layer_name){
+		.id = id,
+		.toc = id->size >= layers->toc_min ? toc : NULL,
+		.hides = toc != NULL,
+	};
+}
+
+int layer_open(struct layers *layers, const struct blob_id *id, const struct layer_claims *claims,
+	       struct wait *wait, struct layer **ret)
+{
+	const struct layer_name name = layer_name_of(layers, id, claims);
+	struct layer *layer;
+
+	int r = layer_open_name(layers, &name, wait, &layer);
+	if (r < 0)
+		return r;
+	r = layer_check_diff_id(layer, claims ? claims->diff_id : NULL);
 	if (r < 0) {
 		layer_unref(layer);
 		return r;
@@ -415,11 +554,13 @@ int layer_open(struct layers *layers, const struct blob_id *id, const struct dig
 	return 0;
 }
 
-void layer_prepare(struct layers *layers, const struct blob_id *id)
+void layer_prepare(struct layers *layers, const struct blob_id *id,
+		   const struct layer_claims *claims)
 {
+	const struct layer_name name = layer_name_of(layers, id, claims);
 	struct layer *layer;
 
-	if (layer_hold(layers, id, &layer) < 0)
+	if (layer_hold(layers, &name, &layer) < 0)
 		return;
 	pthread_mutex_lock(&layers->lock);
 	bool start = layer->state == LAYER_NEW && !layer_failed(layer, id) && !layers->closing;

@@ -7,6 +7,7 @@
  * Nothing leaves the job before the blob's stream has come to its verified end.
  */
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "layer_priv.h"
 #include "regfs/log.h"
@@ -169,6 +170,9 @@ static int build_member(void *arg, const struct tar_member *member)
 {
 	struct build *build = arg;
 
+	if (build->layer->hides && S_ISREG(member->mode) && !member->hard_link &&
+	    toc_is_hidden(member->path))
+		return 0;
 	if (++build->members > MEMBERS_MAX) {
 		snprintf(build->why, WHY_LEN, "it has more than %d members", MEMBERS_MAX);
 		return -EINVAL;
@@ -284,11 +288,8 @@ static void build_describe(struct build *build, struct index_info *info)
 		info->diff_id = (struct digest){.algo = DIGEST_NONE};
 }
 
-/* Into the cache, and mapped from there; into memory where that does not work. */
 static int build_publish(struct build *build)
 {
-	struct layer *layer = build->layer;
-	struct cache_id id = {.kind = CACHE_INDEX};
 	AUTO_BUF struct buf file = BUF_INIT(INDEX_MAX);
 	struct index_info info;
 
@@ -296,13 +297,7 @@ static int build_publish(struct build *build)
 	int r = index_builder_finish(build->builder, &info, &file);
 	if (r < 0)
 		return r;
-	memcpy(id.key, layer->key, DIGEST_KEY_LEN);
-	if (cache_put(layer->layers->cache, &id, file.data, file.len) == 0 && layer_map(layer) == 0)
-		return 0;
-	r = index_open(file.data, file.len, &layer->index);
-	if (r == 0)
-		layer->memory = buf_steal(&file, NULL);
-	return r;
+	return layer_publish(build->layer, CACHE_INDEX, &file);
 }
 
 static void build_log_content(const struct build *build)
@@ -318,11 +313,8 @@ static void build_log_content(const struct build *build)
 /* *RET_FOR_GOOD: it is the content itself that is wrong. */
 static int build_index(struct build *build, bool *ret_for_good)
 {
-	int r = build_take_slot(build);
+	int r = build_scan(build);
 
-	if (r < 0)
-		return r;
-	r = build_scan(build);
 	if (r < 0 && (build->stream_error || r != -EINVAL))
 		return build->stream_error ? build->stream_error : r;
 	int end = build_drain(build);
@@ -386,19 +378,33 @@ static void build_end(struct build *build, int result, bool for_good)
 	pthread_mutex_unlock(&layers->lock);
 }
 
+/* By the shortest way there is. */
+static int build_any(struct build *build, bool *ret_for_good)
+{
+	struct layer *layer = build->layer;
+	/* another process may have built it while this one queued */
+	int r = layer_map(layer);
+
+	if (r != -ENOENT)
+		return r;
+	r = build_take_slot(build);
+	if (r == 0)
+		r = layer->has_toc ? layer_by_toc(layer, &build->id, &build->wait) : 1;
+	if (r <= 0)
+		return r;
+	keep_init(&build->keep, layer->layers->cache, layer->key);
+	r = build_index(build, ret_for_good);
+	if (r == 0)
+		stats_add(STAT_LAYERS_INDEXED, 1);
+	return r;
+}
+
 static void build_run(struct pool_work *work)
 {
 	struct build *build = CONTAINER_OF(work, struct build, work);
 	bool for_good = false;
 
-	/* another process may have built it while this one queued */
-	int r = layer_map(build->layer);
-	if (r == -ENOENT) {
-		keep_init(&build->keep, build->layer->layers->cache, build->layer->key);
-		r = build_index(build, &for_good);
-		if (r == 0)
-			stats_add(STAT_LAYERS_INDEXED, 1);
-	}
+	int r = build_any(build, &for_good);
 	build_end(build, r, for_good);
 }
 

@@ -3,10 +3,13 @@
  * What the files of the room `layer` share: layer.c (the table, opening), layer_build.c (stream,
  * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
  * ID beside it), layer_read.c (a file's bytes), layer_spans.c (decoded pieces), layer_verify.c
- * (regfs cache verify).
+ * (regfs cache verify); and where there is a table of contents: layer_toc.c (an index out of it),
+ * layer_chunks.c and layer_flight.c (decoded chunks), layer_whole.c (the same layer without its
+ * table).
  *
- * Two locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
- * and cursors. Neither is held across I/O or decoding, nor inside the other.
+ * Three locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
+ * and cursors, chunks->lock for chunks under way. None is held across I/O or decoding, nor inside
+ * another.
  *
  * The decoded stream is cut into *pieces*: from each resume point on, LAYER_PIECE bytes each, the
  * last one before the next point being shorter. A piece is what is kept in memory, and, where it is
@@ -29,6 +32,7 @@
 #define BUILD_IDLE_MS	  30000 /* a build nobody waits for is called off after that */
 #define LAYER_RETRY_MS	  1000	/* a failure that may pass is repeated for so long */
 #define INDEX_MAX	  ((size_t)1 << 30)
+#define LAYER_TOC_MIN	  (256 * KIB) /* smaller blobs are fetched whole, in one request */
 
 enum layer_state {
 	LAYER_NEW,   /* no index at hand, nobody looks for one; error says how the last try ended */
@@ -42,17 +46,29 @@ struct layer_source {
 	char *repo;
 };
 
+/* Which layer is meant: the blob, and what it is read by. */
+struct layer_name {
+	const struct blob_id *id;
+	const struct toc_ref *toc; /* NULL: its own bytes alone */
+	bool hides;		   /* members that serve the format of a table are left out */
+};
+
 struct layer {
 	struct layers *layers;
 	struct digest digest;
 	uint8_t key[DIGEST_KEY_LEN];
 	uint64_t size;
-	uint64_t serial; /* unlike any other layer's, for the tables of pieces */
+	struct toc_ref toc; /* where has_toc */
+	bool has_toc, hides;
+	uint8_t index_key[DIGEST_KEY_LEN]; /* of the index of a whole pass */
+	uint8_t toc_key[DIGEST_KEY_LEN];   /* of one made from the table */
+	uint64_t serial;		   /* unlike any other layer's, for the tables of pieces */
 	/* Entries below nsources are constant; it grows under layers->lock. */
 	struct layer_source sources[LAYER_SOURCES];
 	atomic_uint nsources;
-	atomic_uint preferred;	/* the source that worked last */
-	atomic_bool complained; /* about a wrong diff ID */
+	atomic_uint preferred;	       /* the source that worked last */
+	atomic_bool complained;	       /* about a wrong diff ID */
+	_Atomic(struct layer *) whole; /* the same without its table, once that was no use */
 
 	/* guarded by layers->lock */
 	struct layer *prev, *next;
@@ -73,12 +89,15 @@ struct layer {
 };
 
 struct build;
+struct chunks;
 
 struct layers {
 	struct blobs *blobs;
 	struct cache *cache;
 	struct pool *jobs;
 	struct spans *spans;
+	struct chunks *chunks;
+	uint64_t toc_min; /* LAYER_TOC_MIN; tests lower it */
 	int64_t idle_ms;  /* BUILD_IDLE_MS; tests shorten it */
 	int64_t retry_ms; /* LAYER_RETRY_MS; tests shorten it */
 
@@ -89,7 +108,7 @@ struct layers {
 	unsigned idle;
 	uint64_t next_serial;
 	struct build *builds;
-	unsigned running;  /* builds */
+	unsigned running;  /* builds, and chunks under way */
 	unsigned decoding; /* those that have a slot */
 	struct wait_queue slots;
 	bool closing;
@@ -99,6 +118,14 @@ struct layers {
 
 /* Maps the index out of the cache. 0, -ENOENT, -ENOMEM. State BUSY, by the caller. */
 int layer_map(struct layer *layer);
+/* Takes over FILE, an index, into the cache as KIND and maps it, or keeps it in memory. 0 or
+ * -EIO. */
+int layer_publish(struct layer *layer, enum cache_kind kind, struct buf *file);
+int layer_open_name(struct layers *layers, const struct layer_name *name, struct wait *wait,
+		    struct layer **ret);
+/* Counts a job of LAYER in, holding the layer, and out again. -EINTR: the room closes. */
+int layer_job_begin(struct layer *layer);
+void layer_job_end(struct layer *layer);
 void layer_log_name(const struct layer *layer, char out[static DIGEST_STR_MAX]);
 /* Ends BUSY: READY with 0. SOURCE is where an error comes from; FOR_GOOD: it is the content's. */
 void layer_settle(struct layer *layer, int error, uint64_t source, bool for_good);
@@ -148,6 +175,16 @@ bool diff_finish(struct diff *diff, struct digest *ret);
 /* blob_read() from whichever source works. */
 ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len,
 			struct wait *wait);
+/* blob_fetch_unverified() likewise. */
+ssize_t layer_blob_fetch(struct layer *layer, uint64_t off, void *buf, size_t len,
+			 struct wait *wait);
+
+/* What is asked for: of a file, into a buffer. All of it is there. */
+struct file_read {
+	uint64_t off;
+	uint8_t *buf;
+	size_t len;
+};
 
 /* --- layer_spans.c --- */
 
@@ -155,5 +192,27 @@ struct spans *spans_new(void);
 void spans_free(struct spans *spans);
 /* All LEN bytes of the decoded stream at OFF, or an error. */
 int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait);
+
+/* --- layer_toc.c --- */
+
+/* Makes the index from the layer's table of contents, fetched from ID. 0; 1: not by this table,
+ * logged; an error that the whole blob would meet too. In a job. */
+int layer_by_toc(struct layer *layer, const struct blob_id *id, struct wait *wait);
+
+/* --- layer_chunks.c --- */
+
+struct chunks *chunks_new(void);
+void chunks_free(struct chunks *chunks);
+void chunks_cancel_all(struct chunks *chunks);
+/* READ of INODE, which has chunks. 0; -EBADMSG: they are not what the table says (logged). */
+int chunks_read(struct layer *layer, const struct index_inode *inode, const struct file_read *read,
+		struct wait *wait);
+
+/* --- layer_whole.c --- */
+
+/* READ of file INO of LAYER, which has a table, by the whole blob. WHY that does not do is logged
+ * if it is the first time. */
+int whole_read(struct layer *layer, uint32_t ino, const struct file_read *read, const char *why,
+	       struct wait *wait);
 
 #endif

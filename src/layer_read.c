@@ -16,7 +16,12 @@ static bool is_the_sources(int error)
 	return error != -EWOULDBLOCK && error != -EINTR && error != -ENOMEM && error != -EFBIG;
 }
 
-ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
+typedef ssize_t blob_read_fn(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,
+			     size_t len, struct wait *wait);
+
+/* READ by FN from the sources in turn, beginning with the one that worked last. */
+static ssize_t read_sources(struct layer *layer, blob_read_fn *fn, const struct file_read *read,
+			    struct wait *wait)
 {
 	unsigned n = atomic_load(&layer->nsources);
 	unsigned preferred = atomic_load(&layer->preferred);
@@ -29,13 +34,28 @@ ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len
 					   .store = source->store,
 					   .repo = source->repo};
 
-		r = blob_read(layer->layers->blobs, &id, off, buf, len, wait);
+		r = fn(layer->layers->blobs, &id, read->off, read->buf, read->len, wait);
 		if (r >= 0 && i > 0)
 			atomic_store(&layer->preferred, (preferred + i) % n);
 		if (r >= 0 || !is_the_sources(r))
 			break;
 	}
 	return r;
+}
+
+ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
+{
+	const struct file_read read = {off, buf, len};
+
+	return read_sources(layer, blob_read, &read, wait);
+}
+
+ssize_t layer_blob_fetch(struct layer *layer, uint64_t off, void *buf, size_t len,
+			 struct wait *wait)
+{
+	const struct file_read read = {off, buf, len};
+
+	return read_sources(layer, blob_fetch_unverified, &read, wait);
 }
 
 /* All LEN bytes of the decoded stream at OFF. */
@@ -69,13 +89,6 @@ static int extent_get(const struct layer *layer, const struct index_inode *inode
 	*ret = (struct tar_extent){.len = inode->size};
 	return 0;
 }
-
-/* What is asked for: of a file, into a buffer. */
-struct file_read {
-	uint64_t off;
-	uint8_t *buf;
-	size_t len;
-};
 
 /* The part of EXTENT, whose data begins at DATA_OFF of the stream, that is asked for. */
 static int read_extent(struct layer *layer, const struct tar_extent *extent, uint64_t data_off,
@@ -132,6 +145,20 @@ static int get_file(const struct layer *layer, uint32_t ino, struct index_inode 
 	return 0;
 }
 
+/* By chunks; or by the whole blob, and then for good: it is there. */
+static int read_by_toc(struct layer *layer, uint32_t ino, const struct index_inode *inode,
+		       const struct file_read *read, struct wait *wait)
+{
+	const char *why = "it vouches for no chunks of a file";
+	int r = -EBADMSG;
+
+	if (inode->nchunks && !atomic_load(&layer->whole)) {
+		why = "a chunk is not what it says";
+		r = chunks_read(layer, inode, read, wait);
+	}
+	return r == -EBADMSG ? whole_read(layer, ino, read, why, wait) : r;
+}
+
 ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, size_t len,
 		   struct wait *wait)
 {
@@ -143,7 +170,8 @@ ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, s
 	if (off >= inode.size)
 		return 0;
 	const struct file_read read = {.off = off, .buf = buf, .len = MIN(len, inode.size - off)};
-	r = read_extents(layer, &inode, &read, wait);
+	r = layer->index.info.by_toc ? read_by_toc(layer, ino, &inode, &read, wait)
+				     : read_extents(layer, &inode, &read, wait);
 	if (r == 0 && layer_broken(layer))
 		r = -EIO;
 	return r < 0 ? r : (ssize_t)read.len;

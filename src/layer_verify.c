@@ -86,7 +86,7 @@ int layer_verify(struct blobs *blobs, struct cache *cache, const struct cache_id
 	if (r < 0)
 		return r;
 	/* blocks and sums go by the key, which a sha256 is itself */
-	memcpy(digest.bytes, id->key, DIGEST_KEY_LEN);
+	memcpy(digest.bytes, index.info.blob_key, DIGEST_KEY_LEN);
 	blob.size = index.info.blob_size;
 	r = blob_stream_open(blobs, &blob, wait, &stream);
 	if (r < 0)

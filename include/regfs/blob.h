@@ -64,6 +64,12 @@ void blob_known(struct blobs *blobs, const struct blob_id *id, const void *data)
 ssize_t blob_read(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,
 		  size_t len, struct wait *wait);
 
+/* LEN bytes at OFF for somebody who checks them by other means: as the store gives them (or out of
+ * the cache, where it has them all). Nothing of them is kept. Waits for the store by itself: for
+ * jobs. The count, short only at the blob's end; -EIO where the store has less. */
+ssize_t blob_fetch_unverified(struct blobs *blobs, const struct blob_id *id, uint64_t off,
+			      void *buf, size_t len, struct wait *wait);
+
 /* Bytes as they arrive, not verified, in the raw-blob way of SPEC section 3: the blob's last
  * byte is only given once the digest was found right. */
 ssize_t blob_read_raw(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,

@@ -43,6 +43,9 @@ enum cache_kind {
 	CACHE_INDEX = 4,    /* file: a layer's index */
 	CACHE_SUMS = 5,	    /* file: a blob's block sums */
 	CACHE_NAME = 6, /* file: the last known answer about a name; the id is a hash of the name */
+	CACHE_TOC = 7,	/* file: an index made from a table of contents */
+	CACHE_CHUNK = 8, /* blocks of a decoded chunk of a file; the id is a hash of its digest and
+			    length */
 };
 
 struct cache_id {

@@ -24,6 +24,9 @@
  *    (INDEX_LINK_OUT: resolved in lower layers by rootfs), cleaned and with this layer's
  *    symlinks followed; one to a directory of this layer by an empty path, which is nowhere;
  *  - an entry for the root that is no directory is passed over.
+ *
+ * An index is made either from all of the layer's bytes, with resume points, or from a table of
+ * contents (toc.h), with the chunks that its files consist of.
  */
 #ifndef REGFS_INDEX_H
 #define REGFS_INDEX_H
@@ -33,7 +36,7 @@
 #include "regfs/digest.h"
 #include "regfs/tar.h"
 
-#define INDEX_VERSION 1
+#define INDEX_VERSION 2
 #define INDEX_ROOT    0
 #define INDEX_NONE    UINT32_MAX
 
@@ -54,12 +57,25 @@ struct index_inode {
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;
 	uint32_t rdev_major, rdev_minor;
-	uint64_t data_off;    /* in the decoded stream */
+	uint64_t data_off;    /* in the decoded stream; of no meaning by_toc */
 	uint32_t nchildren;   /* directories */
 	uint32_t parent;      /* directories: the parent's inode; the root is its own */
 	uint32_t first_child; /* directories: position of its first name */
 	uint32_t nextents;
 	uint32_t first_extent;
+	uint32_t nchunks; /* by_toc; 0 where nothing vouches for the file's pieces */
+	uint32_t first_chunk;
+};
+
+/* A piece of a regular file that can be had by itself: decoded from the first byte of a gzip member
+ * or zstd frame on. A file's chunks follow each other without gaps. */
+struct index_chunk {
+	uint64_t off;			/* in the file */
+	uint64_t in_off;		/* of the member or frame, in the blob */
+	uint32_t len;			/* in the file */
+	uint32_t in_len;		/* bytes of the blob that hold it; 0: it is zeros */
+	uint32_t inner_off;		/* decoded bytes before it */
+	uint8_t digest[DIGEST_KEY_LEN]; /* SHA-256 of its bytes */
 };
 
 struct index_name {
@@ -76,8 +92,9 @@ struct index_info {
 	uint64_t decoded_size;
 	enum codec codec;
 	bool keep_decoded;     /* no usable points: the decoded output is kept instead */
+	bool by_toc;	       /* made from a table of contents: decoded_size is not known */
 	struct digest diff_id; /* of the decoded bytes; DIGEST_NONE if it was not computed */
-	uint32_t ninodes, nnames, npoints;
+	uint32_t ninodes, nnames, npoints, nchunks;
 };
 
 /* --- building --- */
@@ -85,6 +102,7 @@ struct index_info {
 struct index_builder;
 struct index_builder *index_builder_new(void);
 void index_builder_free(struct index_builder *builder);
+void index_builder_cleanup(struct index_builder **builder);
 /* 0; -ENOMEM; -EINVAL (a member that cannot be: names over 4096 bytes or a component over 255, more
  * than 2^26 names, xattrs or extents beyond what Linux can have). Copies. After a failure the
  * builder is only to be freed. */
@@ -92,8 +110,15 @@ int index_builder_member(struct index_builder *builder, const struct tar_member 
 /* In ascending order, else -EINVAL. The window is packed here. One at the stream's start is passed
  * over, as that is always there. */
 int index_builder_point(struct index_builder *builder, const struct codec_point *point);
-/* Appends the file to RET; .ninodes, .nnames and .npoints of INFO are filled in. Once. 0, -ENOMEM,
- * -EFBIG (RET's max), -EINVAL (a path over 4096 bytes, which it became through a symlink). */
+/* The file that the last index_builder_member() made, if it made a regular one, consists of chunks
+ * FIRST … FIRST + N - 1 of those that index_builder_chunks() gives. */
+void index_builder_file_chunks(struct index_builder *builder, uint32_t first, uint32_t n);
+/* All chunks, once. Copies. 0 or -ENOMEM. */
+int index_builder_chunks(struct index_builder *builder, const struct index_chunk *chunks,
+			 uint32_t n);
+/* Appends the file to RET; .ninodes, .nnames, .npoints and .nchunks of INFO are filled in. Once. 0,
+ * -ENOMEM, -EFBIG (RET's max), -EINVAL (a path over 4096 bytes, which it became through a symlink).
+ */
 int index_builder_finish(struct index_builder *builder, struct index_info *info, struct buf *ret);
 
 /* Puts DIFF_ID into a whole index file that has none. 0 or -EIO (no index file). */
@@ -105,8 +130,8 @@ struct index {
 	const uint8_t *data; /* borrowed: the map */
 	size_t len;
 	struct index_info info;
-	const void *priv[8]; /* section starts */
-	uint64_t limit[8];
+	const void *priv[9]; /* section starts */
+	uint64_t limit[9];
 };
 
 /* 0, -EIO (damaged), -ESTALE (another version). */
@@ -129,6 +154,12 @@ int index_xattr(const struct index *index, uint32_t ino, uint32_t n, struct tar_
 /* N-th data extent of a sparse file; -ENODATA past the last (and for what is not sparse). */
 int index_extent(const struct index *index, const struct index_inode *inode, uint32_t n,
 		 struct tar_extent *ret);
+/* The N-th chunk of a regular file; -ENODATA past the last. */
+int index_chunk(const struct index *index, const struct index_inode *inode, uint32_t n,
+		struct index_chunk *ret);
+/* The number of the chunk of INODE, which has some, that holds byte OFF; the last one past the
+ * end. */
+uint32_t index_chunk_at(const struct index *index, const struct index_inode *inode, uint64_t off);
 /* The N-th (0 … npoints - 1) resume point. *RET's window is unpacked into WINDOW
  * (CODEC_WINDOW bytes), which may be NULL if only offsets are wanted. Point 0 is always the
  * stream's start. */

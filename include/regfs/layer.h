@@ -9,31 +9,49 @@
  * span from verified blob bytes. Decoded spans are kept in a small memory cache shared by all
  * layers.
  *
- * Layers are shared by digest and counted. Any thread.
+ * A layer for which the manifest vouches for a table of contents (toc.h) is opened by fetching that
+ * alone, and its files are read chunk by chunk, each checked by the table's digest of it; decoded
+ * chunks are kept in the cache by that digest. Where an index of a whole pass is at hand, that is
+ * used; where the table lies, or does not vouch for a file, or cannot be had, the whole blob
+ * decides, with a line in the log. Members that only serve the table's format are not shown either
+ * way.
+ *
+ * Layers are shared by digest (and table) and counted. Any thread.
  */
 #ifndef REGFS_LAYER_H
 #define REGFS_LAYER_H
 
 #include "regfs/blob.h"
 #include "regfs/index.h"
+#include "regfs/toc.h"
 
 #define LAYER_SPACING (1 * MIB) /* least distance of resume points, decoded bytes */
 
 struct layers;
 struct layer;
 
+/* What documents say of a layer beside its blob; each may be NULL. Borrowed for the call. */
+struct layer_claims {
+	const struct digest *diff_id; /* the config's */
+	const struct toc_ref *toc;    /* the manifest's */
+};
+
 struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool *jobs);
 void layers_free(struct layers *layers);
 
 /* The layer of ID, its index at hand: mapped from the cache, or built now, which waits for
  * the blob (-EWOULDBLOCK where that is not allowed). One build for many waiters; it goes on in
- * the background for a while when all of them were called off. DIFF_ID (may be NULL) is what the
- * config says: a mismatch with a computed one is -EIO, logged. -EIO also for what is no tar. The
- * caller unrefs *RET. ID's repo is copied as the source of later fetches. */
-int layer_open(struct layers *layers, const struct blob_id *id, const struct digest *diff_id,
+ * the background for a while when all of them were called off. CLAIMS may be NULL; a diff ID that
+ * is not the computed one is -EIO, logged. -EIO also for what is no tar. The caller unrefs *RET.
+ * ID's repo is copied as the source of later fetches. */
+int layer_open(struct layers *layers, const struct blob_id *id, const struct layer_claims *claims,
 	       struct wait *wait, struct layer **ret);
 /* Starts the build and does not wait for it. */
-void layer_prepare(struct layers *layers, const struct blob_id *id);
+void layer_prepare(struct layers *layers, const struct blob_id *id,
+		   const struct layer_claims *claims);
+/* All of the layer, where only its table of contents was fetched: what is read from then on needs
+ * no network. 0 or an error. */
+int layer_bring_in(struct layer *layer, struct wait *wait);
 struct layer *layer_ref(struct layer *layer);
 void layer_unref(struct layer *layer);
 

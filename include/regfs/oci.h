@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * oci: JSON to manifests, indexes and configs, and back.
- * Pure: bytes in, values out. Must not know how the bytes came. The only user of cJSON
- * (with toc, when that comes).
+ * Pure: bytes in, values out. Must not know how the bytes came.
  *
  * OCI image-spec v1.1 (manifest.md, image-index.md, config.md, descriptor.md) and Docker's
  * manifest v2 schema 2 and manifest list. Everything parsed is bounded: 4 MiB of JSON

@@ -27,6 +27,9 @@
 	X(DIGEST_MISMATCHES, "digest_mismatches",                                                  \
 	  "Blobs, ranges or manifests with a wrong digest")                                        \
 	X(LAYERS_INDEXED, "layers_indexed", "Layers decompressed and indexed")                     \
+	X(TOCS, "tocs", "Layers opened by their table of contents")                                \
+	X(TOC_BYTES, "toc_bytes", "Bytes of tables of contents and chunks fetched")                \
+	X(CHUNKS_DECODED, "chunks_decoded", "Chunks of files decoded and verified")                \
 	X(SPANS_DECODED, "spans_decoded", "Spans decoded from a resume point")                     \
 	X(FUSE_REQUESTS, "fuse_requests", "Requests of the kernel")                                \
 	X(FUSE_PARKED, "fuse_parked", "Requests that had to wait")                                 \

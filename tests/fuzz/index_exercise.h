@@ -59,6 +59,7 @@ static inline void exercise_inode(const struct index *index, uint32_t ino, uint3
 	struct index_name name;
 	struct tar_xattr xattr;
 	struct tar_extent extent;
+	struct index_chunk chunk;
 	const char *target;
 	size_t len;
 
@@ -76,6 +77,10 @@ static inline void exercise_inode(const struct index *index, uint32_t ino, uint3
 	}
 	for (uint32_t n = 0; n < MIN(inode.nextents, most) + 1; n++)
 		index_extent(index, &inode, n, &extent);
+	for (uint32_t n = 0; n < MIN(inode.nchunks, most) + 1; n++)
+		index_chunk(index, &inode, n, &chunk);
+	if (inode.nchunks)
+		assert(index_chunk_at(index, &inode, inode.size / 2) < inode.nchunks);
 	exercise_dir(index, ino, most);
 }
 

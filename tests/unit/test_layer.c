@@ -245,9 +245,10 @@ static int teardown(void **state)
 
 static struct layer *open_layer(struct fixture *f)
 {
+	const struct layer_claims claims = {.diff_id = &f->diff_id};
 	struct layer *layer = NULL;
 
-	assert_int_equal(layer_open(f->layers, &f->id, &f->diff_id, &f->wait, &layer), 0);
+	assert_int_equal(layer_open(f->layers, &f->id, &claims, &f->wait, &layer), 0);
 	return layer;
 }
 
@@ -477,9 +478,10 @@ static void test_empty(void **state)
 
 static int try_open(struct fixture *f, const struct digest *diff_id)
 {
+	const struct layer_claims claims = {.diff_id = diff_id};
 	struct layer *layer = NULL;
 
-	int r = layer_open(f->layers, &f->id, diff_id, &f->wait, &layer);
+	int r = layer_open(f->layers, &f->id, &claims, &f->wait, &layer);
 	if (r == 0)
 		layer_unref(layer);
 	return r;
@@ -871,12 +873,12 @@ static void test_prepare(void **state)
 	struct fixture *f = *state;
 
 	fakestore_stall_at(f->store, 1000000);
-	layer_prepare(f->layers, &f->id);
+	layer_prepare(f->layers, &f->id, NULL);
 	fakestore_await_stalled(f->store, 1);
 	fakestore_release(f->store);
 	struct layer *layer = open_layer(f);
 	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 1);
-	layer_prepare(f->layers, &f->id);
+	layer_prepare(f->layers, &f->id, NULL);
 	layer_unref(layer);
 }
 
@@ -885,7 +887,7 @@ static void test_free_ends_builds(void **state)
 	struct fixture *f = *state;
 
 	fakestore_stall_at(f->store, 1000000);
-	layer_prepare(f->layers, &f->id);
+	layer_prepare(f->layers, &f->id, NULL);
 	fakestore_await_stalled(f->store, 1);
 	/* teardown frees the layers while it stalls */
 }

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What layer_chunks.c (who wants which chunks) and layer_flight.c (how they are brought in) share.
+ *
+ * A decoded chunk is named by its length and the digest of its bytes: in the cache (CACHE_CHUNK, in
+ * blocks), and here while it is on its way, so that all layers and readers share it. What brings
+ * chunks in is a *flight*: a job of its own with its own wait, so that a reader that is called off
+ * neither stops nor delays others. It fetches one range of the blob that holds some chunks of a
+ * file, one after the other, and publishes each as soon as its digest was found right.
+ */
+#ifndef REGFS_LAYER_CHUNKS_PRIV_H
+#define REGFS_LAYER_CHUNKS_PRIV_H
+
+#include "layer_priv.h"
+
+#define CHUNKS_RUNS   8 /* sequential readers told apart */
+#define CHUNKS_RECENT 2 /* flights kept where the cache does not keep what they brought */
+
+struct chunk_item {
+	struct index_chunk chunk;
+	uint8_t *data; /* constant once published */
+};
+
+struct chunk_flight {
+	struct pool_work work;
+	struct layer *layer; /* held by the job; afterwards only compared */
+	struct wait wait;
+	struct chunk_item *items;
+	uint32_t count;
+	bool unkept; /* the job's: the cache refused some */
+	/* guarded by chunks->lock */
+	unsigned refs; /* readers', the job's, recent's */
+	uint32_t ready;
+	bool ended;
+	int result;
+	struct chunk_flight *next;
+};
+
+/* A sequential reader: the chunk it will want next, and how far to read ahead for it. */
+struct chunk_run {
+	uint64_t serial; /* of the layer */
+	uint32_t next;	 /* among all chunks of its index */
+	uint64_t ahead;	 /* bytes of the blob */
+};
+
+struct chunks {
+	pthread_mutex_t lock;
+	/* guarded by lock */
+	struct chunk_flight *flights;
+	struct wait_queue moved;
+	struct chunk_flight *recent[CHUNKS_RECENT];
+	unsigned next_recent;
+	struct chunk_run runs[CHUNKS_RUNS];
+	unsigned next_run;
+};
+
+/* Where CHUNK is kept. */
+struct cache_id chunk_id(const struct index_chunk *chunk);
+
+/* --- layer_flight.c --- */
+
+void chunk_flight_free(struct chunk_flight *flight);
+/* Lock held; gives what is to be freed without it. */
+struct chunk_flight *chunk_flight_unref_locked(struct chunk_flight *flight);
+/* The job; ends with chunk_flight_end(). */
+void chunk_flight_run(struct pool_work *work);
+/* Takes FLIGHT out of the list, for good, and counts the job out. */
+void chunk_flight_end(struct chunk_flight *flight, int result);
+
+#endif

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * layer_toc: an index out of the table of contents that a blob carries, without the rest of it.
+ * Knows which ranges to ask for, and what to do about a table that is no use. Must not know the
+ * formats (toc.h).
+ */
+#include <errno.h>
+
+#include "layer_priv.h"
+#include "regfs/log.h"
+#include "regfs/stats.h"
+
+/* What is asked for first where the footer has to tell where the table lies: that of most layers is
+ * in it. */
+#define TAIL_LEN (64 * KIB)
+
+struct table {
+	struct layer *layer;
+	const struct blob_id *id;
+	struct wait *wait;
+	struct toc_ref ref;
+	uint64_t tail_off; /* of what tail holds; the blob's size: nothing */
+	struct buf tail;
+	uint8_t *bytes; /* REF.len of them */
+	bool vouched;	/* their digest is right */
+	const char *why;
+};
+
+static void table_begin(struct table *table)
+{
+	table->ref = table->layer->toc;
+	table->tail_off = table->layer->size;
+	table->why = "it cannot be had";
+}
+
+static void table_release(struct table *table)
+{
+	buf_release(&table->tail);
+	free(STEAL(table->bytes));
+}
+
+static int fetch(const struct table *table, uint64_t off, void *buf, size_t len)
+{
+	ssize_t n = blob_fetch_unverified(table->layer->layers->blobs, table->id, off, buf, len,
+					  table->wait);
+
+	if (n < 0)
+		return (int)n;
+	return n == (ssize_t)len ? 0 : -EIO;
+}
+
+static int locate(struct table *table)
+{
+	uint64_t size = table->layer->size;
+	size_t len = MIN(size, TAIL_LEN);
+
+	int r = buf_reserve(&table->tail, len);
+	if (r == 0)
+		r = fetch(table, size - len, table->tail.data, len);
+	if (r < 0)
+		return r;
+	table->tail.len = len;
+	table->tail_off = size - len;
+	return toc_locate(table->tail.data, len, size, &table->ref, &table->why);
+}
+
+/* The table's bytes: what the tail does not have of them is fetched. */
+static int fetch_table(struct table *table)
+{
+	const struct toc_ref *ref = &table->ref;
+	uint64_t size = table->layer->size;
+
+	if (ref->len > size || ref->off > size - ref->len) {
+		table->why = "it would lie outside of the blob";
+		return -EINVAL;
+	}
+	table->bytes = malloc(ref->len);
+	if (!table->bytes)
+		return -ENOMEM;
+	uint64_t in_tail = MAX(ref->off, table->tail_off);
+	uint64_t front = MIN(ref->len, in_tail - ref->off);
+	if (front < ref->len)
+		memcpy(table->bytes + front, table->tail.data + (in_tail - table->tail_off),
+		       ref->len - front);
+	return front ? fetch(table, ref->off, table->bytes, front) : 0;
+}
+
+/* Its entries to an index file. */
+static int build(struct table *table, struct buf *ret)
+{
+	CLEANUP(index_builder_cleanup) struct index_builder *builder = index_builder_new();
+	AUTO_BUF struct buf json = BUF_INIT(TOC_JSON_MAX);
+	struct index_info info = {
+		.blob_size = table->layer->size,
+		.codec = codec_detect(table->bytes, table->ref.len),
+		.by_toc = true,
+	};
+
+	if (!builder)
+		return -ENOMEM;
+	memcpy(info.blob_key, table->layer->key, DIGEST_KEY_LEN);
+	int r = toc_unpack(&table->ref, table->bytes, &json, &table->why);
+	table->vouched = r == 0;
+	if (r == 0)
+		r = toc_index(&json, table->ref.off, builder, &table->why);
+	if (r < 0)
+		return r;
+	buf_release(&json);
+	return index_builder_finish(builder, &info, ret);
+}
+
+static int check(struct table *table, const struct buf *file)
+{
+	struct index index;
+	int r = index_open(file->data, file->len, &index);
+
+	return r < 0 ? r : toc_check(&index, &table->why);
+}
+
+static int try_table(struct table *table)
+{
+	AUTO_BUF struct buf file = BUF_INIT(INDEX_MAX);
+	int r = table->ref.len ? 0 : locate(table);
+
+	if (r == 0)
+		r = fetch_table(table);
+	if (r == 0)
+		r = build(table, &file);
+	if (r == 0)
+		r = check(table, &file);
+	return r < 0 ? r : layer_publish(table->layer, CACHE_TOC, &file);
+}
+
+/* Bytes that do not lead to the digest are asked for once more, elsewhere if there is such a place:
+ * it may have been the way. */
+static int open_table(struct table *table)
+{
+	int r = try_table(table);
+	bool fetched = table->bytes || table->tail.len;
+
+	if (r != -EINVAL || table->vouched || !fetched)
+		return r;
+	store_distrust(table->id->store, table->id->repo, table->id->digest);
+	table_release(table);
+	table_begin(table);
+	return try_table(table);
+}
+
+/* What says something about the table, and not about the way to the blob. */
+static bool is_the_tables(int error)
+{
+	return error == -EINVAL || error == -EIO || error == -EFBIG || error == -EOPNOTSUPP;
+}
+
+int layer_by_toc(struct layer *layer, const struct blob_id *id, struct wait *wait)
+{
+	CLEANUP(table_release)
+	struct table table = {
+		.layer = layer,
+		.id = id,
+		.wait = wait,
+		.tail.max = TAIL_LEN,
+	};
+	char name[DIGEST_STR_MAX];
+
+	table_begin(&table);
+	int r = open_table(&table);
+	if (r == 0)
+		stats_add(STAT_TOCS, 1);
+	if (r == 0 || !is_the_tables(r))
+		return r;
+	layer_log_name(layer, name);
+	log_warn("%s/%s: layer %s: its table of contents is not used, the whole layer is fetched: "
+		 "%s",
+		 id->store->name, id->repo, name, table.why);
+	return 1;
+}

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers with a table of contents: what is fetched of them, and that they are what they are without it.
+
+eStargz and zstd:chunked as stargz-snapshotter's ctr-remote and as skopeo write them, and eStargz as
+written here, after stargz-snapshotter's docs/estargz.md.
+"""
+import contextlib
+import gzip
+import hashlib
+import json
+import random
+
+import lib
+import oci
+import tarfiles
+import tree
+
+TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+CHUNK = 1 << 20
+TAIL = 64 << 10  # what is asked for first, to find the table
+
+
+def noise(size, seed=1):
+    return random.Random(seed).randbytes(size)
+
+
+# --- written here
+
+
+class LazyLayer(oci.Layer):
+    """FILES, (name, bytes) pairs, as eStargz; CHANGE may make the table's entries untrue."""
+
+    def __init__(self, files, change=lambda entries: None):
+        members, entries, tar = [], [], b""
+        piece = b""
+        size = 0
+
+        def cut():
+            nonlocal piece, size
+            if piece:
+                members.append(gzip.compress(piece, 1, mtime=0))
+                size += len(members[-1])
+            piece = b""
+
+        for name, data in files:
+            whole = b"".join(tarfiles.Tar().file(name, data).parts)
+            head, rest = whole[:512], whole[512 + len(data):]
+            tar += whole
+            piece += head
+            entry = {"name": name, "type": "reg", "size": len(data), "mode": 0o644,
+                     "modtime": "2023-11-14T22:13:20Z", "digest": oci.sha256(data)}
+            for off in range(0, len(data), CHUNK):
+                chunk = data[off:off + CHUNK]
+                cut()
+                if off:
+                    entry = {"name": name, "type": "chunk", "chunkOffset": off}
+                entry |= {"offset": size, "chunkDigest": oci.sha256(chunk)}
+                if off + CHUNK < len(data):
+                    entry["chunkSize"] = CHUNK
+                piece += chunk
+                entries.append(entry)
+            if not data:
+                entries.append(entry)
+            piece += rest
+        cut()
+        change(entries)
+        toc = json.dumps({"version": 1, "entries": entries}).encode()
+        end = b"".join(tarfiles.Tar().file("stargz.index.json", toc).parts) + bytes(1024)
+        footer = (b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0SG\x16\0%016xSTARGZ\x01\0\0\xff\xff" % size) + bytes(8)
+        super().__init__(tar + end, blob=b"".join(members) + gzip.compress(end, 1, mtime=0) + footer)
+        self.annotations = {TOC_DIGEST: oci.sha256(toc)}
+
+    def descriptor(self):
+        return super().descriptor() | {"annotations": self.annotations}
+
+
+def layer_requests(registry, layer):
+    return registry.requests("GET", f"/blobs/{oci.sha256(layer.blob)}")
+
+
+def test_cat_of_one_file_fetches_its_chunk(t):
+    registry = t.registry()
+    data = noise(4 * CHUNK)
+    layer = LazyLayer([("first", b"1"), ("big", data), ("small", b"of no size")])
+    oci.Image([layer]).push(registry, "app", "1")
+    registry.forget()
+    mount = t.mount(registry.host)
+    with open(mount.path("app:1/rootfs/big"), "rb", buffering=0) as file:
+        file.seek(2 * CHUNK + 100)
+        lib.equal(file.read(10), data[2 * CHUNK + 100:][:10])
+    lib.equal([entry[2] for entry in layer_requests(registry, layer)], [206, 206])
+    table, chunk = (entry[3] for entry in layer_requests(registry, layer))
+    lib.equal(table, TAIL)
+    # the kernel may ask for the next one too
+    assert CHUNK <= chunk <= 2 * CHUNK + CHUNK // 50, chunk
+    # besides: the manifest and the config
+    gets = [path for method, path, *_ in registry.requests("GET") if path.startswith("/v2/app/")]
+    lib.equal(len(gets), 4, gets)
+    # a small file near the end costs little more than itself, and what is there costs nothing
+    lib.equal(mount.path("app:1/rootfs/small").read_bytes(), b"of no size")
+    lib.equal(sorted(path.name for path in mount.path("app:1/rootfs").iterdir()), ["big", "first", "small"])
+    assert sum(entry[3] for entry in layer_requests(registry, layer)[2:]) < 10_000
+    count = len(layer_requests(registry, layer))
+    mount.restart()
+    registry.stop()
+    with open(mount.path("app:1/rootfs/big"), "rb", buffering=0) as file:
+        file.seek(2 * CHUNK)
+        lib.equal(file.read(1000), data[2 * CHUNK:][:1000])
+    assert count <= 4
+
+
+def test_whole_file_comes_in_few_requests(t):
+    registry = t.registry()
+    data = noise(8 * CHUNK)
+    layer = LazyLayer([("big", data)])
+    oci.Image([layer]).push(registry, "app", "1")
+    mount = t.mount(registry.host)
+    lib.equal(hashlib.sha256(mount.path("app:1/rootfs/big").read_bytes()).digest(), hashlib.sha256(data).digest())
+    requests = layer_requests(registry, layer)
+    assert len(requests) <= 7, requests
+    assert sum(entry[3] for entry in requests) < len(layer.blob) + TAIL, requests
+    lib.equal(mount.stats()["chunks_decoded"], 8)
+
+
+def test_lying_table(t):
+    """The blob itself decides, and the log says so."""
+
+    def outside(entries):
+        entries[0]["offset"] = 1 << 40
+
+    def wrong_digest(entries):
+        entries[1]["chunkDigest"] = oci.sha256(b"something else")
+
+    registry = t.registry()
+    data = noise(2 * CHUNK)
+    mount = t.mount(registry.host)
+    for tag, lie, words in (("outside", outside, "would lie outside"), ("digest", wrong_digest, "is not what it says")):
+        layer = LazyLayer([("file", b"data"), ("big", data)], lie)
+        oci.Image([layer]).push(registry, "app", tag)
+        lib.equal(mount.path(f"app:{tag}/rootfs/big").read_bytes(), data)
+        lib.equal(mount.path(f"app:{tag}/rootfs/file").read_bytes(), b"data")
+        assert words in mount.read_log(), mount.read_log()
+        assert not mount.path(f"app:{tag}/rootfs/stargz.index.json").exists()
+
+
+def test_blob_is_what_it_is(t):
+    """Raw, and under a manifest that vouches for no table, a lazy layer is any layer."""
+    registry = t.registry()
+    layer = LazyLayer([("big", noise(CHUNK))])
+    image = oci.Image([layer]).push(registry, "app", "1")
+    plain = oci.Image([oci.Layer(layer.tar, blob=layer.blob)]).push(registry, "app", "plain")
+    mount = t.mount(registry.host)
+    lib.equal([path.name for path in mount.path("app:1/rootfs").iterdir()], ["big"])
+    lib.equal(mount.path("app:1/layers/01.tar.gz").read_bytes(), layer.blob)
+    lib.equal(sorted(path.name for path in mount.path("app:plain/rootfs").iterdir()), ["big", "stargz.index.json"])
+    assert image.digest != plain.digest
+    mount.stop()
+    found = t.output(lib.REGFS, "cache", "verify", "--cache-dir", t.dir / "cache")
+    assert "0 wrong" in found, found
+
+
+# --- written by others
+
+
+def odd_layer():
+    """What a table must say of each kind of file; times are whole seconds, as builders write them."""
+    big = noise(300_000) + bytes(1 << 20) + noise(700_000, 2)
+    tar = tarfiles.Tar()
+    tar.dir("./", mode=0o755).dir("etc/").file("etc/os-release", b"NAME=x\n" * 20).file("big", big)
+    tar.file("empty").link("sym", "etc/os-release").hard("hard", "etc/os-release")
+    tar.device("null", "char", 1, 3).device("block", "block", 8, 1).fifo("fifo")
+    tar.pax([("SCHILY.xattr.user.a", "v1"), ("SCHILY.xattr.user.b", "v2")])
+    tar.file("x", b"with xattrs", mode=0o4755, uid=1000, gid=100)
+    tar.pax([("path", "long/" * 40 + "name")]).file("pax", b"long")
+    tar.file("a<b>&é", b"escaped").dir("tmp", mode=0o1777)
+    return tar.raw(bytes(1024))
+
+
+def odd_image():
+    upper = tarfiles.Tar().whiteout("etc/os-release").file("etc/new", noise(300_000, 3)).opaque("tmp").hard("hard2", "big")
+    return oci.Image([oci.Layer(b"".join(layer.parts)) for layer in (odd_layer(), upper.raw(bytes(1024)))])
+
+
+def check_converted(t, registry, lazy):
+    """The tree of the image LAZY is that of the one it was made of, and comes without its blobs."""
+    mount = t.mount(registry.host)
+    names = [path.name for path in mount.path(f"app:{lazy}/rootfs").iterdir()]
+    assert "big" in names, names
+    stats = mount.stats()
+    lib.equal(stats["tocs"], 2)
+    # the config alone
+    assert stats["pass_bytes"] < 5000, stats
+    for part in ("layers/01", "layers/02", "rootfs"):
+        got, expected = mount.path(f"app:{lazy}", part), mount.path("app:plain", part)
+        # what the root says of itself is known when its layers are open
+        assert list(got.iterdir()) and list(expected.iterdir())
+        tree.assert_equal(tree.read(got), tree.read(expected))
+    lib.wait_for(lambda: mount.stats()["chunks_decoded"] > 0, "chunks")
+    assert "table of contents" not in mount.read_log(), mount.read_log()
+
+
+@contextlib.contextmanager
+def containerd(t):
+    """A containerd of the test's own; gives a function that runs ctr-remote beside it."""
+    lib.need("containerd", "ctr-remote", "skopeo")
+    lib.need_root()
+    socket = t.dir / "containerd.sock"
+    config = t.dir / "containerd.toml"
+    plugins = ["grpc.v1.cri", "snapshotter.v1.btrfs", "snapshotter.v1.zfs", "snapshotter.v1.devmapper", "snapshotter.v1.aufs"]
+    config.write_text(f"""version = 2
+root = "{t.dir}/containerd"
+state = "{t.dir}/containerd-state"
+disabled_plugins = {json.dumps(["io.containerd." + plugin for plugin in plugins])}
+[grpc]
+address = "{socket}"
+[ttrpc]
+address = "{socket}.ttrpc"
+""")
+    process = t.start("containerd", "-c", config)
+    lib.wait_for(lambda: t.run("ctr-remote", "-a", socket, "version", status=None).returncode == 0, "containerd")
+    yield lambda *args: t.output("ctr-remote", "-a", socket, *args)
+    process.stop()
+
+
+def convert_by_ctr_remote(t, registry, *options):
+    odd_image().write_layout(t.dir / "layout")
+    t.skopeo("copy", f"oci:{t.dir}/layout:latest", f"oci-archive:{t.dir}/in.tar:example.com/app:plain")
+    with containerd(t) as ctr:
+        ctr("image", "import", "--no-unpack", t.dir / "in.tar")
+        [name] = ctr("image", "ls", "-q").split()
+        ctr("image", "convert", "--oci", *options, name, "example.com/app:lazy")
+        ctr("image", "export", t.dir / "out.tar", "example.com/app:lazy")
+    for source, tag in ((f"oci:{t.dir}/layout:latest", "plain"), (f"oci-archive:{t.dir}/out.tar", "lazy")):
+        t.skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", source, f"docker://{registry.host}/app:{tag}")
+
+
+def test_estargz_of_ctr_remote(t):
+    registry = t.registry()
+    convert_by_ctr_remote(t, registry, "--estargz", "--estargz-chunk-size", "262144")
+    check_converted(t, registry, "lazy")
+
+
+def test_zstdchunked_of_ctr_remote(t):
+    registry = t.registry()
+    convert_by_ctr_remote(t, registry, "--zstdchunked")
+    check_converted(t, registry, "lazy")
+
+
+def test_zstd_chunked_of_skopeo(t):
+    registry = t.registry()
+    odd_image().write_layout(t.dir / "layout")
+    t.skopeo("copy", "--dest-compress-format", "zstd:chunked", f"oci:{t.dir}/layout:latest", f"oci:{t.dir}/lazy:latest")
+    for layout, tag in (("layout", "plain"), ("lazy", "lazy")):
+        t.skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{t.dir}/{layout}:latest",
+                 f"docker://{registry.host}/app:{tag}")
+    check_converted(t, registry, "lazy")
