@@ -97,6 +97,21 @@ static int read_source_date(struct app *app)
 	return 0;
 }
 
+/* What needs no kernel; says itself what is wrong. */
+static int app_prepare(struct app *app)
+{
+	const struct cli_options *options = &app->options;
+	int r = read_source_date(app);
+
+	if (r < 0)
+		return r;
+	r = cache_open(options->cache_dir, options->cache_size_bytes, &app->cache);
+	if (r < 0)
+		fprintf(stderr, "regfs: cache directory %s: %s\n", options->cache_dir,
+			strerror(-r));
+	return r;
+}
+
 /* Before the process goes to the background. */
 static int app_mount(struct app *app)
 {
@@ -121,13 +136,7 @@ static int app_mount(struct app *app)
 		.authfile = options->authfile,
 		.helper_timeout_ms = options->name_timeout_s * 1000 * 3 / 4,
 	};
-	int r = cache_open(options->cache_dir, options->cache_size_bytes, &app->cache);
 
-	if (r < 0) {
-		fprintf(stderr, "regfs: cache directory %s: %s\n", options->cache_dir,
-			strerror(-r));
-		return r;
-	}
 	/* knows relative paths while the working directory is the user's */
 	app->creds = creds_new(&creds);
 	return app->creds ? fs_mount(&fs_options, &app->fs) : -ENOMEM;
@@ -274,6 +283,17 @@ static int app_serve(struct app *app)
 	return r;
 }
 
+static int app_run(struct app *app)
+{
+	int r = app_mount(app);
+
+	if (r == 0)
+		r = fs_daemonize(app->fs);
+	if (r == 0 && !app->options.foreground)
+		log_to_syslog();
+	return r == 0 ? app_serve(app) : r;
+}
+
 /* What publishes goes before what listens, what uses before what is used. */
 static void app_release(struct app *app)
 {
@@ -312,17 +332,12 @@ int main(int argc, char **argv)
 	/* after mount nothing ends the process: a write that cannot be is an error like others */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
-	r = read_source_date(&app);
-	if (r == 0)
-		r = app_mount(&app);
-	if (r == 0)
-		r = fs_daemonize(app.fs);
-	if (r == 0 && !app.options.foreground)
-		log_to_syslog();
-	if (r == 0)
-		r = app_serve(&app);
-	if (r < 0)
-		log_error("%s: %s", app.options.mountpoint, strerror(-r));
+	r = app_prepare(&app);
+	if (r == 0) {
+		r = app_run(&app);
+		if (r < 0)
+			log_error("%s: %s", app.options.mountpoint, strerror(-r));
+	}
 	app_release(&app);
 	return r < 0 ? CLI_FAILED : CLI_OK;
 }
