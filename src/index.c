@@ -374,6 +374,26 @@ int index_lookup(const struct index *index, uint32_t dir, const char *name, size
 	return -ENOENT;
 }
 
+int index_resolve(const struct index *index, const char *path, size_t len, uint32_t *ret)
+{
+	const char *end = path + len;
+	uint32_t at = INDEX_ROOT;
+
+	while (path < end) {
+		const char *slash = memchr(path, '/', (size_t)(end - path));
+		struct index_name name;
+		int err = index_lookup(index, at, path, (size_t)((slash ? slash : end) - path),
+				       &name);
+
+		if (err)
+			return err;
+		at = name.ino;
+		path = slash ? slash + 1 : end;
+	}
+	*ret = at;
+	return 0;
+}
+
 int index_child(const struct index *index, uint32_t dir, uint32_t n, struct index_name *ret)
 {
 	uint32_t low, high;

@@ -52,27 +52,6 @@ int layer_bring_in(struct layer *layer, struct wait *wait)
 	return layer->index.info.by_toc ? whole_open(layer, NULL, wait, &whole) : 0;
 }
 
-/* What stands at PATH of INDEX. */
-static int find_path(const struct index *index, const char *path, size_t len, uint32_t *ret)
-{
-	const char *end = path + len;
-	uint32_t dir = INDEX_ROOT;
-
-	while (path < end) {
-		const char *slash = memchr(path, '/', (size_t)(end - path));
-		struct index_name name;
-
-		int r = index_lookup(index, dir, path, (size_t)((slash ? slash : end) - path),
-				     &name);
-		if (r < 0)
-			return r;
-		dir = name.ino;
-		path = slash ? slash + 1 : end;
-	}
-	*ret = dir;
-	return 0;
-}
-
 /* The path of file INO, as one of its names has it. */
 static ssize_t path_of(const struct index *index, uint32_t ino, char out[static 2 * PATH_CAP])
 {
@@ -102,7 +81,7 @@ static int find_same(const struct layer *layer, uint32_t ino, const struct layer
 	ssize_t len = r < 0 ? r : path_of(&layer->index, ino, path);
 	if (len < 0)
 		return (int)len;
-	r = find_path(&whole->index, path, (size_t)len, &found);
+	r = index_resolve(&whole->index, path, (size_t)len, &found);
 	if (r == 0)
 		r = index_inode(&whole->index, found, &same);
 	if (r == 0 && S_ISREG(same.mode) && same.size == inode.size) {

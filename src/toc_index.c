@@ -317,40 +317,23 @@ int toc_index(const struct buf *json, uint64_t data_end, struct index_builder *b
 
 /* --- the whole --- */
 
-/* Whether the layer itself has something at PATH. */
-static int has_path(const struct index *index, const char *path, size_t len)
-{
-	const char *end = path + len;
-	uint32_t dir = INDEX_ROOT;
-
-	while (path < end) {
-		const char *slash = memchr(path, '/', (size_t)(end - path));
-		struct index_name name;
-
-		int r = index_lookup(index, dir, path, (size_t)((slash ? slash : end) - path),
-				     &name);
-		if (r < 0)
-			return r == -ENOENT || r == -ENOTDIR ? 0 : r;
-		dir = name.ino;
-		path = slash ? slash + 1 : end;
-	}
-	return 1;
-}
-
 int toc_check(const struct index *index, const char **ret_why)
 {
-	uint32_t ino;
+	uint32_t ino, found;
 
 	for (uint32_t n = 0; index_link_out(index, n, &ino) == 0; n++) {
 		const char *target;
 		size_t len;
 
 		int r = index_target(index, ino, &target, &len);
-		if (r == 0 && len > 0)
-			r = has_path(index, target, len);
 		if (r < 0)
 			return r;
-		if (r > 0) {
+		if (len == 0)
+			continue;
+		r = index_resolve(index, target, len, &found);
+		if (r < 0 && r != -ENOENT && r != -ENOTDIR)
+			return r;
+		if (r == 0) {
 			*ret_why = "a hard link in it leads to what is not there yet";
 			return -EINVAL;
 		}

@@ -140,6 +140,8 @@ int index_inode(const struct index *index, uint32_t ino, struct index_inode *ret
 /* The name NAME of directory DIR: 0, -ENOENT, -ENOTDIR, -EIO. */
 int index_lookup(const struct index *index, uint32_t dir, const char *name, size_t len,
 		 struct index_name *ret);
+/* What stands at PATH, components with single slashes ("": the root): 0, as index_lookup(). */
+int index_resolve(const struct index *index, const char *path, size_t len, uint32_t *ret);
 /* The N-th name (0 … nchildren - 1) of DIR, in order. */
 int index_child(const struct index *index, uint32_t dir, uint32_t n, struct index_name *ret);
 /* The N-th name (0 … nlink - 1) of a non-directory, or the only one (N = 0) of a directory. */
