@@ -57,7 +57,11 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg)
 	int err = 0;
 	pthread_mutex_lock(&transfer->lock);
 	transfer->progress_ms = now_ms();
-	if (transfer->state != HTTP_STATE_SENT)
+	transfer->header_bytes += len;
+	/* The library keeps trailers, however many come. */
+	if (transfer->header_bytes > 2 * HTTP_HEADERS_MAX)
+		err = -EFBIG;
+	else if (transfer->state != HTTP_STATE_SENT)
 		; /* a trailer */
 	else if (!text)
 		headers_end(transfer);

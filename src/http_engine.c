@@ -193,6 +193,7 @@ static void collect(struct http_engine *engine)
 		if (http_easy_spoilt(transfer, code)) {
 			http_easy_drop(transfer);
 			transfer->fresh = true;
+			transfer->header_bytes = 0;
 			engine->nqueued++;
 			begin(engine, transfer);
 			continue;

@@ -104,8 +104,9 @@ struct http_transfer {
 	int64_t progress_ms;
 	int status;
 	int64_t content_length;
-	uint64_t received;  /* body bytes put into the queue */
-	struct buf headers; /* "name\0value\0", in order */
+	uint64_t received;   /* body bytes put into the queue */
+	struct buf headers;  /* "name\0value\0", in order */
+	size_t header_bytes; /* of all header lines, those of 1xx and trailers too */
 	struct http_queue queue;
 	unsigned refs;
 

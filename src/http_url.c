@@ -167,7 +167,10 @@ bool http_host_is_loopback(const char *host)
 	struct in6_addr v6;
 	if (!bare_host(host, bare, sizeof(bare)))
 		return false;
-	if (!strcasecmp(bare, "localhost"))
+	/* RFC 6761, section 6.3: with all names below it. */
+	size_t len = strlen(bare), tail = strlen(".localhost");
+	if (!strcasecmp(bare, "localhost") ||
+	    (len > tail && !strcasecmp(bare + len - tail, ".localhost")))
 		return true;
 	if (ipv4_of(bare, &v4))
 		return v4 >> 24 == 127;

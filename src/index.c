@@ -516,10 +516,14 @@ int index_chunk(const struct index *index, const struct index_inode *inode, uint
 		return -ENODATA;
 	if (!load(index, SECTION_CHUNKS, (uint64_t)inode->first_chunk + n, &rec, sizeof(rec)))
 		return -EIO;
+	uint64_t in_off = le64toh(rec.in_off), blob_size = index->info.blob_size;
+	uint32_t in_len = le32toh(rec.in_len);
+	if (in_off > blob_size || in_len > blob_size - in_off)
+		return -EIO;
 	ret->off = le64toh(rec.off);
-	ret->in_off = le64toh(rec.in_off);
+	ret->in_off = in_off;
 	ret->len = le32toh(rec.len);
-	ret->in_len = le32toh(rec.in_len);
+	ret->in_len = in_len;
 	ret->inner_off = le32toh(rec.inner_off);
 	memcpy(ret->digest, rec.digest, sizeof(ret->digest));
 	return 0;

@@ -379,6 +379,13 @@ static char *label_copy(struct push *push, struct push_status *ret)
 	return label;
 }
 
+char *push_label(struct push *push)
+{
+	struct push_status unused;
+
+	return label_copy(push, &unused);
+}
+
 static int add_line(struct buf *ret, const char *label, const struct push_status *status)
 {
 	return buf_printf(ret, "%s %ju %ju %s%s%s\n", label, (uintmax_t)status->done_bytes,

@@ -66,11 +66,12 @@ uint64_t push_size(const struct push *push)
 /* Said where it happens; and it is the verdict, unless other bytes come after all. */
 static int spool_error(struct push *push, int err)
 {
+	AUTO_FREE char *label = push_label(push);
 	char words[128];
 
 	errno = -err;
 	snprintf(words, sizeof(words), "the spool: %m");
-	log_error("push %s: %s", push->label, words);
+	log_error("push %s: %s", label ? label : "", words);
 	err = err == -EDQUOT ? -ENOSPC : err;
 	pthread_mutex_lock(&push->lock);
 	if (!push->flushing) {

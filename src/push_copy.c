@@ -34,8 +34,8 @@ struct blob_copy {
 	const struct oci_descriptor *descriptor;
 };
 
-static int spool_stream(struct store_stream *stream, int fd, struct hasher *hasher,
-			struct wait *wait, uint64_t *ret_len)
+static int spool_stream(struct store_stream *stream, int fd, struct hasher *hasher, uint64_t size,
+			struct wait *wait)
 {
 	AUTO_FREE char *piece = malloc(PUSH_PIECE);
 	uint64_t len = 0;
@@ -44,20 +44,22 @@ static int spool_stream(struct store_stream *stream, int fd, struct hasher *hash
 	if (!piece)
 		return -ENOMEM;
 	while ((got = stream->read(stream, piece, PUSH_PIECE, wait)) > 0) {
+		/* more than SIZE has another digest, too */
+		if ((uint64_t)got > size - len)
+			break;
 		ssize_t put = pwrite_full(fd, piece, (size_t)got, (off_t)len);
 		if (put < 0)
 			return put == -EDQUOT ? -ENOSPC : (int)put;
 		hasher_add(hasher, piece, (size_t)got);
 		len += (size_t)got;
 	}
-	*ret_len = len;
-	return (int)got;
+	return got < 0 ? (int)got : 0;
 }
 
 /* The blob into an unlinked file, verified. A descriptor or a negative errno. */
-static int fetch_blob(const struct copy *copy, const struct digest *digest, struct wait *wait,
-		      uint64_t *ret_len)
+static int fetch_blob(const struct copy *copy, const struct oci_descriptor *blob, struct wait *wait)
 {
+	const struct digest *digest = &blob->digest;
 	struct store *store = copy->what->store;
 	AUTO_CLOSE int fd = push_spool_open(copy->pushes->spool_dir);
 	AUTO_HASHER struct hasher *hasher = hasher_new(digest->algo);
@@ -73,7 +75,7 @@ static int fetch_blob(const struct copy *copy, const struct digest *digest, stru
 					&stream, wait);
 	if (err)
 		return err;
-	err = spool_stream(stream, fd, hasher, wait, ret_len);
+	err = spool_stream(stream, fd, hasher, blob->size, wait);
 	store_stream_close(stream);
 	if (err)
 		return err;
@@ -86,8 +88,9 @@ static int fetch_blob(const struct copy *copy, const struct digest *digest, stru
 }
 
 /* Where the store does not mount: through this machine. */
-static int carry_blob(const struct copy *copy, const struct digest *digest, struct wait *wait)
+static int carry_blob(const struct copy *copy, const struct oci_descriptor *blob, struct wait *wait)
 {
+	const struct digest *digest = &blob->digest;
 	const struct push_copy *what = copy->what;
 	struct store *store = what->store;
 	struct store_file file = {.off = 0};
@@ -99,13 +102,13 @@ static int carry_blob(const struct copy *copy, const struct digest *digest, stru
 	int err = store->ops->has_blob(store, what->repo, digest, &size, wait);
 	if (err != -ENOENT)
 		return err;
-	AUTO_CLOSE int fd = fetch_blob(copy, digest, wait, &size);
+	AUTO_CLOSE int fd = fetch_blob(copy, blob, wait);
 	if (fd < 0)
 		return fd;
 	log_info("%s/%s: %s could not be mounted from %s: its %ju bytes are sent", store->name,
-		 what->repo, digest_format(digest, text), what->from_repo, (uintmax_t)size);
-	file = (struct store_file){.fd = fd, .len = size};
-	source.size = size;
+		 what->repo, digest_format(digest, text), what->from_repo, (uintmax_t)blob->size);
+	file = (struct store_file){.fd = fd, .len = blob->size};
+	source.size = blob->size;
 	return store->ops->put_blob(store, what->repo, &put, wait);
 }
 
@@ -122,7 +125,7 @@ static int blob_copy_run(struct push_task *task, struct wait *wait)
 
 	int err = what->store->ops->put_blob(what->store, what->repo, &put, wait);
 	if (err == -ENOENT)
-		err = carry_blob(blob->copy, put.digest, wait);
+		err = carry_blob(blob->copy, blob->descriptor, wait);
 	if (err != -ENOENT)
 		return err;
 	if (blob->descriptor->nurls)

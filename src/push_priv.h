@@ -53,6 +53,10 @@ int push_fail_spool(struct push_reason *why, int err, const char *what);
 
 /* --- push.c --- */
 
+/* What the push is called now; a rename may free push->label where neither its lock nor a writer
+ * or flush holds it. The caller frees; NULL when memory is short. */
+char *push_label(struct push *push);
+
 struct push_ended {
 	char *label; /* NULL: free */
 	struct push_status status;

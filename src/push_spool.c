@@ -40,6 +40,9 @@ static int unpack_chunk(struct unpack *unpack)
 	ssize_t got;
 
 	while ((got = decoder_read(unpack->decoder, unpack->out, UNPACK_CHUNK)) > 0) {
+		if (unpack->out_off > PUSH_SIZE_MAX)
+			return push_fail(&unpack->push->why, -EFBIG,
+					 "unpacked the archive is too large");
 		ssize_t put = pwrite_full(unpack->fd, unpack->out, (size_t)got,
 					  (off_t)unpack->out_off);
 		if (put < 0)

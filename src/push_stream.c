@@ -139,10 +139,12 @@ static bool has_room(struct push_stream *stream, uint64_t end)
 /* -ESPIPE: the bytes at OFF are gone. */
 static int turned_back(struct push_stream *stream, uint64_t off)
 {
+	AUTO_FREE char *label = push_label(stream->push);
+
 	log_warn(
 		"push %s: byte %ju was sent on already, and can be neither written nor read again: "
 		"only the first %d MiB of an archive may come in any order",
-		stream->push->label, (uintmax_t)off, PUSH_STREAM_MIN / MIB);
+		label ? label : "", (uintmax_t)off, PUSH_STREAM_MIN / MIB);
 	return -ESPIPE;
 }
 
@@ -285,6 +287,8 @@ static int decode_chunk(struct push_stream *stream, char *out)
 	ssize_t got;
 
 	while ((got = decoder_read(stream->decoder, out, DECODE_CHUNK)) > 0) {
+		if (stream->avail > PUSH_SIZE_MAX)
+			return push_fail(&stream->why, -EFBIG, "unpacked the archive is too large");
 		ssize_t put = pwrite_full(stream->data, out, (size_t)got, (off_t)stream->avail);
 		if (put < 0)
 			return push_fail_spool(&stream->why, (int)put, "unpacking the archive");

@@ -67,9 +67,7 @@ static int check_nested(struct push_tree *tree, const struct stage_inode *file)
 
 	if (!name)
 		return 0;
-	pthread_mutex_lock(&tree->push->lock);
-	AUTO_FREE char *label = strdup(tree->push->label);
-	pthread_mutex_unlock(&tree->push->lock);
+	AUTO_FREE char *label = push_label(tree->push);
 	log_error("push %s: %s/ is an OCI layout inside of the directory, which was there already: "
 		  "remove that first, or cp -rT",
 		  label ? label : "", name);

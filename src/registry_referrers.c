@@ -17,6 +17,7 @@
 #include "regfs/oci.h"
 
 #define PAGES_MAX     100
+#define BYTES_MAX     (2 * OCI_MANIFEST_MAX) /* of all pages: their entries are kept */
 #define REFERRERS_MAX 10000
 
 struct search {
@@ -27,7 +28,7 @@ struct search {
 	void *arg;
 	struct wait *wait;
 	unsigned npages;
-	size_t found;
+	size_t found, bytes;
 };
 
 /* Hands over the children of an index. */
@@ -72,6 +73,7 @@ static int read_page(struct search *search, const struct registry_call *call,
 		return registry_failed(search->registry, call, err,
 				       err == -EFBIG ? "the list is larger than 4 MiB"
 						     : http_why(answer));
+	search->bytes += body.len;
 	const char *text = body.data ? body.data : "";
 	digest_of(search->subject->algo, text, body.len, &digest);
 	if (digest_equal(&digest, search->subject))
@@ -129,7 +131,8 @@ static int ask_api(struct search *search)
 				     digest_format(search->subject, text));
 	if (!scope || !url)
 		return -ENOMEM;
-	while (url && search->npages < PAGES_MAX && search->found < REFERRERS_MAX) {
+	while (url && search->npages < PAGES_MAX && search->found < REFERRERS_MAX &&
+	       search->bytes < BYTES_MAX) {
 		AUTO_FREE char *next = NULL;
 		const struct registry_call call = {
 			.method = HTTP_GET,

@@ -29,6 +29,7 @@ or "main" limits it to one of the two ports. Actions:
     slow=BYTES                            bytes of the body a second
     set={...}                             headers of the regular answer (None removes one)
     ignore_range=True, chunked=True       200 (as=N: another status) for a range; no Content-Length
+    trailers=N                            with chunked: N kB of fields behind the body
     redirect=URL                          307; "{other}" and "{path}" are filled in
     lose=True                             the request is carried out, its answer lost
     take=N                                N bytes of the request's body are taken in, then the end
@@ -444,7 +445,8 @@ class Handler(BaseHTTPRequestHandler):
         if method == "HEAD":
             return
         if chunked and body:
-            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+            trailers = b"x-t: %s\r\n" % (b"t" * 1000) * act.get("trailers", 0)
+            body = b"%x\r\n%s\r\n0\r\n%s\r\n" % (len(body), body, trailers)
         self.send_body(body + b"x" * act.get("extra", 0), act)
 
     def send_body(self, body, act):

@@ -33,7 +33,7 @@ static void check_chunks(const struct index *index, const struct index_inode *in
 static void try_index(struct index_builder *builder)
 {
 	AUTO_BUF struct buf file = BUF_INIT(64 * MIB);
-	struct index_info info = {.by_toc = true};
+	struct index_info info = {.by_toc = true, .blob_size = DATA_END};
 	struct index_inode inode;
 	const char *why = NULL;
 	struct index index;

@@ -152,6 +152,24 @@ static void chunked_has_no_length(void **state)
 	http_close(transfer);
 }
 
+/* The library would keep them all. */
+static void trailers_are_bounded(void **state)
+{
+	(void)state;
+	WAIT(wait);
+	struct http_transfer *transfer = NULL;
+	server_rule(&server, "GET", "/raw", "\"chunked\": true, \"trailers\": 3, \"times\": 1");
+	assert_int_equal(get("/raw/3000", &wait, &transfer), 0);
+	assert_int_equal(read_whole(transfer, &wait, 4096), 3000);
+	http_close(transfer);
+	server_rule(&server, "GET", "/raw", "\"chunked\": true, \"trailers\": 20000");
+	struct buf body = {0};
+	assert_int_equal(get("/raw/3000", &wait, &transfer), 0);
+	assert_int_equal(http_read_all(transfer, 4096, &body, &wait), -EPROTO);
+	buf_release(&body);
+	http_close(transfer);
+}
+
 static void head_has_no_body(void **state)
 {
 	(void)state;
@@ -781,9 +799,9 @@ static void urls_are_resolved(void **state)
 static void hosts_tell_where_they_are(void **state)
 {
 	(void)state;
-	static const char *const loopback[] = {"localhost",	      "LOCALHOST:5000", "127.0.0.1",
-					       "127.9.9.9:80",	      "[::1]",		"[::1]:443",
-					       "[::ffff:127.0.0.1]:1"};
+	static const char *const loopback[] = {"localhost", "x.localhost:80",	   "LOCALHOST:5000",
+					       "127.0.0.1", "127.9.9.9:80",	   "[::1]",
+					       "[::1]:443", "[::ffff:127.0.0.1]:1"};
 	static const char *const elsewhere[] = {"localhost.evil.com", "127.0.0.1.nip.io",
 						"registry.io:5000", "10.0.0.1", "[::2]:80"};
 	for (size_t i = 0; i < ARRAY_SIZE(loopback); i++)
@@ -819,6 +837,7 @@ int main(void)
 		TEST(gets_a_body),
 		TEST(a_slow_reader_gets_it_all),
 		TEST(chunked_has_no_length),
+		TEST(trailers_are_bounded),
 		TEST(head_has_no_body),
 		TEST(read_all_is_capped),
 		TEST(repeated_headers_are_kept),

@@ -221,7 +221,7 @@ static int build(const char *entries, struct buf *file, struct index *ret, const
 {
 	CLEANUP(index_builder_cleanup) struct index_builder *builder = index_builder_new();
 	AUTO_BUF struct buf json = BUF_INIT(TOC_JSON_MAX);
-	struct index_info info = {.by_toc = true, .codec = CODEC_ZSTD};
+	struct index_info info = {.by_toc = true, .codec = CODEC_ZSTD, .blob_size = END};
 
 	add_json(&json, "{'version':1,'entries':[");
 	add_json(&json, entries);
