@@ -1,33 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * main: wiring: makes each room with what it needs, in order, and lets go of them in reverse.
+ * main: wiring of a mount: what app.c makes, and above it each room with what it needs, in order,
+ * let go of in reverse.
  *
  * What can be wrong with the command line, the cache directory or the mountpoint is said before the
  * process goes to the background; no thread is started and nothing is sent before that.
  */
 #include <errno.h>
-#include <signal.h>
-#include <sys/prctl.h>
 
-#include "regfs/cli.h"
-#include "regfs/creds.h"
+#include "regfs/app.h"
 #include "regfs/fs.h"
-#include "regfs/layout.h"
 #include "regfs/names.h"
-#include "regfs/registry.h"
 
-struct app {
+struct mount {
 	struct cli_options options;
-	struct cache *cache;
+	struct app app;
 	struct fs *fs;
-	struct pool *jobs;
-	struct http *http;
-	struct creds *creds;
-	struct hosts *hosts;
 	struct events *events;
-	struct blobs *blobs;
-	struct layers *layers;
-	struct images *images;
 	struct pushes *pushes;
 	struct nodes *nodes;
 	struct names *names;
@@ -36,52 +25,29 @@ struct app {
 	bool has_source_date;
 };
 
-static int make_store(void *arg, const char *host, struct store **ret)
-{
-	const struct app *app = arg;
-	const struct source *source = &app->options.source;
-	bool is_source = source->kind == SOURCE_HOST && !strcmp(source->ref.host, host);
-	const struct registry_options options = {
-		.http = app->http,
-		.host = host,
-		.hosts = app->hosts,
-		.plain_http = is_source && source->plain_http,
-		.https_only = is_source && source->https,
-		.timeout_ms = app->options.timeout_s * 1000,
-		.name_timeout_ms = app->options.name_timeout_s * 1000,
-		.offline = app->options.offline,
-		.lookup = creds_lookup,
-		.lookup_arg = app->creds,
-	};
-
-	if (!strcmp(host, "local"))
-		return layout_new(app->options.store_dir, host, ret);
-	return registry_new(&options, ret);
-}
-
 static void on_tag(void *arg, struct store *store, const char *repo, const char *tag)
 {
-	struct app *app = arg;
+	struct mount *mount = arg;
 
-	names_tag_changed(app->names, store, repo, tag);
+	names_tag_changed(mount->names, store, repo, tag);
 }
 
 static int stored_hosts(void *arg, names_host_fn *fn, void *fn_arg, struct wait *wait)
 {
-	struct app *app = arg;
+	struct mount *mount = arg;
 
-	return creds_hosts(app->creds, fn, fn_arg, wait);
+	return creds_hosts(mount->app.creds, fn, fn_arg, wait);
 }
 
 static void on_forget(void *arg, const struct node_ref *dir, const char *name)
 {
-	struct app *app = arg;
+	struct mount *mount = arg;
 
-	fs_forget_name(app->fs, dir, name);
+	fs_forget_name(mount->fs, dir, name);
 }
 
 /* reproducible-builds.org, "SOURCE_DATE_EPOCH specification". */
-static int read_source_date(struct app *app)
+static int read_source_date(struct mount *mount)
 {
 	const char *text = getenv("SOURCE_DATE_EPOCH");
 	uint64_t seconds;
@@ -92,30 +58,15 @@ static int read_source_date(struct app *app)
 		fprintf(stderr, "regfs: SOURCE_DATE_EPOCH: '%s' is no number of seconds\n", text);
 		return -EINVAL;
 	}
-	app->source_date = (int64_t)seconds;
-	app->has_source_date = true;
+	mount->source_date = (int64_t)seconds;
+	mount->has_source_date = true;
 	return 0;
 }
 
-/* What needs no kernel; says itself what is wrong. */
-static int app_prepare(struct app *app)
-{
-	const struct cli_options *options = &app->options;
-	int r = read_source_date(app);
-
-	if (r < 0)
-		return r;
-	r = cache_open(options->cache_dir, options->cache_size_bytes, &app->cache);
-	if (r < 0)
-		fprintf(stderr, "regfs: cache directory %s: %s\n", options->cache_dir,
-			strerror(-r));
-	return r;
-}
-
 /* Before the process goes to the background. */
-static int app_mount(struct app *app)
+static int mount_open(struct mount *mount)
 {
-	const struct cli_options *options = &app->options;
+	const struct cli_options *options = &mount->options;
 	const struct fs_options fs_options = {
 		.mountpoint = options->mountpoint,
 		.source = options->source_text,
@@ -131,213 +82,144 @@ static int app_mount(struct app *app)
 		.umask = options->umask,
 		.statfs_path = options->cache_dir,
 	};
-	/* a helper that hangs is given up before the lookup that waits for it */
-	const struct creds_options creds = {
-		.authfile = options->authfile,
-		.helper_timeout_ms = options->name_timeout_s * 1000 * 3 / 4,
-	};
 
-	/* knows relative paths while the working directory is the user's */
-	app->creds = creds_new(&creds);
-	return app->creds ? fs_mount(&fs_options, &app->fs) : -ENOMEM;
+	return fs_mount(&fs_options, &mount->fs);
 }
 
-/* An image without a host may be another's by a configured alias. */
-static void follow_alias(struct app *app)
+static int start_pushes(struct mount *mount)
 {
-	struct ref *ref = &app->options.source.ref;
-	const char *text = app->options.source_text;
-	bool is_short = app->options.source.kind == SOURCE_IMAGE &&
-			!strcmp(ref->host, "docker.io") && !starts_with(text, "docker.io/");
-	const char *name = starts_with(ref->repo, "library/") ? ref->repo + 8 : ref->repo;
-	AUTO_FREE char *alias = NULL;
-	const char *why;
-	struct ref real;
-
-	if (!is_short || hosts_alias(app->hosts, name, &alias) < 0)
-		return;
-	if (ref_parse(alias, &real, &why) < 0) {
-		log_warn("the alias %s of %s in registries.conf: %s", alias, name, why);
-		return;
-	}
-	memcpy(ref->host, real.host, sizeof(ref->host));
-	memcpy(ref->repo, real.repo, sizeof(ref->repo));
-	log_info("%s is %s, as registries.conf has it", name, alias);
-}
-
-static int start_rooms(struct app *app)
-{
-	const struct http_options http = {
-		.timeout_ms = app->options.timeout_s * 1000,
-		.user_agent = "regfs/" REGFS_VERSION,
-	};
-
-	const struct hosts_options hosts = {
-		.registries_conf = app->options.registries_conf,
-		.certs_dir = app->options.certs_dir,
-		.cacert = app->options.cacert,
-		.insecure = (const char *const *)app->options.insecure.words,
-	};
-
-	app->jobs = pool_new("job", 0);
-	app->http = http_new(&http);
-	app->hosts = hosts_new(&hosts);
-	app->events = events_new();
-	app->nodes = nodes_new();
-	if (!app->jobs || !app->http || !app->hosts || !app->events || !app->nodes)
-		return -ENOMEM;
-	app->blobs = blobs_new(app->cache, app->jobs, app->options.timeout_s * 1000);
-	follow_alias(app);
-	if (app->blobs)
-		app->layers = layers_new(app->blobs, app->cache, app->jobs);
-	return app->layers ? 0 : -ENOMEM;
-}
-
-static int start_images(struct app *app)
-{
-	const struct images_options images = {
-		.blobs = app->blobs,
-		.layers = app->layers,
-		.cache = app->cache,
-		.platform = &app->options.platform,
-		.offline = app->options.offline,
-		.tag_ttl_ms = app->options.tag_ttl_s * 1000,
-		.overlay_whiteouts = app->options.overlay_whiteouts,
-		.prefetch = app->options.prefetch ? app->jobs : NULL,
-	};
+	const struct cli_options *options = &mount->options;
 	/* names publishes the changes itself: it waits until the kernel was told */
 	const struct pushes_options pushes = {
-		.spool_dir = app->options.cache_dir,
-		.jobs = app->jobs,
-		.compress = app->options.compress,
-		.compress_level = app->options.compress_level,
-		.source_date = app->has_source_date ? &app->source_date : NULL,
+		.spool_dir = options->cache_dir,
+		.jobs = mount->app.jobs,
+		.compress = options->compress,
+		.compress_level = options->compress_level,
+		.source_date = mount->has_source_date ? &mount->source_date : NULL,
 		.on_tag = on_tag,
-		.arg = app,
+		.arg = mount,
 	};
 
-	app->images = images_new(&images);
-	app->pushes = pushes_new(&pushes);
-	if (!app->images || !app->pushes)
-		return -ENOMEM;
-	app->context = (struct context){
-		.nodes = app->nodes,
-		.images = app->images,
-		.blobs = app->blobs,
-		.cache = app->cache,
-		.pushes = app->pushes,
-		.events = app->events,
-		.uid = getuid(),
-		.gid = getgid(),
-		.allow_other = app->options.allow_other,
-		.allow_delete = app->options.allow_delete,
-		.platform = &app->options.platform,
-		.mountpoint = app->options.mountpoint,
-		.offline = app->options.offline,
-		.transform_symlinks = app->options.transform_symlinks,
-		.tag_ttl_ms = app->options.tag_ttl_s * 1000,
-		.version = REGFS_VERSION,
-	};
-	clock_gettime(CLOCK_REALTIME, &app->context.started);
-	return 0;
+	mount->events = events_new();
+	mount->nodes = nodes_new();
+	mount->pushes = pushes_new(&pushes);
+	return mount->events && mount->nodes && mount->pushes ? 0 : -ENOMEM;
 }
 
-static int start_names(struct app *app, struct node **ret_root)
+static void describe(struct mount *mount)
 {
-	const struct cli_words *registries = &app->options.registries;
+	const struct cli_options *options = &mount->options;
+
+	mount->context = (struct context){
+		.nodes = mount->nodes,
+		.images = mount->app.images,
+		.blobs = mount->app.blobs,
+		.cache = mount->app.cache,
+		.pushes = mount->pushes,
+		.events = mount->events,
+		.uid = getuid(),
+		.gid = getgid(),
+		.allow_other = options->allow_other,
+		.allow_delete = options->allow_delete,
+		.platform = &options->platform,
+		.mountpoint = options->mountpoint,
+		.offline = options->offline,
+		.transform_symlinks = options->transform_symlinks,
+		.tag_ttl_ms = options->tag_ttl_s * 1000,
+		.version = REGFS_VERSION,
+	};
+	clock_gettime(CLOCK_REALTIME, &mount->context.started);
+}
+
+static int start_names(struct mount *mount, struct node **ret_root)
+{
+	const struct cli_words *registries = &mount->options.registries;
 	const char **hosts = calloc(registries->n + 3, sizeof(*hosts));
 	const struct names_options names = {
-		.context = &app->context,
-		.store = make_store,
-		.arg = app,
+		.context = &mount->context,
+		.store = app_make_store,
+		.arg = &mount->app,
 		.hosts = hosts,
 		.stored_hosts = stored_hosts,
 		.forget = on_forget,
-		.forget_arg = app,
+		.forget_arg = mount,
 	};
 
 	if (!hosts)
 		return -ENOMEM;
+	describe(mount);
 	hosts[0] = "local";
 	hosts[1] = "docker.io";
 	for (size_t i = 0; i < registries->n; i++)
 		hosts[i + 2] = registries->words[i];
-	app->names = names_new(&names);
+	mount->names = names_new(&names);
 	free(hosts);
-	return app->names ? names_root(app->names, &app->options.source, ret_root) : -ENOMEM;
+	return mount->names ? names_root(mount->names, &mount->options.source, ret_root) : -ENOMEM;
 }
 
-static int app_serve(struct app *app)
+static int mount_serve(struct mount *mount)
 {
+	struct source *source = &mount->options.source;
 	struct node *root = NULL;
-	int r = start_rooms(app);
+	int r = app_start(&mount->app);
 
+	if (r == 0 && source->kind == SOURCE_IMAGE)
+		app_follow_alias(&mount->app, mount->options.source_text, &source->ref);
 	if (r == 0)
-		r = start_images(app);
+		r = start_pushes(mount);
 	if (r == 0)
-		r = start_names(app, &root);
+		r = start_names(mount, &root);
 	if (r == 0)
-		r = fs_serve(app->fs, root);
-	names_finish(app->names);
+		r = fs_serve(mount->fs, root);
+	names_finish(mount->names);
 	node_unref(root);
 	return r;
 }
 
-static int app_run(struct app *app)
+static int mount_run(struct mount *mount)
 {
-	int r = app_mount(app);
+	int r = mount_open(mount);
 
 	if (r == 0)
-		r = fs_daemonize(app->fs);
-	if (r == 0 && !app->options.foreground)
+		r = fs_daemonize(mount->fs);
+	if (r == 0 && !mount->options.foreground)
 		log_to_syslog();
-	return r == 0 ? app_serve(app) : r;
+	return r == 0 ? mount_serve(mount) : r;
 }
 
 /* What publishes goes before what listens, what uses before what is used. */
-static void app_release(struct app *app)
+static void mount_release(struct mount *mount)
 {
-	pushes_stop(app->pushes);
-	events_free(app->events);
-	names_free(app->names);
-	pushes_free(app->pushes); /* _push holds some until names is gone */
-	images_free(app->images);
-	layers_free(app->layers);
-	blobs_free(app->blobs);
-	nodes_free(app->nodes);
-	pool_free(app->jobs);
-	creds_free(app->creds);
-	hosts_free(app->hosts);
-	http_free(app->http);
-	fs_free(app->fs);
-	cache_close(app->cache);
-	cli_options_release(&app->options);
+	pushes_stop(mount->pushes);
+	events_free(mount->events);
+	names_free(mount->names);
+	pushes_free(mount->pushes); /* _push holds some until names is gone */
+	app_stop(&mount->app);
+	nodes_free(mount->nodes);
+	app_release(&mount->app);
+	fs_free(mount->fs);
+	cli_options_release(&mount->options);
 }
 
 int main(int argc, char **argv)
 {
-	struct app app = {0};
+	struct mount mount = {0};
 	int status = cli_command(argc, argv);
 	int r;
 
 	if (status != -ENOENT)
 		return status;
-	if (cli_parse(argc, argv, &app.options, &status) < 0)
+	if (cli_parse(argc, argv, &mount.options, &status) < 0)
 		return status;
-	log_set_level(app.options.log);
-	/* no core file, and no other process of this user, is to have the credentials */
-	(void)prctl(PR_SET_DUMPABLE, 0);
-	/* a parent may have ignored it, and credential helpers are waited for */
-	signal(SIGCHLD, SIG_DFL);
-	/* after mount nothing ends the process: a write that cannot be is an error like others */
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN);
-	r = app_prepare(&app);
+	app_process(&mount.options);
+	r = read_source_date(&mount);
+	if (r == 0)
+		r = app_prepare(&mount.app, &mount.options);
 	if (r == 0) {
-		r = app_run(&app);
+		r = mount_run(&mount);
 		if (r < 0)
-			log_error("%s: %s", app.options.mountpoint, strerror(-r));
+			log_error("%s: %s", mount.options.mountpoint, strerror(-r));
 	}
-	app_release(&app);
+	mount_release(&mount);
 	return r < 0 ? CLI_FAILED : CLI_OK;
 }
