@@ -34,9 +34,9 @@ static void on_tag(void *arg, struct store *store, const char *repo, const char 
 
 static int stored_hosts(void *arg, names_host_fn *fn, void *fn_arg, struct wait *wait)
 {
-	struct mount *mount = arg;
+	const struct app *app = arg;
 
-	return creds_hosts(mount->app.creds, fn, fn_arg, wait);
+	return creds_hosts(app->creds, fn, fn_arg, wait);
 }
 
 static void on_forget(void *arg, const struct node_ref *dir, const char *name)
