@@ -77,7 +77,7 @@ $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libregfs.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-bench: all $(BUILD)/bench/bench_codec
+bench: all $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 	$(Q)tests/bench/run $(BENCH)
 
 # Fuzzers: libFuzzer with ASan+UBSan, by clang. make fuzz; make build-fuzz/fuzz_ref.

@@ -142,16 +142,17 @@ class Registry:
     """A docker-registry server on a free port of the loopback, with deletion.
 
     STORAGE is kept; without it the registry has a new one in the test's directory. What it served is read
-    from its access log.
+    from its access log. With an ADDRESS it listens there, started by the command that ENTER begins.
     """
 
     ACCESS = re.compile(r'"(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[\d.]+" (\d+) (\d+)')
 
-    def __init__(self, directory, storage=None, config=None):
+    def __init__(self, directory, storage=None, config=None, address="127.0.0.1", enter=()):
         need("docker-registry")
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        self.address, self.enter = address, enter
         self.storage = pathlib.Path(storage or self.directory / "storage")
         self.storage.mkdir(parents=True, exist_ok=True)
         self.config = self.directory / "config.yml"
@@ -161,7 +162,7 @@ class Registry:
             "storage": {"filesystem": {"rootdirectory": str(self.storage)},
                         "delete": {"enabled": True},
                         "maintenance": {"uploadpurging": {"enabled": False}}},
-            "http": {"addr": f"127.0.0.1:{self.port}"},
+            "http": {"addr": f"{address}:{self.port}"},
             **(config or {}),
         }))
         self.process = None
@@ -171,13 +172,14 @@ class Registry:
 
     @property
     def host(self):
-        return f"localhost:{self.port}"
+        return f"{self.address.replace('127.0.0.1', 'localhost')}:{self.port}"
 
     def start(self):
         # Its own variables would override the file.
         env = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
         env["OTEL_TRACES_EXPORTER"] = "none"
-        self.process = Process(["docker-registry", "serve", self.config], self.directory / "log", env)
+        self.process = Process([*self.enter, "docker-registry", "serve", self.config],
+                               self.directory / "log", env)
         wait_for(self.answers, f"docker-registry: {self.process.output()}")
 
     def stop(self):
@@ -333,8 +335,8 @@ class Test:
         self.names += 1
         return f"{prefix}{self.names}"
 
-    def registry(self, storage=None, config=None):
-        registry = Registry(self.dir / self.name("registry"), storage, config)
+    def registry(self, storage=None, config=None, **where):
+        registry = Registry(self.dir / self.name("registry"), storage, config, **where)
         self.stack.callback(registry.stop)
         return registry
 

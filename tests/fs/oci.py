@@ -146,7 +146,8 @@ def make_index(images, registry=None, repo=None, tag=None):
 
 def request(registry, method, path, body=None, headers=None):
     """One request: (status, headers, body)."""
-    connection = http.client.HTTPConnection("127.0.0.1", registry.port, timeout=60)
+    address = getattr(registry, "address", "127.0.0.1")
+    connection = http.client.HTTPConnection(address, registry.port, timeout=60)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
