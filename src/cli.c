@@ -325,6 +325,21 @@ static int opt_allow_other(struct cli_options *options, const char *value)
 	return buf_puts(&options->fuse_options, ",allow_other,default_permissions");
 }
 
+/* Not only the kernel has to know: where nothing is pushed, much is cheaper. */
+static int opt_ro(struct cli_options *options, const char *value)
+{
+	(void)value;
+	options->read_only = true;
+	return buf_puts(&options->fuse_options, ",ro");
+}
+
+static int opt_rw(struct cli_options *options, const char *value)
+{
+	(void)value;
+	options->read_only = false;
+	return buf_puts(&options->fuse_options, ",rw");
+}
+
 static int opt_allow_delete(struct cli_options *options, const char *value)
 {
 	(void)value;
@@ -363,32 +378,18 @@ static const struct {
 	{"offline", false, opt_offline},
 	{"allow_other", false, opt_allow_other},
 	{"allow_delete", false, opt_allow_delete},
+	{"ro", false, opt_ro},
+	{"rw", false, opt_rw},
 };
 
 /* What the kernel or libfuse take, with and without a value. */
-static const char *const passed_on[] = {"ro",
-					"rw",
-					"suid",
-					"nosuid",
-					"dev",
-					"nodev",
-					"exec",
-					"noexec",
-					"async",
-					"sync",
-					"dirsync",
-					"atime",
-					"noatime",
-					"nodiratime",
-					"norelatime",
-					"nostrictatime",
-					"default_permissions",
-					"auto_unmount",
-					"context=",
-					"fscontext=",
-					"defcontext=",
-					"rootcontext=",
-					NULL};
+static const char *const passed_on[] = {"suid",		"nosuid",	 "dev",
+					"nodev",	"exec",		 "noexec",
+					"async",	"sync",		 "dirsync",
+					"atime",	"noatime",	 "nodiratime",
+					"norelatime",	"nostrictatime", "default_permissions",
+					"auto_unmount", "context=",	 "fscontext=",
+					"defcontext=",	"rootcontext=",	 NULL};
 
 /* fstab's own words. */
 static const char *const ignored[] = {"defaults", "auto",  "noauto", "user",	"nouser",

@@ -1,46 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs: the session: mounting, the INIT answer, serving, the end.
+ * fs: the session: mounting, serving, the end.
  * Must not know HTTP, JSON or tar.
  */
 #include <errno.h>
-#include <linux/fuse.h>
-#include <sys/uio.h>
-
-#include "regfs/log.h"
 
 #include "fs_priv.h"
-
-/*
- * libfuse 3.14 wants FUSE_PARALLEL_DIROPS but never tells the kernel, which then keeps a
- * whole directory locked during each look-up. So the answer to INIT is completed on its way out:
- * the request is recognised by its opcode as it is read, its answer by the number.
- */
-static ssize_t session_read(int fd, void *buf, size_t len, void *userdata)
-{
-	const struct fuse_in_header *head = buf;
-	struct fs *fs = userdata;
-	ssize_t n = read(fd, buf, len);
-
-	if (n >= (ssize_t)sizeof(*head) && head->opcode == FUSE_INIT)
-		fs->init_unique = head->unique;
-	return n;
-}
-
-static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
-{
-	const struct fuse_out_header *head = iov[0].iov_base;
-	struct fs *fs = userdata;
-
-	if (fs->init_unique && head->unique == fs->init_unique) {
-		struct fuse_init_out *init = count == 2 ? iov[1].iov_base : NULL;
-
-		if (init && head->error == 0 && iov[1].iov_len >= FUSE_COMPAT_22_INIT_OUT_SIZE)
-			init->flags |= FUSE_PARALLEL_DIROPS;
-		fs->init_unique = 0;
-	}
-	return writev(fd, iov, count);
-}
 
 static int add_options(const struct fs_options *options, struct fuse_args *args)
 {
@@ -55,7 +20,7 @@ static int add_options(const struct fs_options *options, struct fuse_args *args)
 
 static int session_new(struct fs *fs)
 {
-	const struct fuse_custom_io io = {.writev = session_writev, .read = session_read};
+	const struct fuse_custom_io io = {.writev = fs_session_writev, .read = fs_session_read};
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	int r = add_options(&fs->options, &args);
 

@@ -189,8 +189,10 @@ static int run_mknod(struct request *request)
 {
 	const struct node_device what = {.mode = request->mode, .rdev = request->attr.st_rdev};
 	struct node_entry entry = {0};
-	int r = node_mknod(&request->ref, request->name, &what, &request->call, &entry);
+	int r = -EROFS; /* as in run_create() */
 
+	if (!request->fs->options.no_push)
+		r = node_mknod(&request->ref, request->name, &what, &request->call, &entry);
 	return r < 0 ? r : reply_entry(request, &entry);
 }
 
@@ -297,8 +299,14 @@ static int run_flush(struct request *request)
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct request request = {.closes = true};
+	const struct fs *fs = fuse_req_userdata(req);
 
 	(void)fi;
+	/* Once turns it off for the whole mount: a close() is then no request. */
+	if (fs->options.no_push) {
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
 	request_start(&request, req, ino, run_flush);
 }
 
@@ -320,8 +328,12 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 static int run_create(struct request *request)
 {
 	struct node_entry entry = {0};
-	int r = node_create(&request->ref, request->name, request->mode, &request->call, &entry);
+	int r = -EROFS;
 
+	/* its close() would not be seen: somebody has remounted what was read-only */
+	if (!request->fs->options.no_push)
+		r = node_create(&request->ref, request->name, request->mode, &request->call,
+				&entry);
 	return r < 0 ? r : reply_create(request, &entry);
 }
 

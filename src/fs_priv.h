@@ -24,6 +24,8 @@ struct fs {
 	struct inodes *inodes;
 	struct pool *pool; /* runs parked requests */
 	bool no_open, no_opendir;
+	bool can_passthrough;	      /* the kernel offers it */
+	bool passthrough;	      /* and we have it: open and release are seen */
 	_Atomic uint64_t init_unique; /* of INIT until it is answered; the first thread's */
 	bool mounted;
 	pthread_key_t buffer; /* a read buffer for each session thread */
@@ -83,6 +85,10 @@ int reply_create(struct request *request, struct node_entry *entry);
 
 /* ENTRY as libfuse wants it, its look-up counted (undo with inodes_forget). */
 int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry_param *ret);
+
+/* Instead of read() and writev() on the session's descriptor (fs_init.c). */
+ssize_t fs_session_read(int fd, void *buf, size_t len, void *userdata);
+ssize_t fs_session_writev(int fd, struct iovec *iov, int count, void *userdata);
 
 extern const struct fuse_lowlevel_ops fs_ops; /* fs_ops.c */
 void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,

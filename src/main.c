@@ -74,6 +74,7 @@ static int mount_open(struct mount *mount)
 		.foreground = options->foreground,
 		.debug = options->debug,
 		.single_thread = options->single_thread,
+		.no_push = options->read_only || options->source.kind == SOURCE_IMAGE,
 		.set_uid = options->set_uid,
 		.set_gid = options->set_gid,
 		.set_umask = options->set_umask,

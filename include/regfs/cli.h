@@ -35,7 +35,7 @@ struct cli_options {
 	enum codec compress;
 	int compress_level; /* 0: the codec's default */
 	enum log_level log;
-	bool foreground, debug, single_thread, allow_other, allow_delete;
+	bool foreground, debug, single_thread, allow_other, allow_delete, read_only;
 	bool set_uid, set_gid, set_umask;
 	uid_t uid;
 	gid_t gid;

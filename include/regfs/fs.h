@@ -25,6 +25,8 @@ struct fs_options {
 	const char *fuse_options; /* "allow_other,default_permissions,nosuid,…" for libfuse; may be
 				     "" */
 	bool foreground, debug, single_thread;
+	bool no_push; /* no file is ever written: FLUSH, which says how a push went, is turned off
+		       */
 	bool set_uid, set_gid, set_umask;
 	uid_t uid;
 	gid_t gid;
