@@ -276,6 +276,7 @@ struct request {
 	uint64_t off;
 	uint8_t *buf;
 	size_t len;
+	uint64_t until; /* where the reader will come to at once; of no meaning below off + len */
 	bool raw;
 };
 
@@ -284,7 +285,7 @@ static void request_want(const struct request *request, size_t done, struct want
 	uint64_t at = request->off + done;
 
 	want->block = at / CACHE_BLOCK;
-	want->last = (request->off + request->len - 1) / CACHE_BLOCK;
+	want->last = (MAX(request->off + request->len, request->until) - 1) / CACHE_BLOCK;
 	want->off = at % CACHE_BLOCK;
 	want->len = MIN(request->len - done, CACHE_BLOCK - want->off);
 	want->buf = request->buf + done;
@@ -327,6 +328,7 @@ static ssize_t read_clipped(struct blobs *blobs, const struct blob_id *id, struc
 	if (request.off >= id->size || request.len == 0)
 		return 0;
 	request.len = MIN(request.len, id->size - request.off);
+	request.until = MIN(request.until, id->size);
 	return read_request(blobs, id, &request, wait);
 }
 
@@ -334,6 +336,15 @@ ssize_t blob_read(struct blobs *blobs, const struct blob_id *id, uint64_t off, v
 		  size_t len, struct wait *wait)
 {
 	struct request request = {.off = off, .buf = buf, .len = len};
+
+	return read_clipped(blobs, id, request, wait);
+}
+
+ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
+		     struct wait *wait)
+{
+	struct request request = {
+		.off = piece->off, .buf = piece->buf, .len = piece->len, .until = piece->until};
 
 	return read_clipped(blobs, id, request, wait);
 }

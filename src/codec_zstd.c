@@ -11,7 +11,13 @@
 #include "codec_priv.h"
 
 #define DEFAULT_MAX_WINDOW (128ULL * MIB)
-#define PACK_LEVEL	   1
+
+/* Windows are packed during a layer's first pass, on the thread that everything waits for: tables
+ * that stay in the first-level cache take 90 us each where level 1's take 130, for 6 % more bytes.
+ */
+#define PACK_WINDOW_LOG 15 /* CODEC_WINDOW */
+#define PACK_HASH_LOG	11
+#define PACK_MIN_MATCH	5
 
 static int window_log(uint64_t max_window)
 {
@@ -85,9 +91,43 @@ int zstd_step(struct decoder *decoder)
 	return decoder->last ? decoder_invalid(decoder, "zstd: the stream is cut off") : STEP_WAIT;
 }
 
-ssize_t codec_pack(const void *in, size_t len, void *out, size_t cap)
+struct packer {
+	ZSTD_CCtx *zstd;
+};
+
+static bool packer_set(const struct packer *packer, ZSTD_cParameter parameter, int value)
 {
-	size_t packed = ZSTD_compress(out, cap, in, len, PACK_LEVEL);
+	return !ZSTD_isError(ZSTD_CCtx_setParameter(packer->zstd, parameter, value));
+}
+
+struct packer *packer_new(void)
+{
+	struct packer *packer = calloc(1, sizeof(*packer));
+
+	if (!packer)
+		return NULL;
+	packer->zstd = ZSTD_createCCtx();
+	if (!packer->zstd || !packer_set(packer, ZSTD_c_compressionLevel, 1) ||
+	    !packer_set(packer, ZSTD_c_windowLog, PACK_WINDOW_LOG) ||
+	    !packer_set(packer, ZSTD_c_hashLog, PACK_HASH_LOG) ||
+	    !packer_set(packer, ZSTD_c_minMatch, PACK_MIN_MATCH)) {
+		packer_free(packer);
+		return NULL;
+	}
+	return packer;
+}
+
+void packer_free(struct packer *packer)
+{
+	if (!packer)
+		return;
+	ZSTD_freeCCtx(packer->zstd);
+	free(packer);
+}
+
+ssize_t packer_pack(struct packer *packer, const void *in, size_t len, void *out, size_t cap)
+{
+	size_t packed = ZSTD_compress2(packer->zstd, out, cap, in, len);
 
 	if (!ZSTD_isError(packed))
 		return (ssize_t)packed;

@@ -443,20 +443,38 @@ int index_builder_member(struct index_builder *builder, const struct tar_member 
 
 /* --- resume points --- */
 
-int index_builder_point(struct index_builder *builder, const struct codec_point *point)
+/* Appends POINT's window to the windows. The packed length, or an error. */
+static ssize_t pack_window(struct index_builder *builder, const struct codec_point *point)
 {
 	struct buf *windows = &builder->windows;
+	size_t bound = codec_pack_bound(point->window_len);
+
+	if (!builder->packer)
+		builder->packer = packer_new();
+	if (!builder->packer)
+		return -ENOMEM;
+	int r = buf_reserve(windows, bound);
+	if (r < 0)
+		return r;
+	ssize_t packed = packer_pack(builder->packer, point->window, point->window_len,
+				     windows->data + windows->len, bound);
+	if (packed > 0)
+		windows->len += (size_t)packed;
+	return packed;
+}
+
+int index_builder_point(struct index_builder *builder, const struct codec_point *point)
+{
 	struct index_point_rec rec = {
 		.in_off = point->in_off,
 		.out_off = point->out_off,
-		.window = windows->len,
+		.window = builder->windows.len,
 		.window_len = (uint16_t)point->window_len,
 		.bits = point->bits,
 		.member = point->member,
 	};
 	const struct index_point_rec *last = builder->points + builder->npoints - 1;
-	size_t bound;
-	ssize_t packed = 0;
+	ssize_t packed;
 	int err;
 
 	if (point->window_len > CODEC_WINDOW || point->bits > 7)
@@ -466,15 +484,9 @@ int index_builder_point(struct index_builder *builder, const struct codec_point 
 	if (rec.in_off < last->in_off || rec.out_off <= last->out_off)
 		return -EINVAL;
 	if (point->window_len) {
-		bound = codec_pack_bound(point->window_len);
-		err = buf_reserve(windows, bound);
-		if (err)
-			return err;
-		packed = codec_pack(point->window, point->window_len, windows->data + windows->len,
-				    bound);
+		packed = pack_window(builder, point);
 		if (packed < 0)
 			return (int)packed;
-		windows->len += (size_t)packed;
 		rec.packed_len = (uint32_t)packed;
 	}
 	err = index_grow(&builder->points, builder->npoints, &builder->points_cap, sizeof(rec));
@@ -578,6 +590,7 @@ void index_builder_free(struct index_builder *builder)
 	free(builder->xattr_table.slots);
 	buf_release(&builder->arena);
 	buf_release(&builder->windows);
+	packer_free(builder->packer);
 	buf_release(&builder->scratch);
 	buf_release(&builder->parent_path);
 	free(builder);

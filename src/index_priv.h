@@ -206,6 +206,7 @@ struct index_builder {
 	uint64_t seed; /* so that nobody can make names collide */
 	struct buf arena;
 	struct buf windows;
+	struct packer *packer; /* NULL until there is a window */
 	struct buf scratch;
 	uint64_t replaced; /* how often a name came to stand for something else */
 	/* The directory that the last member's parent path led to, when .replaced was so. */

@@ -172,9 +172,8 @@ bool diff_finish(struct diff *diff, struct digest *ret);
 
 /* --- layer_read.c --- */
 
-/* blob_read() from whichever source works. */
-ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len,
-			struct wait *wait);
+/* blob_read_on() from whichever source works. */
+ssize_t layer_blob_read(struct layer *layer, const struct blob_piece *piece, struct wait *wait);
 /* blob_fetch_unverified() likewise. */
 ssize_t layer_blob_fetch(struct layer *layer, uint64_t off, void *buf, size_t len,
 			 struct wait *wait);

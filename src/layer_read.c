@@ -16,11 +16,17 @@ static bool is_the_sources(int error)
 	return error != -EWOULDBLOCK && error != -EINTR && error != -ENOMEM && error != -EFBIG;
 }
 
-typedef ssize_t blob_read_fn(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,
-			     size_t len, struct wait *wait);
+typedef ssize_t blob_read_fn(struct blobs *blobs, const struct blob_id *id,
+			     const struct blob_piece *piece, struct wait *wait);
 
-/* READ by FN from the sources in turn, beginning with the one that worked last. */
-static ssize_t read_sources(struct layer *layer, blob_read_fn *fn, const struct file_read *read,
+static ssize_t fetch_piece(struct blobs *blobs, const struct blob_id *id,
+			   const struct blob_piece *piece, struct wait *wait)
+{
+	return blob_fetch_unverified(blobs, id, piece->off, piece->buf, piece->len, wait);
+}
+
+/* PIECE by FN from the sources in turn, beginning with the one that worked last. */
+static ssize_t read_sources(struct layer *layer, blob_read_fn *fn, const struct blob_piece *piece,
 			    struct wait *wait)
 {
 	unsigned n = atomic_load(&layer->nsources);
@@ -34,7 +40,7 @@ static ssize_t read_sources(struct layer *layer, blob_read_fn *fn, const struct 
 					   .store = source->store,
 					   .repo = source->repo};
 
-		r = fn(layer->layers->blobs, &id, read->off, read->buf, read->len, wait);
+		r = fn(layer->layers->blobs, &id, piece, wait);
 		if (r >= 0 && i > 0)
 			atomic_store(&layer->preferred, (preferred + i) % n);
 		if (r >= 0 || !is_the_sources(r))
@@ -43,19 +49,17 @@ static ssize_t read_sources(struct layer *layer, blob_read_fn *fn, const struct 
 	return r;
 }
 
-ssize_t layer_blob_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
+ssize_t layer_blob_read(struct layer *layer, const struct blob_piece *piece, struct wait *wait)
 {
-	const struct file_read read = {off, buf, len};
-
-	return read_sources(layer, blob_read, &read, wait);
+	return read_sources(layer, blob_read_on, piece, wait);
 }
 
 ssize_t layer_blob_fetch(struct layer *layer, uint64_t off, void *buf, size_t len,
 			 struct wait *wait)
 {
-	const struct file_read read = {off, buf, len};
+	const struct blob_piece piece = {.off = off, .buf = buf, .len = len};
 
-	return read_sources(layer, blob_fetch_unverified, &read, wait);
+	return read_sources(layer, fetch_piece, &piece, wait);
 }
 
 /* All LEN bytes of the decoded stream at OFF. */
@@ -67,7 +71,8 @@ static int stream_read(struct layer *layer, uint64_t off, void *buf, size_t len,
 		return -EIO;
 	if (info->codec != CODEC_PLAIN)
 		return spans_read(layer, off, buf, len, wait);
-	ssize_t n = layer_blob_read(layer, off, buf, len, wait);
+	const struct blob_piece piece = {.off = off, .buf = buf, .len = len};
+	ssize_t n = layer_blob_read(layer, &piece, wait);
 	if (n < 0)
 		return n;
 	return n == (ssize_t)len ? 0 : -EIO;

@@ -26,6 +26,7 @@
 #define CURSORS_MAX 8	      /* idle ones */
 #define QUICK_LEN   (2 * MIB) /* decoded at most by a thread that may not block */
 #define NO_POSITION UINT64_MAX
+#define INPUT_SLACK (24 * KIB)
 
 struct span_piece {
 	atomic_uint refs; /* the table's and readers' */
@@ -45,6 +46,7 @@ struct cursor {
 	struct decoder *decoder;
 	struct span_piece *part; /* the next piece, as far as it has come; NULL: nothing yet */
 	uint64_t in_off;	 /* of the next input */
+	uint64_t in_until;	 /* where the input will end that the reader makes it take */
 	uint8_t in[CACHE_BLOCK];
 };
 
@@ -62,6 +64,7 @@ struct place {
 	uint64_t base; /* its resume point */
 	uint64_t off;
 	size_t len;
+	uint64_t to; /* where its reader goes on to; of no meaning before the piece's end */
 };
 
 struct spans *spans_new(void)
@@ -210,9 +213,14 @@ static struct span_piece *piece_make(const struct layer *layer, uint64_t off)
 /* Input up to the next boundary of the cache's blocks, which are checked as a whole anyway. */
 static ssize_t cursor_input(struct layer *layer, struct cursor *cursor, struct wait *wait)
 {
-	size_t len = CACHE_BLOCK - cursor->in_off % CACHE_BLOCK;
+	const struct blob_piece piece = {
+		.off = cursor->in_off,
+		.buf = cursor->in,
+		.len = CACHE_BLOCK - cursor->in_off % CACHE_BLOCK,
+		.until = cursor->in_until,
+	};
 
-	ssize_t n = layer_blob_read(layer, cursor->in_off, cursor->in, len, wait);
+	ssize_t n = layer_blob_read(layer, &piece, wait);
 	if (n < 0)
 		return n;
 	cursor->in_off += n;
@@ -231,7 +239,13 @@ static int cursor_resume(struct layer *layer, struct cursor *cursor, struct wait
 	if (r < 0)
 		return r;
 	if (point.bits && point.in_off > 0) {
-		ssize_t n = layer_blob_read(layer, point.in_off - 1, &first, 1, wait);
+		const struct blob_piece piece = {
+			.off = point.in_off - 1,
+			.buf = &first,
+			.len = 1,
+			.until = cursor->in_until,
+		};
+		ssize_t n = layer_blob_read(layer, &piece, wait);
 		if (n <= 0)
 			return n < 0 ? n : -EIO;
 	}
@@ -325,10 +339,28 @@ static void cursor_publish(struct layer *layer, struct cursor *cursor, const str
 	span_piece_unref(gone);
 }
 
+/* Where the input ends, about, that makes the output up to OUT_OFF: one range brings it all. */
+static uint64_t input_until(const struct layer *layer, uint64_t out_off)
+{
+	const struct index *index = &layer->index;
+	struct codec_point from, to = {.in_off = layer->size, .out_off = index->info.decoded_size};
+	uint32_t n = index_point_before(index, out_off - 1);
+
+	if (index_point(index, n, NULL, &from) < 0 ||
+	    (n + 1 < index->info.npoints && index_point(index, n + 1, NULL, &to) < 0) ||
+	    to.in_off <= from.in_off || to.out_off <= from.out_off)
+		return 0;
+	/* as if all of the span were packed as tightly, and a little more */
+	double part = (double)(out_off - from.out_off) / (double)(to.out_off - from.out_off);
+	uint64_t len = (uint64_t)(part * (double)(to.in_off - from.in_off)) + INPUT_SLACK;
+	return MIN(from.in_off + len, to.in_off);
+}
+
 /* Moves a busy cursor until it has made the piece at WANT. */
 static int cursor_move(struct layer *layer, struct cursor *cursor, const struct place *want,
 		       struct wait *wait)
 {
+	cursor->in_until = input_until(layer, MAX(want->to, want->off + want->len));
 	while (cursor->pos <= want->off) {
 		struct place place;
 
@@ -538,6 +570,7 @@ int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct 
 		struct place want;
 
 		int r = place_of(&layer->index, off, &want);
+		want.to = off + len;
 		if (r == 0)
 			r = piece_get(layer, &want, wait, &piece);
 		if (r < 0)

@@ -64,6 +64,17 @@ void blob_known(struct blobs *blobs, const struct blob_id *id, const void *data)
 ssize_t blob_read(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,
 		  size_t len, struct wait *wait);
 
+/* The same for a reader who goes on up to offset UNTIL at once: what is missing up to there comes
+ * in the same range. */
+struct blob_piece {
+	uint64_t off;
+	uint8_t *buf;
+	size_t len;
+	uint64_t until;
+};
+ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
+		     struct wait *wait);
+
 /* LEN bytes at OFF for somebody who checks them by other means: as the store gives them (or out of
  * the cache, where it has them all). Nothing of them is kept. Waits for the store by itself: for
  * jobs. The count, short only at the blob's end; -EIO where the store has less. */

@@ -97,9 +97,12 @@ void encoder_free(struct encoder *encoder);
 ssize_t encoder_piece(struct encoder *encoder, const void *in, size_t len, void *out, size_t cap);
 size_t encoder_bound(enum codec codec, size_t len);
 
-/* Small buffers in one step, for windows at rest (zstd level 1). Return the length or
- * a negative errno. */
-ssize_t codec_pack(const void *in, size_t len, void *out, size_t cap);
+/* Windows at rest, at most CODEC_WINDOW bytes in one step. A packer belongs to one thread at a
+ * time. Return the length or a negative errno. */
+struct packer;
+struct packer *packer_new(void); /* NULL when memory is short */
+void packer_free(struct packer *packer);
+ssize_t packer_pack(struct packer *packer, const void *in, size_t len, void *out, size_t cap);
 ssize_t codec_unpack(const void *in, size_t len, void *out, size_t cap);
 size_t codec_pack_bound(size_t len);
 

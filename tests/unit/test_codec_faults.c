@@ -240,7 +240,9 @@ static void packed_windows(void **state)
 {
 	AUTO_FREE uint8_t *packed = malloc(codec_pack_bound(CODEC_WINDOW));
 	AUTO_FREE uint8_t *back = malloc(CODEC_WINDOW);
-	ssize_t len = codec_pack(codec_data, CODEC_WINDOW, packed, codec_pack_bound(CODEC_WINDOW));
+	struct packer *packer = packer_new();
+	ssize_t len = packer_pack(packer, codec_data, CODEC_WINDOW, packed,
+				  codec_pack_bound(CODEC_WINDOW));
 
 	(void)state;
 	assert_in_range(len, 1, CODEC_WINDOW - 1);
@@ -248,7 +250,12 @@ static void packed_windows(void **state)
 	assert_memory_equal(back, codec_data, CODEC_WINDOW);
 	assert_int_equal(codec_unpack(packed, (size_t)len, back, CODEC_WINDOW - 1), -EINVAL);
 	assert_int_equal(codec_unpack(packed, (size_t)len - 1, back, CODEC_WINDOW), -EINVAL);
-	assert_int_equal(codec_pack(codec_data, CODEC_WINDOW, packed, 10), -EINVAL);
+	assert_int_equal(packer_pack(packer, codec_data, CODEC_WINDOW, packed, 10), -EINVAL);
+	/* a failure leaves nothing behind */
+	assert_int_equal(packer_pack(packer, codec_data, CODEC_WINDOW, packed,
+				     codec_pack_bound(CODEC_WINDOW)),
+			 len);
+	packer_free(packer);
 }
 
 int main(void)

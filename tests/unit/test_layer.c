@@ -366,6 +366,26 @@ static void test_range_of_evicted_blob(void **state)
 	layer_unref(layer);
 }
 
+static void test_one_request_for_a_span(void **state)
+{
+	struct fixture *f = *state;
+	struct layer *layer = open_layer(f);
+
+	evict(f, CACHE_BLOB);
+	for (uint64_t at = MIB + 200 * KIB; at < BIG - 2 * MIB; at += 3 * MIB) {
+		unsigned calls = fakestore_calls(f->store, FAKE_OPEN_BLOB);
+		uint64_t bytes = fakestore_bytes(f->store);
+
+		/* wherever in its span: what leads to it, and no more than a block beside it */
+		check_big(f, layer, at, 4096);
+		assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB) - calls, 1);
+		assert_in_range(fakestore_bytes(f->store) - bytes, 1,
+				(LAYER_SPACING + LAYER_PIECE) * f->id.size / f->tar.len +
+					2 * CACHE_BLOCK);
+	}
+	layer_unref(layer);
+}
+
 static void check_kept_output(struct fixture *f, enum kind kind)
 {
 	int64_t decoded;
@@ -990,6 +1010,7 @@ int main(void)
 		TEST(test_zstd_big_frames),
 		TEST(test_zstd_one_frame),
 		TEST(test_range_of_evicted_blob),
+		TEST(test_one_request_for_a_span),
 		TEST(test_kept_output_of_one_frame),
 		TEST(test_kept_output_of_big_frames),
 		TEST(test_small_reads),
