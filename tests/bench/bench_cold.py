@@ -1,100 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cold starts: a program off an image of which nothing is here, over a wire of several lengths, against pulling the image.
-
-All with the podman of this machine. Bytes and requests are the registry's count.
-"""
-import os
-import shutil
-import statistics
-import subprocess
-
-from common import ROOT, RUNS, podman, quiet, row, timed
+"""Cold starts off plain gzip, over a wire of several lengths, against pulling the image with this machine's podman."""
+from cold import ROUND_TRIPS_MS, Cold, report, rounds
 from wire import wire
 import images
-import program
-
-ROUND_TRIPS_MS = (0, 20, 100)
-# This machine's limits are lower than those that podman wants to set.
-RUN = ("run", "--rm", "--runtime", "runc", "--network", "none", "--ulimit", "nofile=4096:4096",
-       "--ulimit", "nproc=4096:4096")
-
-
-class Cold:
-    """Starts of one image at one registry; each leaves nothing behind that would help the next."""
-
-    def __init__(self, bench, registry, image):
-        self.bench, self.registry, self.image = bench, registry, image
-        self.cache = bench.test.dir / "cache"
-
-    def measured(self, action):
-        """(seconds, requests, body bytes) of ACTION."""
-        self.registry.forget()
-        seconds = timed(action)
-        served = self.registry.requests()
-        return seconds, len(served), sum(entry[3] for entry in served)
-
-    def off_the_mount(self, start, saved=None, **options):
-        """START (a function of a root) off a fresh mount whose cache is a copy of SAVED, or empty."""
-        shutil.rmtree(self.cache, ignore_errors=True)
-        if saved:
-            subprocess.run(["cp", "-a", "--sparse=always", saved, self.cache], check=True)
-        mount = self.bench.test.mount(self.registry.host, log="error", insecure=self.registry.host, **options)
-        try:
-            return self.measured(lambda: start(mount.path(self.image, "rootfs")))
-        finally:
-            mount.stop()
-
-    def in_podman(self, root):
-        quiet(*podman(self.bench, *RUN, "--rootfs", f"{root}:O", *program.ARGV))
-
-    @staticmethod
-    def in_chroot(root):
-        quiet(*program.in_chroot(root))
-
-    def pulled(self):
-        """The peer: podman pull into an empty store, and run."""
-        reference = f"{self.registry.host}/{self.image}"
-        quiet(*podman(self.bench, "rmi", "-af"))
-
-        def pull_and_run():
-            quiet(*podman(self.bench, "pull", "-q", "--tls-verify=false", reference))
-            quiet(*podman(self.bench, *RUN, reference, *program.ARGV))
-
-        return self.measured(pull_and_run)
-
-    def save_index(self):
-        """A cache that has seen the image once, and whose blocks had to give way; and the sizes of the files
-        that a start reads."""
-        shutil.rmtree(self.cache, ignore_errors=True)
-        mount = self.bench.test.mount(self.registry.host, log="error", insecure=self.registry.host)
-        files = program.files_read(mount.path(self.image, "rootfs"))
-        for layer in sorted(os.listdir(mount.path(self.image, "layers"))):
-            if layer.isdigit():
-                os.listdir(mount.path(self.image, "layers", layer))
-        mount.stop()
-        quiet(ROOT / "build/bench/evict", self.cache)
-        saved = self.bench.dir / "saved"
-        shutil.rmtree(saved, ignore_errors=True)
-        self.cache.rename(saved)
-        return saved, files
-
-
-def rounds(ways):
-    """{name: [(seconds, requests, bytes)]} of all ways, in turns."""
-    runs = {name: [] for name in ways}
-    for _ in range(RUNS):
-        for name, way in ways.items():
-            runs[name].append(way())
-    return runs
-
-
-def report(what, ours, peer, theirs, target, files_bytes=None):
-    """A row of two lists of (seconds, requests, bytes)."""
-    ours, theirs = ([statistics.median(column) for column in zip(*runs)] for runs in (ours, theirs))
-    note = f"{ours[2] / 1e6:.2f} MB in {ours[1]:.0f} requests, theirs {theirs[2] / 1e6:.1f} MB in {theirs[1]:.0f}"
-    if files_bytes:
-        note += f"; bytes of the files read × {ours[2] / files_bytes:.2f}"
-    row(what, ours[0], peer, theirs[0], note, target)
 
 
 def bench_cold_start(bench):
@@ -102,7 +10,7 @@ def bench_cold_start(bench):
     with wire() as line:
         registry = line.registry(bench, storage=images.debian().storage)
         cold = Cold(bench, registry, "debian:gzip")
-        saved, files = cold.save_index()
+        saved, files = cold.save_index(), cold.files_read()
         total = sum(files.values())
         print(f"  the program reads {len(files)} files of {total / 1e6:.1f} MB")
         for milliseconds in ROUND_TRIPS_MS:

@@ -4,12 +4,12 @@
 eStargz and zstd:chunked as stargz-snapshotter's ctr-remote and as skopeo write them, and eStargz as
 written here, after stargz-snapshotter's docs/estargz.md.
 """
-import contextlib
 import gzip
 import hashlib
 import json
 import random
 
+from containerd import containerd
 import lib
 import oci
 import tarfiles
@@ -197,29 +197,6 @@ def check_converted(t, registry, lazy):
         tree.assert_equal(tree.read(got), tree.read(expected))
     lib.wait_for(lambda: mount.stats()["chunks_decoded"] > 0, "chunks")
     assert "table of contents" not in mount.read_log(), mount.read_log()
-
-
-@contextlib.contextmanager
-def containerd(t):
-    """A containerd of the test's own; gives a function that runs ctr-remote beside it."""
-    lib.need("containerd", "ctr-remote", "skopeo")
-    lib.need_root()
-    socket = t.dir / "containerd.sock"
-    config = t.dir / "containerd.toml"
-    plugins = ["grpc.v1.cri", "snapshotter.v1.btrfs", "snapshotter.v1.zfs", "snapshotter.v1.devmapper", "snapshotter.v1.aufs"]
-    config.write_text(f"""version = 2
-root = "{t.dir}/containerd"
-state = "{t.dir}/containerd-state"
-disabled_plugins = {json.dumps(["io.containerd." + plugin for plugin in plugins])}
-[grpc]
-address = "{socket}"
-[ttrpc]
-address = "{socket}.ttrpc"
-""")
-    process = t.start("containerd", "-c", config)
-    lib.wait_for(lambda: t.run("ctr-remote", "-a", socket, "version", status=None).returncode == 0, "containerd")
-    yield lambda *args: t.output("ctr-remote", "-a", socket, *args)
-    process.stop()
 
 
 def convert_by_ctr_remote(t, registry, *options):

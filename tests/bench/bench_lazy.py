@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cold starts off images with tables of contents, against stargz-snapshotter's store."""
+import json
+
+from cold import ROUND_TRIPS_MS, Cold, report, rounds
+from wire import wire
+import lazyimages
+import stargz
+
+
+class Peer:
+    """Starts off the eStargz image by the peer."""
+
+    def __init__(self, bench, registry):
+        self.bench, self.registry = bench, registry
+        manifest = registry.request("GET", "/v2/debian/manifests/estargz", None,
+                                    {"Accept": "application/vnd.oci.image.manifest.v1+json"})[2]
+        self.layers = [layer["digest"] for layer in json.loads(manifest)["layers"]]
+
+    def start(self, cold):
+        store = stargz.Store(self.bench, self.registry.host, "-lazy")
+
+        def mount_and_run():
+            with store.rootfs("debian:estargz", self.layers) as root:
+                cold.in_chroot(root)
+
+        try:
+            return cold.measured(mount_and_run)
+        finally:
+            store.stop()
+
+
+def bench_lazy_start(bench):
+    """a python3 service started off eStargz and zstd:chunked of 500 MB, against stargz-store on the eStargz one"""
+    stargz.build()
+    storage = lazyimages.storage(bench.test)
+    with wire() as line:
+        registry = line.registry(bench, storage=storage)
+        peer = Peer(bench, registry)
+        ours = {tag: Cold(bench, registry, f"debian:{tag}") for tag in lazyimages.FORMATS}
+        files = ours["estargz"].files_read()
+        print(f"  the program reads {len(files)} files of {sum(files.values()) / 1e6:.1f} MB;"
+              f" the peer does not fetch in the background")
+        for milliseconds in ROUND_TRIPS_MS:
+            line.round_trip(milliseconds)
+            runs = rounds({
+                **{tag: lambda cold=cold: cold.off_the_mount(cold.in_chroot) for tag, cold in ours.items()},
+                "peer": lambda: peer.start(ours["estargz"]),
+            })
+            for tag in ours:
+                report(f"at {milliseconds} ms, {tag}, chroot", runs[tag], stargz.version(), runs["peer"], 0.8,
+                       sum(files.values()))
+        line.round_trip(0)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts of a program off an image of which nothing is here, and what they cost at the registry.
+
+Knows the ways to start it. Must not know what is compared with what.
+"""
+import os
+import shutil
+import statistics
+import subprocess
+
+from common import ROOT, RUNS, podman, quiet, row, timed
+import program
+
+ROUND_TRIPS_MS = (0, 20, 100)
+# This machine's limits are lower than those that podman wants to set.
+RUN = ("run", "--rm", "--runtime", "runc", "--network", "none", "--ulimit", "nofile=4096:4096",
+       "--ulimit", "nproc=4096:4096")
+
+
+class Cold:
+    """Starts of one image at one registry; each leaves nothing behind that would help the next."""
+
+    def __init__(self, bench, registry, image):
+        self.bench, self.registry, self.image = bench, registry, image
+        self.cache = bench.test.dir / "cache"
+
+    def measured(self, action):
+        """(seconds, requests, body bytes) of ACTION."""
+        self.registry.forget()
+        seconds = timed(action)
+        served = self.registry.requests()
+        return seconds, len(served), sum(entry[3] for entry in served)
+
+    def off_the_mount(self, start, saved=None, **options):
+        """START (a function of a root) off a fresh mount whose cache is a copy of SAVED, or empty."""
+        shutil.rmtree(self.cache, ignore_errors=True)
+        if saved:
+            subprocess.run(["cp", "-a", "--sparse=always", saved, self.cache], check=True)
+        mount = self.bench.test.mount(self.registry.host, log="error", insecure=self.registry.host, **options)
+        try:
+            return self.measured(lambda: start(mount.path(self.image, "rootfs")))
+        finally:
+            mount.stop()
+
+    def in_podman(self, root):
+        quiet(*podman(self.bench, *RUN, "--rootfs", f"{root}:O", *program.ARGV))
+
+    @staticmethod
+    def in_chroot(root):
+        quiet(*program.in_chroot(root))
+
+    def pulled(self):
+        """The peer: podman pull into an empty store, and run."""
+        reference = f"{self.registry.host}/{self.image}"
+        quiet(*podman(self.bench, "rmi", "-af"))
+
+        def pull_and_run():
+            quiet(*podman(self.bench, "pull", "-q", "--tls-verify=false", reference))
+            quiet(*podman(self.bench, *RUN, reference, *program.ARGV))
+
+        return self.measured(pull_and_run)
+
+    def look(self, look):
+        """What LOOK (a function of the image's directory) finds at a mount that is not measured."""
+        shutil.rmtree(self.cache, ignore_errors=True)
+        mount = self.bench.test.mount(self.registry.host, log="error", insecure=self.registry.host)
+        try:
+            return look(mount.path(self.image))
+        finally:
+            mount.stop()
+
+    def files_read(self):
+        """{path: bytes} of the files that a start reads."""
+        return self.look(lambda image: program.files_read(image / "rootfs"))
+
+    def save_index(self):
+        """A cache that has seen all of the image once, and whose blocks had to give way."""
+        self.look(lambda image: [os.listdir(layer) for layer in (image / "layers").iterdir() if layer.name.isdigit()])
+        quiet(ROOT / "build/bench/evict", self.cache)
+        saved = self.bench.dir / "saved"
+        shutil.rmtree(saved, ignore_errors=True)
+        self.cache.rename(saved)
+        return saved
+
+
+def rounds(ways):
+    """{name: [(seconds, requests, bytes)]} of all ways, in turns."""
+    runs = {name: [] for name in ways}
+    for _ in range(RUNS):
+        for name, way in ways.items():
+            runs[name].append(way())
+    return runs
+
+
+def report(what, ours, peer, theirs, target, files_bytes=None):
+    """A row of two lists of (seconds, requests, bytes)."""
+    ours, theirs = ([statistics.median(column) for column in zip(*runs)] for runs in (ours, theirs))
+    note = f"{ours[2] / 1e6:.2f} MB in {ours[1]:.0f} requests, theirs {theirs[2] / 1e6:.1f} MB in {theirs[1]:.0f}"
+    if files_bytes:
+        note += f"; bytes of the files read × {ours[2] / files_bytes:.2f}"
+    row(what, ours[0], peer, theirs[0], note, target)
