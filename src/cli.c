@@ -44,6 +44,8 @@ static const char help_text[] =
 	"     offline             serve what is cached, never use the network\n"
 	"     verify=strict|stream\n"
 	"     prefetch=none|image  bring in all layers of an image whose rootfs is entered (none)\n"
+	"     trust_index=HOST[/PATH]  use SOCI v1 indexes published in this place (repeatable)\n"
+	"     soci=v1|v2          v1 asks for that; without trust_index= none is used (v2)\n"
 	"     whiteouts=merge|overlay  deletions in layers/NN as stored, or as overlayfs's "
 	"(merge)\n"
 	"     transform_symlinks  make symlinks of images relative, so that they stay in them\n"
@@ -273,6 +275,30 @@ static int opt_prefetch(struct cli_options *options, const char *value)
 	return MIN(word, 0);
 }
 
+static int opt_soci(struct cli_options *options, const char *value)
+{
+	static const char *const words[] = {"v2", "v1", NULL};
+	int word = parse_word(value, words);
+
+	options->soci_v1 = word == 1;
+	return MIN(word, 0);
+}
+
+/* A host ("local" is one), perhaps with the beginning of a repository's path. */
+static int opt_trust_index(struct cli_options *options, const char *value)
+{
+	size_t len = strcspn(value, "/");
+	AUTO_FREE char *host = strndup(value, len);
+
+	if (!host)
+		return -ENOMEM;
+	if (strcmp(host, "local") != 0 && !ref_host_valid(host))
+		return -EINVAL;
+	if (value[len] && !ref_repo_valid(value + len + 1))
+		return -EINVAL;
+	return words_add(&options->trust_index, value);
+}
+
 static int opt_whiteouts(struct cli_options *options, const char *value)
 {
 	static const char *const words[] = {"merge", "overlay", NULL};
@@ -370,6 +396,8 @@ static const struct {
 	{"log", true, opt_log},
 	{"verify", true, opt_verify},
 	{"prefetch", true, opt_prefetch},
+	{"soci", true, opt_soci},
+	{"trust_index", true, opt_trust_index},
 	{"whiteouts", true, opt_whiteouts},
 	{"transform_symlinks", false, opt_transform_symlinks},
 	{"uid", true, opt_uid},
@@ -526,6 +554,10 @@ static int positional(struct cli_options *options, char **words, size_t n)
 		complain("option authfile: %s: %s", options->authfile, strerror(errno));
 		return -EINVAL;
 	}
+	if (options->soci_v1 && !options->trust_index.n)
+		complain(
+			"soci=v1: published indexes are not used, as nothing vouches for them: say "
+			"where to trust them with trust_index=");
 	r = set_source(options, n == 2 ? words[0] : NULL);
 	return r < 0 ? r : set_mountpoint(options, words[n - 1]);
 }
@@ -635,6 +667,7 @@ void cli_options_release(struct cli_options *options)
 {
 	words_release(&options->registries);
 	words_release(&options->insecure);
+	words_release(&options->trust_index);
 	oci_platform_release(&options->platform);
 	buf_release(&options->fuse_options);
 	free(options->source_text);

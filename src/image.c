@@ -27,6 +27,7 @@ struct images *images_new(const struct images_options *options)
 static void image_free(struct image *image)
 {
 	image_content_release(image);
+	image_soci_release(image);
 	referrers_unref(image, image->referrers);
 	oci_manifest_release(&image->manifest);
 	buf_release(&image->bytes);

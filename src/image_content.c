@@ -172,8 +172,9 @@ static void layer_blob(const struct image *image, unsigned n, struct blob_id *re
 		blob_known(image->images->options.blobs, ret, descriptor->data);
 }
 
-/* The table of contents that the manifest vouches for; NULL: none, or none that makes sense. */
-static const struct toc_ref *find_toc(const struct image *image, unsigned n, struct toc_ref *ret)
+/* The table of contents of layer N: the one that the manifest vouches for, else a ztoc; NULL: none,
+ * or none that makes sense. */
+static const struct toc_ref *find_toc(struct image *image, unsigned n, struct toc_ref *ret)
 {
 	const struct oci_descriptor *layer = &image->manifest.layers[n];
 
@@ -181,7 +182,7 @@ static const struct toc_ref *find_toc(const struct image *image, unsigned n, str
 	if (r < 0 && r != -ENOENT)
 		complain(image, "manifest",
 			 "a layer's table of contents is annotated wrongly and not used");
-	return r == 0 ? ret : NULL;
+	return r == 0 || image_soci_table(image, n, ret) ? ret : NULL;
 }
 
 int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer **ret)
@@ -192,6 +193,8 @@ int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer
 	struct blob_id id;
 	int r = image_config(image, wait, &config);
 
+	if (r == 0)
+		r = image_soci_load(image, wait);
 	if (r < 0)
 		return r;
 	if (n >= image->manifest.nlayers)
@@ -237,6 +240,9 @@ static int make_rootfs(struct image *image, struct rootfs_options *options, stru
 	struct rootfs *rootfs;
 	int r = image_config(image, wait, &config);
 
+	/* prepare_layer() cannot wait for it */
+	if (r == 0)
+		r = image_soci_load(image, wait);
 	if (r < 0)
 		return r;
 	/* a time that is none is none: 1970 */

@@ -38,6 +38,9 @@ struct image {
 	struct image_tree *trees;    /* manifest.nlayers of them */
 	bool prefetched;	     /* image_entered() took note of it */
 	struct referrers *referrers; /* the last list; each list's refs are guarded by .lock too */
+	struct image_soci *soci;     /* NULL: there is none */
+	bool soci_known;
+	int64_t soci_retry_ms; /* the store did not answer: not asked again before */
 };
 
 /* It is not found any more, whoever holds it. */
@@ -118,6 +121,15 @@ bool image_store_gone(int error);
 /* A name for the cache: what it remembers of REFERENCE in REPO. 0 or -ENOMEM. */
 int image_name_id(const char *kind, const struct store *store, const char *repo,
 		  const char *reference, struct cache_id *ret);
+
+/* --- image_soci.c --- */
+
+/* Finds out which ztocs there are for the image's layers; that there are none is no failure. 0;
+ * -EWOULDBLOCK, -EINTR, -ENOMEM. */
+int image_soci_load(struct image *image, struct wait *wait);
+/* The ztoc of layer N, as far as is known; false: none. */
+bool image_soci_table(struct image *image, unsigned n, struct toc_ref *ret);
+void image_soci_release(struct image *image);
 
 /* Drops what image_content.c made. */
 void image_content_release(struct image *image);

@@ -167,6 +167,7 @@ static int open_info(const struct index_header *header, struct index *index)
 	info->codec = (enum codec)codec;
 	info->keep_decoded = header->keep_decoded != 0;
 	info->by_toc = header->by_toc != 0;
+	info->by_spans = header->by_spans != 0;
 	info->diff_id.algo = (enum digest_algo)algo;
 	memcpy(info->diff_id.bytes, header->diff_bytes, sizeof(info->diff_id.bytes));
 	info->ninodes = (uint32_t)index->limit[SECTION_INODES];

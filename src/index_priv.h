@@ -50,7 +50,7 @@ struct index_header {
 	uint64_t blob_size, decoded_size;
 	uint32_t keep_decoded;
 	uint32_t by_toc;
-	uint32_t spare;
+	uint32_t by_spans;
 	uint32_t diff_algo;
 	uint8_t diff_bytes[DIGEST_MAX];
 	struct {

@@ -378,6 +378,7 @@ static void write_header(const struct plan *plan, uint8_t *file, const struct in
 		.decoded_size = htole64(info->decoded_size),
 		.keep_decoded = htole32(info->keep_decoded),
 		.by_toc = htole32(info->by_toc),
+		.by_spans = htole32(info->by_spans),
 		.diff_algo = htole32((uint32_t)info->diff_id.algo),
 	};
 

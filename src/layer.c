@@ -115,7 +115,8 @@ static void layer_keys(struct layer *layer)
 		digest_key(&digest, layer->index_key);
 	}
 	if (layer->has_toc) {
-		snprintf(text, sizeof(text), "table of %s %s %s %llu %llu %llu", blob,
+		snprintf(text, sizeof(text), "%s of %s %s %s %llu %llu %llu",
+			 toc->kind == TOC_ZTOC ? "ztoc" : "table", blob,
 			 digest_format(&toc->json, json), digest_format(&toc->packed, packed),
 			 (unsigned long long)toc->off, (unsigned long long)toc->len,
 			 (unsigned long long)toc->json_len);
@@ -532,7 +533,7 @@ static struct layer_name layer_name_of(const struct layers *layers, const struct
 	return (struct layer_name){
 		.id = id,
 		.toc = id->size >= layers->toc_min ? toc : NULL,
-		.hides = toc != NULL,
+		.hides = toc && toc->kind == TOC_INSIDE,
 	};
 }
 

@@ -19,7 +19,8 @@ struct want {
 	uint32_t nr; /* of the file's chunks */
 	uint64_t to; /* in the file: where the whole request ends */
 	struct index_chunk chunk;
-	size_t off; /* in the chunk */
+	struct cache_id id; /* the chunk's */
+	size_t off;	    /* in the chunk */
 	uint8_t *buf;
 	size_t len;
 };
@@ -65,16 +66,26 @@ static void flight_unref(struct chunks *chunks, struct chunk_flight *flight)
 
 /* The digest alone would not do: a table that gives it a wrong length would be shown a part of what
  * the digest is of, unchecked. */
-struct cache_id chunk_id(const struct index_chunk *chunk)
+struct cache_id chunk_id(const struct layer *layer, const struct index_chunk *chunk)
 {
 	struct cache_id id = {.kind = CACHE_CHUNK};
-	uint8_t name[DIGEST_KEY_LEN + sizeof(uint32_t)];
-	uint32_t len = htole32(chunk->len);
+	struct {
+		uint8_t digest[DIGEST_KEY_LEN];
+		uint32_t len;
+		uint8_t table[DIGEST_KEY_LEN], off[sizeof(uint64_t)]; /* of a span */
+	} name = {.len = htole32(chunk->len)};
+	size_t len = offsetof(typeof(name), table);
 	struct digest digest;
 
-	memcpy(name, chunk->digest, DIGEST_KEY_LEN);
-	memcpy(name + DIGEST_KEY_LEN, &len, sizeof(len));
-	digest_of(DIGEST_SHA256, name, sizeof(name), &digest);
+	memcpy(name.digest, chunk->digest, DIGEST_KEY_LEN);
+	if (layer->index.info.by_spans) {
+		uint64_t off = htole64(chunk->off);
+
+		memcpy(name.table, layer->toc_key, DIGEST_KEY_LEN);
+		memcpy(name.off, &off, sizeof(off));
+		len = sizeof(name);
+	}
+	digest_of(DIGEST_SHA256, &name, len, &digest);
 	digest_key(&digest, id.key);
 	return id;
 }
@@ -82,15 +93,15 @@ struct cache_id chunk_id(const struct index_chunk *chunk)
 /* True if the cache had all of WANT. */
 static bool read_cached(struct layer *layer, const struct want *want)
 {
-	struct cache_id id = chunk_id(&want->chunk);
 	size_t done = 0;
 
 	while (done < want->len) {
 		size_t at = want->off + done;
 		size_t len = MIN(want->len - done, CACHE_BLOCK - at % CACHE_BLOCK);
 
-		ssize_t n = cache_read(layer->layers->cache, &id, (uint32_t)(at / CACHE_BLOCK),
-				       at % CACHE_BLOCK, want->buf + done, len, 0);
+		ssize_t n = cache_read(layer->layers->cache, &want->id,
+				       (uint32_t)(at / CACHE_BLOCK), at % CACHE_BLOCK,
+				       want->buf + done, len, 0);
 		if (n != (ssize_t)len)
 			return false;
 		done += len;
@@ -141,12 +152,13 @@ static bool batch_takes(struct layer *layer, const struct batch *batch, const st
 {
 	uint64_t end = chunk->in_off + chunk->in_len;
 	uint64_t limit = MIN(RANGE_MAX, batch->ahead);
-	struct cache_id id = chunk_id(chunk);
+	struct cache_id id = chunk_id(layer, chunk);
 
 	if (chunk->off < want->to)
 		limit = RANGE_MAX;
-	return chunk->in_len && chunk->in_off >= batch->in_end && end - batch->in_off <= limit &&
-	       batch->decoded + chunk->len <= DECODED_MAX &&
+	/* spans of gzip share a byte */
+	return chunk->in_len && chunk->in_off + 1 >= batch->in_end &&
+	       end - batch->in_off <= limit && batch->decoded + chunk->len <= DECODED_MAX &&
 	       !cache_has(layer->layers->cache, &id, 0);
 }
 
@@ -164,7 +176,12 @@ static int flight_fill(struct chunk_flight *flight, const struct want *want, uin
 	if (!flight->items)
 		return -ENOMEM;
 	while (flight->count < most) {
-		flight->items[flight->count++].chunk = chunk;
+		flight->items[flight->count] = (struct chunk_item){
+			.chunk = chunk,
+			.nr = want->nr + flight->count,
+			.id = chunk_id(flight->layer, &chunk),
+		};
+		flight->count++;
 		batch.in_end = chunk.in_off + chunk.in_len;
 		batch.decoded += chunk.len;
 		if (index_chunk(&flight->layer->index, want->inode, want->nr + flight->count,
@@ -194,16 +211,11 @@ static struct chunk_flight *flight_new(struct layer *layer, const struct want *w
 
 /* --- who brings what --- */
 
-static bool same_chunk(const struct index_chunk *a, const struct index_chunk *b)
-{
-	return a->len == b->len && memcmp(a->digest, b->digest, sizeof(a->digest)) == 0;
-}
-
-static bool flight_has(const struct chunk_flight *flight, const struct index_chunk *chunk,
+static bool flight_has(const struct chunk_flight *flight, const struct cache_id *id,
 		       uint32_t *ret_nr)
 {
 	for (uint32_t i = 0; i < flight->count; i++) {
-		if (same_chunk(&flight->items[i].chunk, chunk)) {
+		if (memcmp(flight->items[i].id.key, id->key, sizeof(id->key)) == 0) {
 			*ret_nr = i;
 			return true;
 		}
@@ -211,18 +223,18 @@ static bool flight_has(const struct chunk_flight *flight, const struct index_chu
 	return false;
 }
 
-/* A flight under way or kept that has or will have CHUNK, held. Lock held. */
-static struct chunk_flight *flight_find(struct chunks *chunks, const struct index_chunk *chunk,
+/* A flight under way or kept that has or will have chunk ID, held. Lock held. */
+static struct chunk_flight *flight_find(struct chunks *chunks, const struct cache_id *id,
 					uint32_t *ret_nr)
 {
 	struct chunk_flight *found = NULL;
 
 	for (struct chunk_flight *flight = chunks->flights; flight && !found; flight = flight->next)
-		if (flight_has(flight, chunk, ret_nr))
+		if (flight_has(flight, id, ret_nr))
 			found = flight;
 	for (size_t i = 0; i < CHUNKS_RECENT && !found; i++) {
 		struct chunk_flight *flight = chunks->recent[i];
-		if (flight && flight_has(flight, chunk, ret_nr) && *ret_nr < flight->ready)
+		if (flight && flight_has(flight, id, ret_nr) && *ret_nr < flight->ready)
 			found = flight;
 	}
 	if (found)
@@ -237,7 +249,7 @@ static void flight_trim(const struct chunks *chunks, struct chunk_flight *fresh)
 
 	for (uint32_t i = 1; i < fresh->count; i++)
 		for (const struct chunk_flight *other = chunks->flights; other; other = other->next)
-			if (flight_has(other, &fresh->items[i].chunk, &unused))
+			if (flight_has(other, &fresh->items[i].id, &unused))
 				fresh->count = i;
 }
 
@@ -260,7 +272,7 @@ static int flight_start(struct layer *layer, const struct want *want, struct chu
 		return -ENOMEM;
 	}
 	pthread_mutex_lock(&chunks->lock);
-	struct chunk_flight *flight = flight_find(chunks, &want->chunk, ret_nr);
+	struct chunk_flight *flight = flight_find(chunks, &want->id, ret_nr);
 	bool ours = !flight;
 	if (ours) {
 		flight = STEAL(fresh);
@@ -305,7 +317,7 @@ static int read_flight(struct layer *layer, const struct want *want, struct wait
 	uint32_t nr = 0;
 
 	pthread_mutex_lock(&chunks->lock);
-	struct chunk_flight *flight = flight_find(chunks, &want->chunk, &nr);
+	struct chunk_flight *flight = flight_find(chunks, &want->id, &nr);
 	pthread_mutex_unlock(&chunks->lock);
 	if (!flight && !wait_may_block(wait))
 		return -EWOULDBLOCK;
@@ -350,6 +362,7 @@ int chunks_read(struct layer *layer, const struct index_inode *inode, const stru
 		if (r < 0 || at < want.chunk.off || at - want.chunk.off >= want.chunk.len ||
 		    (want.chunk.in_len && want.chunk.len > TOC_CHUNK_MAX))
 			return -EIO;
+		want.id = chunk_id(layer, &want.chunk);
 		want.off = at - want.chunk.off;
 		want.buf = read->buf + done;
 		want.len = MIN(read->len - done, want.chunk.len - want.off);

@@ -3,10 +3,12 @@
  * What layer_chunks.c (who wants which chunks) and layer_flight.c (how they are brought in) share.
  *
  * A decoded chunk is named by its length and the digest of its bytes: in the cache (CACHE_CHUNK, in
- * blocks), and here while it is on its way, so that all layers and readers share it. What brings
- * chunks in is a *flight*: a job of its own with its own wait, so that a reader that is called off
- * neither stops nor delays others. It fetches one range of the blob that holds some chunks of a
- * file, one after the other, and publishes each as soon as its digest was found right.
+ * blocks), and here while it is on its way, so that all layers and readers share it. A decoded span
+ * belongs to its layer and table: what its bytes decode to depends on a window that the table
+ * gives. What brings chunks in is a *flight*: a job of its own with its own wait, so that a reader
+ * that is called off neither stops nor delays others. It fetches one range of the blob that holds
+ * some chunks of a file, one after the other, and publishes each as soon as its digest was found
+ * right.
  */
 #ifndef REGFS_LAYER_CHUNKS_PRIV_H
 #define REGFS_LAYER_CHUNKS_PRIV_H
@@ -18,7 +20,9 @@
 
 struct chunk_item {
 	struct index_chunk chunk;
-	uint8_t *data; /* constant once published */
+	uint32_t nr;	    /* of the file's chunks; of a span: of its point */
+	struct cache_id id; /* its name */
+	uint8_t *data;	    /* constant once published */
 };
 
 struct chunk_flight {
@@ -54,8 +58,8 @@ struct chunks {
 	unsigned next_run;
 };
 
-/* Where CHUNK is kept. */
-struct cache_id chunk_id(const struct index_chunk *chunk);
+/* Where CHUNK of LAYER is kept. */
+struct cache_id chunk_id(const struct layer *layer, const struct index_chunk *chunk);
 
 /* --- layer_flight.c --- */
 

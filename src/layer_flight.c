@@ -30,28 +30,61 @@ struct chunk_flight *chunk_flight_unref_locked(struct chunk_flight *flight)
 /* False if some of it is not kept. */
 static bool keep(struct layer *layer, const struct chunk_item *item)
 {
-	struct cache_id id = chunk_id(&item->chunk);
 	bool kept = true;
 
 	for (size_t off = 0; off < item->chunk.len; off += CACHE_BLOCK)
-		kept &= cache_write(layer->layers->cache, &id, (uint32_t)(off / CACHE_BLOCK),
+		kept &= cache_write(layer->layers->cache, &item->id, (uint32_t)(off / CACHE_BLOCK),
 				    item->data + off, MIN(CACHE_BLOCK, item->chunk.len - off),
 				    0) == 0;
 	return kept;
 }
 
-/* Decodes the chunk out of its bytes of the blob, IN. -EBADMSG: they do not hold it. */
-static int item_decode(enum codec codec, const uint8_t *in, struct chunk_item *item)
+/* At the point that the span of ITEM begins at. */
+static int span_begin(const struct layer *layer, const uint8_t *in, const struct chunk_item *item,
+		      struct decoder **ret)
 {
-	AUTO_DECODER struct decoder *decoder = decoder_new(codec, NULL);
+	AUTO_FREE uint8_t *window = malloc(CODEC_WINDOW);
+	struct codec_point point;
+	int r = window ? index_point(&layer->index, item->nr, window, &point) : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	/* the stream's start has no point: the first span begins behind gzip's header */
+	if (item->nr == 0)
+		point = (struct codec_point){.in_off = item->chunk.in_off};
+	if (layer->index.info.codec == CODEC_PLAIN)
+		point.in_off = point.out_off;
+	*ret = decoder_resume(layer->index.info.codec, &point, in[0]);
+	if (!*ret)
+		return -ENOMEM;
+	size_t shared = point.bits ? 1 : 0;
+	decoder_input(*ret, in + shared, item->chunk.in_len - shared, true);
+	return 0;
+}
+
+static int chunk_begin(const struct layer *layer, const uint8_t *in, const struct chunk_item *item,
+		       struct decoder **ret)
+{
+	*ret = decoder_new(layer->index.info.codec, NULL);
+	if (!*ret)
+		return -ENOMEM;
+	decoder_input(*ret, in, item->chunk.in_len, true);
+	return 0;
+}
+
+/* Decodes the chunk out of its bytes of the blob, IN. -EBADMSG: they do not hold it. */
+static int item_decode(const struct layer *layer, const uint8_t *in, struct chunk_item *item)
+{
+	AUTO_DECODER struct decoder *decoder = NULL;
 	const struct index_chunk *chunk = &item->chunk;
 	/* what is before the chunk is decoded into its place, and overwritten */
 	uint64_t end = (uint64_t)chunk->inner_off + chunk->len;
 	uint64_t at = 0;
 
-	if (!decoder)
-		return -ENOMEM;
-	decoder_input(decoder, in, chunk->in_len, true);
+	int r = layer->index.info.by_spans ? span_begin(layer, in, item, &decoder)
+					   : chunk_begin(layer, in, item, &decoder);
+	if (r < 0)
+		return r;
 	while (at < end) {
 		bool before = at < chunk->inner_off;
 		uint64_t room = before ? MIN(chunk->len, chunk->inner_off - at) : end - at;
@@ -81,24 +114,37 @@ static int item_wrong(const struct chunk_flight *flight, const struct chunk_item
 	return -EBADMSG;
 }
 
+/* BYTES are those that the item's digest is of, or not. */
+static int item_check(const struct chunk_flight *flight, const uint8_t *bytes, size_t len,
+		      const struct chunk_item *item, bool last)
+{
+	struct digest digest;
+
+	digest_of(DIGEST_SHA256, bytes, len, &digest);
+	if (memcmp(digest.bytes, item->chunk.digest, DIGEST_KEY_LEN) == 0)
+		return 0;
+	return last ? item_wrong(flight, item, &digest) : -EBADMSG;
+}
+
 /* 0, -EBADMSG (it is not what its digest says; logged if this is the LAST try), -ENOMEM. */
 static int item_make(const struct chunk_flight *flight, const uint8_t *in, struct chunk_item *item,
 		     bool last)
 {
-	struct digest digest;
+	bool spans = flight->layer->index.info.by_spans;
 
 	if (!item->data)
 		item->data = calloc(1, item->chunk.len);
 	if (!item->data)
 		return -ENOMEM;
-	int r = item_decode(flight->layer->index.info.codec, in, item);
+	/* nothing of a span is decoded before its bytes are known to be right */
+	int r = spans ? item_check(flight, in, item->chunk.in_len, item, last) : 0;
+	if (r < 0)
+		return r;
+	r = item_decode(flight->layer, in, item);
 	if (r < 0)
 		return r == -EBADMSG && last ? item_wrong(flight, item, NULL) : r;
-	digest_of(DIGEST_SHA256, item->data, item->chunk.len, &digest);
 	stats_add(STAT_CHUNKS_DECODED, 1);
-	if (memcmp(digest.bytes, item->chunk.digest, DIGEST_KEY_LEN) == 0)
-		return 0;
-	return last ? item_wrong(flight, item, &digest) : -EBADMSG;
+	return spans ? 0 : item_check(flight, item->data, item->chunk.len, item, last);
 }
 
 static int fetch_range(struct chunk_flight *flight, uint64_t off, uint8_t *buf, size_t len)

@@ -3,9 +3,9 @@
  * What the files of the room `layer` share: layer.c (the table, opening), layer_build.c (stream,
  * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
  * ID beside it), layer_read.c (a file's bytes), layer_spans.c (decoded pieces), layer_verify.c
- * (regfs cache verify); and where there is a table of contents: layer_toc.c (an index out of it),
- * layer_chunks.c and layer_flight.c (decoded chunks), layer_whole.c (the same layer without its
- * table).
+ * (regfs cache verify); and where there is a table of contents: layer_toc.c and layer_ztoc.c (an
+ * index out of it), layer_chunks.c and layer_flight.c (decoded chunks), layer_whole.c (the same
+ * layer without its table).
  *
  * Three locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
  * and cursors, chunks->lock for chunks under way. None is held across I/O or decoding, nor inside
@@ -198,12 +198,19 @@ int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct 
  * logged; an error that the whole blob would meet too. In a job. */
 int layer_by_toc(struct layer *layer, const struct blob_id *id, struct wait *wait);
 
+/* --- layer_ztoc.c --- */
+
+/* The same for a ztoc, to an index file in RET. 0, -EINVAL with *RET_WHY, an error. */
+int layer_ztoc(struct layer *layer, const struct blob_id *id, struct wait *wait, struct buf *ret,
+	       const char **ret_why);
+
 /* --- layer_chunks.c --- */
 
 struct chunks *chunks_new(void);
 void chunks_free(struct chunks *chunks);
 void chunks_cancel_all(struct chunks *chunks);
-/* READ of INODE, which has chunks. 0; -EBADMSG: they are not what the table says (logged). */
+/* READ of INODE, which has chunks. 0; -EBADMSG: they are not what the table says (logged). Of an
+ * index by_spans: INODE is one that has all of them, and READ is of the stream. */
 int chunks_read(struct layer *layer, const struct index_inode *inode, const struct file_read *read,
 		struct wait *wait);
 

@@ -150,6 +150,28 @@ static int get_file(const struct layer *layer, uint32_t ino, struct index_inode 
 	return 0;
 }
 
+/* By the stream's chunks, which are of all files. */
+static int read_by_spans(struct layer *layer, const struct index_inode *inode,
+			 const struct file_read *read, struct wait *wait)
+{
+	const struct index_info *info = &layer->index.info;
+	const struct index_inode stream = {.nchunks = info->nchunks};
+	const struct file_read part = {inode->data_off + read->off, read->buf, read->len};
+
+	return chunks_read(layer, &stream, &part, wait);
+}
+
+/* Whether chunks hold all of the file. */
+static bool has_chunks(const struct layer *layer, const struct index_inode *inode)
+{
+	const struct index_info *info = &layer->index.info;
+
+	if (!info->by_spans)
+		return inode->nchunks > 0;
+	return inode->data_off <= info->decoded_size &&
+	       inode->size <= info->decoded_size - inode->data_off;
+}
+
 /* By chunks; or by the whole blob, and then for good: it is there. */
 static int read_by_toc(struct layer *layer, uint32_t ino, const struct index_inode *inode,
 		       const struct file_read *read, struct wait *wait)
@@ -157,9 +179,10 @@ static int read_by_toc(struct layer *layer, uint32_t ino, const struct index_ino
 	const char *why = "it vouches for no chunks of a file";
 	int r = -EBADMSG;
 
-	if (inode->nchunks && !atomic_load(&layer->whole)) {
+	if (has_chunks(layer, inode) && !atomic_load(&layer->whole)) {
 		why = "a chunk is not what it says";
-		r = chunks_read(layer, inode, read, wait);
+		r = layer->index.info.by_spans ? read_by_spans(layer, inode, read, wait)
+					       : chunks_read(layer, inode, read, wait);
 	}
 	return r == -EBADMSG ? whole_read(layer, ino, read, why, wait) : r;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * layer_toc: an index out of the table of contents that a blob carries, without the rest of it.
+ * layer_toc: an index out of the table of contents that a blob carries, without the rest of it, or
+ * out of a ztoc (layer_ztoc.c).
  * Knows which ranges to ask for, and what to do about a table that is no use. Must not know the
  * formats (toc.h).
  */
@@ -117,15 +118,22 @@ static int check(struct table *table, const struct buf *file)
 	return r < 0 ? r : toc_check(&index, &table->why);
 }
 
-static int try_table(struct table *table)
+static int from_blob(struct table *table, struct buf *ret)
 {
-	AUTO_BUF struct buf file = BUF_INIT(INDEX_MAX);
 	int r = table->ref.len ? 0 : locate(table);
 
 	if (r == 0)
 		r = fetch_table(table);
-	if (r == 0)
-		r = build(table, &file);
+	return r < 0 ? r : build(table, ret);
+}
+
+static int try_table(struct table *table)
+{
+	AUTO_BUF struct buf file = BUF_INIT(INDEX_MAX);
+	int r = table->ref.kind == TOC_ZTOC
+			? layer_ztoc(table->layer, table->id, table->wait, &file, &table->why)
+			: from_blob(table, &file);
+
 	if (r == 0)
 		r = check(table, &file);
 	return r < 0 ? r : layer_publish(table->layer, CACHE_TOC, &file);

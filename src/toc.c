@@ -80,8 +80,9 @@ int toc_ref_find(const struct oci_annotation *annotations, size_t n, struct toc_
 
 bool toc_ref_equal(const struct toc_ref *a, const struct toc_ref *b)
 {
-	return digest_equal(&a->json, &b->json) && digest_equal(&a->packed, &b->packed) &&
-	       a->off == b->off && a->len == b->len && a->json_len == b->json_len;
+	return a->kind == b->kind && digest_equal(&a->json, &b->json) &&
+	       digest_equal(&a->packed, &b->packed) && a->off == b->off && a->len == b->len &&
+	       a->json_len == b->json_len;
 }
 
 /* --- footers --- */

@@ -28,10 +28,10 @@ struct cli_options {
 	char *mountpoint;
 	char *cache_dir, *store_dir, *cacert, *authfile, *registries_conf, *certs_dir;
 	uint64_t cache_size_bytes;
-	struct cli_words registries, insecure;
+	struct cli_words registries, insecure, trust_index;
 	struct oci_platform platform;
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
-	bool offline, overlay_whiteouts, transform_symlinks, prefetch;
+	bool offline, overlay_whiteouts, transform_symlinks, prefetch, soci_v1;
 	enum codec compress;
 	int compress_level; /* 0: the codec's default */
 	enum log_level log;

@@ -23,7 +23,10 @@ struct images_options {
 	bool offline;
 	int64_t tag_ttl_ms;	/* how long a list of referrers is believed */
 	bool overlay_whiteouts; /* the trees of layers are as overlayfs stacks them */
-	struct pool *prefetch;	/* runs what image_entered() starts; NULL: nothing is prefetched */
+	/* Hosts and "HOST/path" whose published SOCI indexes are used though no manifest vouches
+	 * for them; ends in NULL; NULL: none. Outlives the images. */
+	char *const *trust_index;
+	struct pool *prefetch; /* runs what image_entered() starts; NULL: nothing is prefetched */
 };
 struct images *images_new(const struct images_options *options);
 void images_free(struct images *images);

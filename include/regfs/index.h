@@ -26,7 +26,8 @@
  *  - an entry for the root that is no directory is passed over.
  *
  * An index is made either from all of the layer's bytes, with resume points, or from a table of
- * contents (toc.h), with the chunks that its files consist of.
+ * contents: with the chunks that its files consist of (toc.h), or with the spans that the stream
+ * does (ztoc.h).
  */
 #ifndef REGFS_INDEX_H
 #define REGFS_INDEX_H
@@ -57,7 +58,7 @@ struct index_inode {
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;
 	uint32_t rdev_major, rdev_minor;
-	uint64_t data_off;    /* in the decoded stream; of no meaning by_toc */
+	uint64_t data_off;    /* in the decoded stream; of no meaning where the file has chunks */
 	uint32_t nchildren;   /* directories */
 	uint32_t parent;      /* directories: the parent's inode; the root is its own */
 	uint32_t first_child; /* directories: position of its first name */
@@ -68,14 +69,15 @@ struct index_inode {
 };
 
 /* A piece of a regular file that can be had by itself: decoded from the first byte of a gzip member
- * or zstd frame on. A file's chunks follow each other without gaps. */
+ * or zstd frame on. A file's chunks follow each other without gaps. Of an index by_spans: a piece
+ * of the stream, decoded from the resume point of the same number on. */
 struct index_chunk {
-	uint64_t off;			/* in the file */
+	uint64_t off;			/* in the file, or the stream */
 	uint64_t in_off;		/* of the member or frame, in the blob */
-	uint32_t len;			/* in the file */
+	uint32_t len;			/* decoded */
 	uint32_t in_len;		/* bytes of the blob that hold it; 0: it is zeros */
 	uint32_t inner_off;		/* decoded bytes before it */
-	uint8_t digest[DIGEST_KEY_LEN]; /* SHA-256 of its bytes */
+	uint8_t digest[DIGEST_KEY_LEN]; /* SHA-256 of its bytes; of a span: of those in the blob */
 };
 
 struct index_name {
@@ -92,7 +94,9 @@ struct index_info {
 	uint64_t decoded_size;
 	enum codec codec;
 	bool keep_decoded;     /* no usable points: the decoded output is kept instead */
-	bool by_toc;	       /* made from a table of contents: decoded_size is not known */
+	bool by_toc;	       /* made from a table of contents: not from the bytes */
+	bool by_spans;	       /* by_toc, and the chunks are those of the stream, not of files;
+				* else, by_toc, decoded_size is not known */
 	struct digest diff_id; /* of the decoded bytes; DIGEST_NONE if it was not computed */
 	uint32_t ninodes, nnames, npoints, nchunks;
 };

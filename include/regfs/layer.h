@@ -16,6 +16,9 @@
  * decides, with a line in the log. Members that only serve the table's format are not shown either
  * way.
  *
+ * A ztoc (ztoc.h) serves likewise, for spans of the stream in place of chunks of files: a span's
+ * compressed bytes are checked, and what they decode to is kept for this layer and ztoc alone.
+ *
  * Layers are shared by digest (and table) and counted. Any thread.
  */
 #ifndef REGFS_LAYER_H
@@ -33,7 +36,7 @@ struct layer;
 /* What documents say of a layer beside its blob; each may be NULL. Borrowed for the call. */
 struct layer_claims {
 	const struct digest *diff_id; /* the config's */
-	const struct toc_ref *toc;    /* the manifest's */
+	const struct toc_ref *toc;    /* the manifest's, or a SOCI index's */
 };
 
 struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool *jobs);

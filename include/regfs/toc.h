@@ -29,8 +29,14 @@
 #define TOC_CHUNK_MAX	(64 * MIB)  /* decoded; a file with a larger one has no chunks here */
 #define TOC_FOOTER_MAX	64
 
-/* A table that a manifest vouches for. Plain: copy it freely. */
+enum toc_kind {
+	TOC_INSIDE, /* in the layer's own blob */
+	TOC_ZTOC,   /* SOCI's (ztoc.h), a blob of its own: .packed and .len are that blob's */
+};
+
+/* A table that somebody vouches for: for TOC_INSIDE, the manifest. Plain: copy it freely. */
 struct toc_ref {
+	enum toc_kind kind;
 	struct digest json;   /* of the JSON */
 	struct digest packed; /* of the bytes in the blob; one of the two may be DIGEST_NONE */
 	uint64_t off, len;    /* of those bytes; len 0: the footer tells */

@@ -16,6 +16,7 @@
 
 #include "regfs/codec.h"
 #include "regfs/digest.h"
+#include "regfs/index.h"
 #include "regfs/tar.h"
 
 #define ZTOC_MAX	(256 * MIB) /* bytes of a document */
@@ -75,6 +76,14 @@ int ztoc_span(const struct ztoc *ztoc, uint32_t n, struct ztoc_span *ret, const 
  */
 int ztoc_member(const struct ztoc *ztoc, uint32_t n, struct ztoc_scratch *scratch,
 		struct tar_member *ret, const char **ret_why);
+
+/*
+ * All of it to BUILDER: members, resume points, and a chunk for each span; decoded_size and
+ * by_spans are the caller's to put into the index's info. A sparse file gets a data_off of
+ * ZTOC_NOWHERE. -ENOMEM too; after a failure the builder is only to be freed.
+ */
+#define ZTOC_NOWHERE UINT64_MAX
+int ztoc_index(const struct ztoc *ztoc, struct index_builder *builder, const char **ret_why);
 
 /* --- writing; one thread at a time --- */
 

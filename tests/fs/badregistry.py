@@ -334,8 +334,11 @@ class Handler(BaseHTTPRequestHandler):
         for digest, (kind, data) in sorted(state.repo(name)["manifests"].items()):
             document = json.loads(data)
             if (document.get("subject") or {}).get("digest") == subject:
+                # "If the artifactType is empty or missing in the image manifest, the value of artifactType MUST
+                # be set to the config descriptor mediaType value"
+                config_type = (document.get("config") or {}).get("mediaType", "")
                 found.append({"mediaType": kind, "digest": digest, "size": len(data),
-                              "artifactType": document.get("artifactType", ""),
+                              "artifactType": document.get("artifactType") or config_type,
                               "annotations": document.get("annotations", {})})
         first, size = int(query.get("from", 0)), state.page_size or len(found) or 1
         headers = {"Content-Type": OCI_INDEX}
