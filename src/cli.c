@@ -21,6 +21,7 @@ static const char help_text[] =
 	"       regfs logout [-o OPTION,...] HOST\n"
 	"       regfs status [MOUNTPOINT]               what is mounted, cache, traffic, pushes\n"
 	"       regfs cache {info|verify|prune} [--max SIZE] [--cache-dir DIR]\n"
+	"       regfs index push [-o OPTION,...] [--min-layer-size SIZE] REF\n"
 	"       regfs --help | --version\n"
 	"\n"
 	"SOURCE is a registry (localhost:5000, https://reg:5000), an image (alpine:3.20,\n"
@@ -682,7 +683,7 @@ void cli_options_release(struct cli_options *options)
 
 int cli_command(int argc, char **argv)
 {
-	static const char *const commands[] = {"status", "cache", "login", "logout", NULL};
+	static const char *const commands[] = {"status", "cache", "login", "logout", "index", NULL};
 
 	switch (argc > 1 ? parse_word(argv[1], commands) : -EINVAL) {
 	case 0:
@@ -693,6 +694,8 @@ int cli_command(int argc, char **argv)
 		return cli_login(argc, argv);
 	case 3:
 		return cli_logout(argc, argv);
+	case 4:
+		return cli_index(argc, argv);
 	default:
 		return -ENOENT;
 	}

@@ -6,6 +6,7 @@
  * cli_cache.c   regfs cache
  * cli_status.c  regfs status
  * cli_login.c   regfs login, regfs logout
+ * cli_index.c   regfs index
  * cli_prompt.c  questions on the terminal
  */
 #ifndef REGFS_CLI_PRIV_H
@@ -23,6 +24,7 @@ int cli_cache(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_login(int argc, char **argv);
 int cli_logout(int argc, char **argv);
+int cli_index(int argc, char **argv);
 
 /* Asks LABEL on the terminal, whatever the standard streams are; what is typed is not shown where
  * it is SECRET. A line without its end, for secret_free(). 0, -ENOTTY, -ENOMEM, -EIO. */

@@ -156,9 +156,11 @@ static int header_fixed(struct decoder *decoder)
 	gzip->flags = gzip->field[3];
 	if (gzip->flags & FLAG_RESERVED)
 		return decoder_invalid(decoder, "gzip: reserved header flags are set");
-	rc = decoder_emit_member(decoder, decoder->in_off - FIXED_HEADER);
-	if (rc < 0)
-		return rc;
+	if (!decoder->options.raw_members) {
+		rc = decoder_emit_member(decoder, decoder->in_off - FIXED_HEADER);
+		if (rc < 0)
+			return rc;
+	}
 	gzip->header_crc = crc32_gzip_refl(0, gzip->field, FIXED_HEADER);
 	header_next(gzip, GZIP_EXTRA_LEN);
 	return STEP_MORE;
@@ -386,10 +388,25 @@ static int gzip_member(struct decoder *decoder)
 	}
 }
 
+/* Behind a member's header. */
+static int emit_raw_member(struct decoder *decoder)
+{
+	const struct codec_point point = {.in_off = decoder->in_off, .out_off = decoder->out_off};
+
+	return decoder_emit(decoder, &point);
+}
+
 int gzip_step(struct decoder *decoder)
 {
+	enum gzip_stage before = decoder->gzip->stage;
 	int step = gzip_member(decoder);
 
+	if (before != GZIP_BODY && decoder->gzip->stage == GZIP_BODY &&
+	    decoder->options.raw_members) {
+		int rc = emit_raw_member(decoder);
+		if (rc < 0)
+			return rc;
+	}
 	if (step != STEP_WAIT || decoder->done)
 		return step;
 	/* There is room: only input can be short. */

@@ -10,6 +10,23 @@
 
 /* --- manifests: text, in a fixed order of fields --- */
 
+/* As the last field of an object, which stays open; nothing where there is none. */
+static int put_annotations(struct buf *text, const struct oci_annotation *annotations, size_t n)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < n; i++) {
+		err = buf_puts(text, i == 0 ? ",\"annotations\":{" : ",");
+		if (!err)
+			err = buf_json_string(text, annotations[i].key);
+		if (!err)
+			err = buf_puts(text, ":");
+		if (!err)
+			err = buf_json_string(text, annotations[i].value);
+	}
+	return err || n == 0 ? err : buf_puts(text, "}");
+}
+
 static int add_descriptor(struct buf *text, const struct oci_descriptor *descriptor)
 {
 	char digest[DIGEST_STR_MAX];
@@ -25,17 +42,8 @@ static int add_descriptor(struct buf *text, const struct oci_descriptor *descrip
 		if (!err)
 			err = buf_json_string(text, descriptor->artifact_type);
 	}
-	for (size_t i = 0; !err && i < descriptor->nannotations; i++) {
-		err = buf_puts(text, i == 0 ? ",\"annotations\":{" : ",");
-		if (!err)
-			err = buf_json_string(text, descriptor->annotations[i].key);
-		if (!err)
-			err = buf_puts(text, ":");
-		if (!err)
-			err = buf_json_string(text, descriptor->annotations[i].value);
-	}
-	if (!err && descriptor->nannotations > 0)
-		err = buf_puts(text, "}");
+	if (!err)
+		err = put_annotations(text, descriptor->annotations, descriptor->nannotations);
 	return err ? err : buf_puts(text, "}");
 }
 
@@ -60,7 +68,7 @@ static int add_parts(struct buf *text, const struct oci_descriptor *config,
 		if (!err)
 			err = add_descriptor(text, &layers[i]);
 	}
-	return err ? err : buf_puts(text, "]}");
+	return err ? err : buf_puts(text, "]");
 }
 
 int oci_manifest_write(const char *media_type, const struct oci_descriptor *config,
@@ -73,25 +81,56 @@ int oci_manifest_write(const char *media_type, const struct oci_descriptor *conf
 		err = buf_json_string(&text, media_type);
 	if (!err)
 		err = add_parts(&text, config, layers, nlayers);
+	if (!err)
+		err = buf_puts(&text, "}");
 	return err ? err : hand_over(&text, ret);
+}
+
+/* Of an artifact: it says nothing. */
+static struct oci_descriptor empty_config(const char *media_type)
+{
+	struct oci_descriptor config = {
+		.media_type = (char *)media_type,
+		.size = strlen(OCI_EMPTY_JSON),
+	};
+
+	digest_of(DIGEST_SHA256, OCI_EMPTY_JSON, strlen(OCI_EMPTY_JSON), &config.digest);
+	return config;
 }
 
 int oci_artifact_write(const char *artifact_type, const struct oci_descriptor *layers,
 		       size_t nlayers, struct buf *ret)
 {
 	AUTO_BUF struct buf text = BUF_INIT(OCI_MANIFEST_MAX);
-	struct oci_descriptor config = {
-		.media_type = (char *)OCI_TYPE_EMPTY,
-		.size = strlen(OCI_EMPTY_JSON),
-	};
+	const struct oci_descriptor config = empty_config(OCI_TYPE_EMPTY);
 	int err = buf_puts(&text, "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_MANIFEST
 				  "\",\"artifactType\":");
 
-	digest_of(DIGEST_SHA256, OCI_EMPTY_JSON, strlen(OCI_EMPTY_JSON), &config.digest);
 	if (!err)
 		err = buf_json_string(&text, artifact_type);
 	if (!err)
 		err = add_parts(&text, &config, layers, nlayers);
+	if (!err)
+		err = buf_puts(&text, "}");
+	return err ? err : hand_over(&text, ret);
+}
+
+int oci_about_write(const struct oci_about *about, struct buf *ret)
+{
+	AUTO_BUF struct buf text = BUF_INIT(OCI_MANIFEST_MAX);
+	const struct oci_descriptor config = empty_config(about->config_type);
+	int err = buf_puts(&text, "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_MANIFEST "\"");
+
+	if (!err)
+		err = add_parts(&text, &config, about->layers, about->nlayers);
+	if (!err)
+		err = buf_puts(&text, ",\"subject\":");
+	if (!err)
+		err = add_descriptor(&text, about->subject);
+	if (!err)
+		err = put_annotations(&text, about->annotations, about->nannotations);
+	if (!err)
+		err = buf_puts(&text, "}");
 	return err ? err : hand_over(&text, ret);
 }
 

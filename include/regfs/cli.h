@@ -50,8 +50,8 @@ struct cli_options {
 int cli_parse(int argc, char **argv, struct cli_options *ret, int *ret_status);
 void cli_options_release(struct cli_options *options);
 
-/* "status", "cache", "login", "logout": runs it. -ENOENT: ARGV[1] is no command. Else the exit
- * status. */
+/* "status", "cache", "login", "logout", "index": runs it. -ENOENT: ARGV[1] is no command. Else the
+ * exit status. */
 int cli_command(int argc, char **argv);
 
 /* $XDG_CACHE_HOME/regfs and the like; the caller frees. NULL when memory is short. */

@@ -35,9 +35,9 @@ struct codec_point {
 	size_t window_len;
 };
 
-/* Called while decoding, in ascending order and never for the stream's start; POINT and its window
- * are borrowed for the call. Decoding runs ahead of what decoder_read gives: out_off can be a
- * little over decoder_out_off. 0, or a negative errno that ends the decoding. */
+/* Called while decoding, in ascending order and (but for raw_members) never for the stream's start;
+ * POINT and its window are borrowed for the call. Decoding runs ahead of what decoder_read gives:
+ * out_off can be a little over decoder_out_off. 0, or a negative errno that ends the decoding. */
 typedef int codec_point_fn(void *arg, const struct codec_point *point);
 
 struct decoder;
@@ -46,6 +46,10 @@ struct decoder_options {
 	uint64_t spacing;	  /* least distance of points in decoded bytes; 0: no points */
 	codec_point_fn *on_point; /* may be NULL */
 	void *arg;
+	/* gzip: a point at each member, whatever the distance, the first one too, and behind its
+	 * header: .member is false, and there is no window. For readers that know raw deflate data
+	 * alone. */
+	bool raw_members;
 	/* zstd: frames that need more are -EINVAL; a power of two (else the next lower one counts);
 	 * 0: 128 MiB */
 	uint64_t max_window;

@@ -152,6 +152,17 @@ int oci_index_write(const struct oci_descriptor *children, size_t nchildren, str
 #define OCI_EMPTY_JSON "{}"
 int oci_artifact_write(const char *artifact_type, const struct oci_descriptor *layers,
 		       size_t nlayers, struct buf *ret);
+/* A manifest about another one, whose kind is its config's media type (image-spec, manifest.md,
+ * "Guidelines for Artifact Usage"); the config's bytes are OCI_EMPTY_JSON. */
+struct oci_about {
+	const char *config_type;
+	const struct oci_descriptor *layers;
+	size_t nlayers;
+	const struct oci_descriptor *subject;
+	const struct oci_annotation *annotations;
+	size_t nannotations;
+};
+int oci_about_write(const struct oci_about *about, struct buf *ret);
 /* The config of an image that is built. */
 struct oci_build {
 	const char *base; /* the config of the image below, or NULL */
