@@ -119,6 +119,17 @@ static ssize_t read_bytes(const struct http_transfer *transfer, void *buf, size_
 	return (ssize_t)cap;
 }
 
+/* The bytes are still to come: the caller waits for them, and has curl go on. */
+static size_t starve(struct http_transfer *transfer)
+{
+	pthread_mutex_lock(&transfer->lock);
+	transfer->starved = true;
+	transfer->starved_off = transfer->sent;
+	wait_wake(&transfer->waiters);
+	pthread_mutex_unlock(&transfer->lock);
+	return CURL_READFUNC_PAUSE;
+}
+
 static size_t on_read(char *buf, size_t size, size_t n, void *arg)
 {
 	struct http_transfer *transfer = arg;
@@ -138,6 +149,8 @@ static size_t on_read(char *buf, size_t size, size_t n, void *arg)
 	transfer->reading = false;
 	pthread_cond_broadcast(&transfer->read_done);
 	pthread_mutex_unlock(&transfer->lock);
+	if (got == -EAGAIN && transfer->body_await)
+		return starve(transfer);
 	if (got <= 0) {
 		/* The end before the promised length is the source's failure. */
 		transfer->cause = got < 0 ? (int)got : -EIO;

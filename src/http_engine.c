@@ -73,10 +73,10 @@ static void look_at(struct http_engine *engine, struct http_transfer *transfer)
 	pthread_mutex_lock(&transfer->lock);
 	bool closed = transfer->closed;
 	bool fresh = !transfer->owned && transfer->state == HTTP_STATE_QUEUED;
-	bool resume = transfer->resume && transfer->paused;
+	bool resume = transfer->resume;
 	transfer->resume = false;
 	if (resume)
-		transfer->paused = false;
+		transfer->paused = transfer->starved = false;
 	pthread_mutex_unlock(&transfer->lock);
 
 	if (closed) {
@@ -85,7 +85,7 @@ static void look_at(struct http_engine *engine, struct http_transfer *transfer)
 	} else if (fresh) {
 		adopt(engine, transfer);
 	} else if (resume && transfer->easy) {
-		/* Delivers what curl kept back from within this call. */
+		/* Delivers what curl kept back from within this call, and sends again. */
 		CURLcode code = curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
 		if (code) {
 			http_easy_end(transfer, code);
@@ -123,8 +123,9 @@ static bool take_inbox(struct http_engine *engine)
 
 static bool moving(const struct http_transfer *transfer, int64_t now)
 {
-	/* Only this thread writes these two once the transfer was adopted. */
-	return transfer->easy && !transfer->paused && now - transfer->progress_ms < STALL_MS;
+	/* Only this thread writes these once the transfer was adopted. */
+	return transfer->easy && !transfer->paused && !transfer->starved &&
+	       now - transfer->progress_ms < STALL_MS;
 }
 
 /* Those who send leave a quarter of the places to those who read: somebody waits for these. */

@@ -83,6 +83,7 @@ struct http_transfer {
 	struct curl_slist *request_headers;
 	void *body; /* owned; NULL with .body_read */
 	http_read_fn *body_read;
+	http_await_fn *body_await;
 	void *body_arg;
 	uint64_t body_len;
 	char *ca_file, *ca_pem, *ca_dir, *cert_file, *key_file, *user_agent;
@@ -98,7 +99,10 @@ struct http_transfer {
 	int error; /* of ENDED; negative errno */
 	char why[HTTP_WHY_MAX];
 	bool closed;  /* the caller has let go */
-	bool resume;  /* the caller has made room in the queue */
+	bool resume;  /* the caller has made room in the queue, or has bytes to send */
+	bool starved; /* curl waits for bytes to send, from .starved_off on; written by the engine
+		       */
+	uint64_t starved_off;
 	bool reading; /* body_read() is running */
 	bool paused;  /* curl keeps bytes back; written by the engine */
 	int64_t progress_ms;

@@ -116,6 +116,7 @@ static int copy_tls(struct http_transfer *transfer, const struct http_tls *tls)
 static int copy_body(struct http_transfer *transfer, const struct http_request *request)
 {
 	transfer->body_read = request->body_read;
+	transfer->body_await = request->body_await;
 	transfer->body_arg = request->body_arg;
 	transfer->body_len = request->body_len;
 	if (request->body_read || !request->body_len)
@@ -239,13 +240,37 @@ void http_close(struct http_transfer *transfer)
 
 /* ---- start ---- */
 
+/* With the lock, which it releases meanwhile: waits for bytes to send. */
+static int feed(struct http_transfer *transfer, struct wait *wait)
+{
+	uint64_t off = transfer->starved_off;
+	pthread_mutex_unlock(&transfer->lock);
+	int err = transfer->body_await(transfer->body_arg, off, wait);
+	pthread_mutex_lock(&transfer->lock);
+	if (err && err != -EINTR && err != -EWOULDBLOCK) {
+		http_transfer_fail(transfer, err, "what is to be sent cannot be had");
+		return 0;
+	}
+	transfer->resume = true;
+	pthread_mutex_unlock(&transfer->lock);
+	http_engine_attend(transfer->engine, transfer);
+	pthread_mutex_lock(&transfer->lock);
+	return err;
+}
+
 static int await_headers(struct http_transfer *transfer, struct wait *wait)
 {
 	int err = 0;
 	int64_t since = now_ms();
 	pthread_mutex_lock(&transfer->lock);
-	while (!err && transfer->state < HTTP_STATE_ANSWERED)
-		err = await(transfer, wait, since);
+	while (!err && transfer->state < HTTP_STATE_ANSWERED) {
+		if (!transfer->starved || transfer->resume) {
+			err = await(transfer, wait, since);
+			continue;
+		}
+		err = feed(transfer, wait);
+		since = now_ms();
+	}
 	/* Failed after the headers: http_read() will say so, after what has come. */
 	if (!err && !transfer->status)
 		err = transfer->error;

@@ -272,7 +272,7 @@ static int copy_hashed(const struct layout_repo *repo, const struct store_put *p
 		size_t want = (size_t)MIN(put->source->size - off, LAYOUT_COPY_CHUNK);
 		if (wait_cancelled(wait))
 			return -EINTR;
-		ssize_t got = put->source->read(put->source->arg, off, chunk, want);
+		ssize_t got = store_source_read(put->source, off, chunk, want, wait);
 		if (got < 0)
 			return (int)got;
 		if (got == 0)

@@ -18,13 +18,27 @@ ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t 
 	return got < 0 ? push_fail_spool(run->why, (int)got, "reading the spool") : got;
 }
 
+ssize_t push_archive_peek(struct push_run *run, uint64_t off, void *buf, size_t len)
+{
+	uint64_t avail = run->part ? push_stream_avail(run->stream) : UINT64_MAX;
+
+	if (off >= avail)
+		return -EAGAIN;
+	return push_archive_read(run, off, buf, (size_t)MIN((uint64_t)len, avail - off));
+}
+
+int push_archive_await(struct push_run *run, uint64_t end, struct wait *wait)
+{
+	int err = run->part ? push_stream_await(run->stream, end, wait) : 0;
+
+	return err == -EINVAL ? push_fail(run->why, err, "the archive is cut off") : err;
+}
+
 int push_archive_take(struct push_run *run, uint64_t off, void *buf, size_t len, struct wait *wait)
 {
 	if (wait_cancelled(wait))
 		return -EINTR;
-	int err = run->part ? push_stream_await(run->stream, off + len, wait) : 0;
-	if (err == -EINVAL)
-		push_fail(run->why, err, "the archive is cut off");
+	int err = push_archive_await(run, off + len, wait);
 	if (err)
 		return err;
 	ssize_t got = push_archive_read(run, off, buf, len);

@@ -34,8 +34,7 @@ static void meter_progress(void *arg, uint64_t bytes)
 					    (double)meter->size));
 }
 
-/* Without a reason: for who may find a better one. */
-static int offer(struct push_run *run, const struct push_blob *blob, struct wait *wait)
+int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *wait)
 {
 	struct store *store = run->push->store;
 	struct meter meter = {.push = run->push, .size = blob->source->size, .share = blob->share};
@@ -56,7 +55,7 @@ static int offer(struct push_run *run, const struct push_blob *blob, struct wait
 	return err;
 }
 
-static int fail_sending(struct push_run *run, const struct push_blob *blob, int err)
+int push_fail_sending(struct push_run *run, const struct push_blob *blob, int err)
 {
 	char digest[DIGEST_STR_MAX], what[DIGEST_STR_MAX + REF_REPO_MAX + 32];
 
@@ -69,63 +68,12 @@ static int fail_sending(struct push_run *run, const struct push_blob *blob, int 
 
 int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait)
 {
-	int err = offer(run, blob, wait);
+	int err = push_offer(run, blob, wait);
 
-	return err ? fail_sending(run, blob, err) : 0;
+	return err ? push_fail_sending(run, blob, err) : 0;
 }
 
 /* --- OCI: blobs as they are --- */
-
-/* Hashes what passes by while it is sent, each byte once, however often it is read. */
-struct checked {
-	struct push_run *run;
-	struct archive_blob at;
-	struct hasher *hasher;
-	uint64_t hashed; /* bytes so far, from the start */
-};
-
-static ssize_t checked_read(void *arg, uint64_t off, void *buf, size_t cap)
-{
-	struct checked *checked = arg;
-
-	if (off >= checked->at.len)
-		return 0;
-	cap = (size_t)MIN((uint64_t)cap, checked->at.len - off);
-	ssize_t got = push_archive_read(checked->run, checked->at.off + off, buf, cap);
-	if (got == 0)
-		return push_fail(checked->run->why, -EIO, "the spool is shorter than it was");
-	if (got < 0 || off > checked->hashed)
-		return got;
-	uint64_t again = checked->hashed - off;
-	if (again < (uint64_t)got) {
-		hasher_add(checked->hasher, (char *)buf + again, (size_t)got - (size_t)again);
-		checked->hashed += (uint64_t)got - again;
-	}
-	return got;
-}
-
-/* What was not sent is hashed too. -EINVAL: another digest than the manifest says. */
-static int checked_finish(struct checked *checked, const struct digest *wanted, struct wait *wait)
-{
-	AUTO_FREE char *piece = malloc(PUSH_PIECE);
-	char wanted_str[DIGEST_STR_MAX], found_str[DIGEST_STR_MAX];
-	struct digest found;
-
-	if (!piece)
-		return -ENOMEM;
-	while (checked->hashed < checked->at.len) {
-		if (wait_cancelled(wait))
-			return -EINTR;
-		ssize_t got = checked_read(checked, checked->hashed, piece, PUSH_PIECE);
-		if (got < 0)
-			return (int)got;
-	}
-	hasher_final(checked->hasher, &found);
-	if (digest_equal(&found, wanted))
-		return 0;
-	return push_fail(checked->run->why, -EINVAL, "the archive's blob %s has the digest %s",
-			 digest_format(wanted, wanted_str), digest_format(&found, found_str));
-}
 
 struct blob_task {
 	struct push_task task;
@@ -137,29 +85,13 @@ struct blob_task {
 static int blob_run(struct push_task *task, struct wait *wait)
 {
 	struct blob_task *blob = CONTAINER_OF(task, struct blob_task, task);
-	const struct archive_part *part = blob->part;
-	AUTO_HASHER struct hasher *hasher = hasher_new(part->digest.algo);
-	struct checked checked = {.run = blob->run, .at = part->at, .hasher = hasher};
-	const struct store_source source = {
-		.read = checked_read, .arg = &checked, .size = part->at.len};
 	const struct push_blob what = {
 		.repo = blob->repo,
 		.mount_from = blob->mount_from,
-		.digest = &part->digest,
-		.source = &source,
-		.share = part->at.len,
+		.digest = &blob->part->digest,
 	};
 
-	if (!hasher)
-		return -ENOMEM;
-	int err = offer(blob->run, &what, wait);
-	/* A store refuses a wrong digest in its own way; whose fault it was is seen here. */
-	if (!err || err == -EIO || err == -EINVAL) {
-		int wrong = checked_finish(&checked, &part->digest, wait);
-		if (wrong)
-			return wrong;
-	}
-	return err ? fail_sending(blob->run, &what, err) : 0;
+	return push_send_checked(blob->run, &what, &blob->part->at, wait);
 }
 
 static bool has_part(const struct archive_image *image, const struct digest *digest)

@@ -137,37 +137,14 @@ static void need_no_room(struct push_part *part)
 	pthread_mutex_unlock(&part->stream->lock);
 }
 
-static int blob_check(struct push_part *part)
-{
-	char named[DIGEST_STR_MAX], found_str[DIGEST_STR_MAX];
-	struct digest found;
-
-	int err = push_archive_hash(&part->run, &part->at, part->named.algo, &found, &part->wait);
-	if (err || digest_equal(&found, &part->named))
-		return err;
-	return push_fail(&part->why, -EINVAL, "the archive's blob %s has the digest %s",
-			 digest_format(&part->named, named), digest_format(&found, found_str));
-}
-
 static int blob_send(struct push_part *part)
 {
-	struct store_file file = {.fd = part->run.fd, .off = part->at.off, .len = part->at.len};
-	const struct store_source source = {
-		.read = store_file_read, .arg = &file, .size = part->at.len};
-	const struct push_blob blob = {
-		.repo = part->stream->push->repo,
-		.digest = &part->named,
-		.source = &source,
-		.share = part->at.len,
-	};
+	const struct push_blob blob = {.repo = part->stream->push->repo, .digest = &part->named};
 
 	need_no_room(part);
-	int err = blob_check(part);
-	if (err)
-		return err;
 	part->layer.digest = part->layer.diff_id = part->named;
 	part->layer.size = part->at.len;
-	return push_send(&part->run, &blob, &part->wait);
+	return push_send_checked(&part->run, &blob, &part->at, &part->wait);
 }
 
 static int layer_send(struct push_part *part)

@@ -12,6 +12,7 @@
  *   push_archive.c   the archive's bytes, for who sends them
  *   push_stream.c    an archive that is pushed while it is written: what has come, who waits
  *   push_part.c      and its blobs and layers, each sent by itself
+ *   push_checked.c   a blob sent as it is, and hashed on the way
  *   push_restore.c   a layer that was sent compressed, wanted as it was
  *   push_images.c    one flush: archive, plan, blobs
  *   push_publish.c   and at its end the manifests
@@ -27,6 +28,7 @@
 #include "regfs/ref.h"
 
 #define PUSH_PIECE	MIB	    /* what is read, hashed or compressed at a time */
+#define PUSH_STEP	(256 * KIB) /* so many bytes are waited for before they go on */
 #define PUSH_PARALLEL	4	    /* blobs under way at once */
 #define PUSH_SIZE_MAX	(1LL << 42) /* of a file that is pushed */
 #define PUSH_STREAM_MIN (8 * MIB)   /* what is larger is sent while it is written */
@@ -231,11 +233,25 @@ struct push_blob {
 };
 /* Sends the blob unless the store has it. */
 int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait);
+/* The same in two steps: without a reason, for who may find a better one; and that. */
+int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *wait);
+int push_fail_sending(struct push_run *run, const struct push_blob *blob, int err);
+
+/* --- push_checked.c --- */
+
+/* Sends the archive's bytes AT as BLOB (whose source and share need not be set), if they have its
+ * digest: -EINVAL, in words, if not. */
+int push_send_checked(struct push_run *run, const struct push_blob *blob,
+		      const struct archive_blob *at, struct wait *wait);
 
 /* --- push_archive.c --- */
 
 /* Bytes of the archive that are there. Count or a negative errno, with its reason. */
 ssize_t push_archive_read(struct push_run *run, uint64_t off, void *buf, size_t len);
+/* The same where it may still be written: -EAGAIN: not there yet. */
+ssize_t push_archive_peek(struct push_run *run, uint64_t off, void *buf, size_t len);
+/* Waits until there are END bytes. */
+int push_archive_await(struct push_run *run, uint64_t end, struct wait *wait);
 /* All LEN bytes, which are waited for. 0 or a negative errno. */
 int push_archive_take(struct push_run *run, uint64_t off, void *buf, size_t len, struct wait *wait);
 /* These bytes of a part are needed no more. */
@@ -305,6 +321,8 @@ int push_stream_settle(struct push_stream *stream, uint64_t size, struct push_re
 		       struct wait *wait);
 /* Waits until there are END bytes of the archive. -EINVAL: it ends before. */
 int push_stream_await(struct push_stream *stream, uint64_t end, struct wait *wait);
+/* How many there are. */
+uint64_t push_stream_avail(struct push_stream *stream);
 void push_stream_drop(struct push_stream *stream, uint64_t off, uint64_t len);
 
 /* --- push_part.c --- */

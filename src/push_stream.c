@@ -251,6 +251,14 @@ int push_stream_await(struct push_stream *stream, uint64_t end, struct wait *wai
 	return err;
 }
 
+uint64_t push_stream_avail(struct push_stream *stream)
+{
+	pthread_mutex_lock(&stream->lock);
+	uint64_t avail = stream->avail;
+	pthread_mutex_unlock(&stream->lock);
+	return avail;
+}
+
 void push_stream_drop(struct push_stream *stream, uint64_t off, uint64_t len)
 {
 	push_spool_drop(stream->data, off, len);

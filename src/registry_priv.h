@@ -85,6 +85,7 @@ struct registry_call {
 	const void *body;
 	uint64_t body_len;
 	http_read_fn *body_read;
+	http_await_fn *body_await; /* NULL: it need not be waited for */
 	void *body_arg;
 	bool bulk;
 	bool anonymous;	  /* no credentials; a 401 is an answer */

@@ -142,6 +142,7 @@ static int send_once(struct exchange *x, struct http_transfer **ret)
 		.body = call->body,
 		.body_len = call->body_len,
 		.body_read = call->body_read,
+		.body_await = call->body_await,
 		.body_arg = call->body_arg,
 		.tls = home ? &x->registry->tls : &x->registry->away,
 		.timeout_ms = call->timeout_ms ? call->timeout_ms : x->registry->timeout_ms,

@@ -4,10 +4,11 @@
  * another repository").
  * Knows upload sessions, and how one goes on after it broke off. Must not know what the blob is.
  *
- * A session is opened by POST, and takes the whole blob in one PUT. When that breaks off, the
- * registry is asked how much it has: the rest goes by PATCH, and an empty PUT ends it. Where that
- * makes no sense the session is dropped and another one begun. The registry checks the digest at
- * the end, so a wrong answer in between costs a repetition and never a wrong blob.
+ * A session is opened by POST, and takes the whole blob in one PUT; or, where it turns out only at
+ * the end whether the bytes are right, in a PATCH, which an empty PUT confirms. When that breaks
+ * off, the registry is asked how much it has: the rest goes by PATCH, and an empty PUT ends it.
+ * Where that makes no sense the session is dropped and another one begun. The registry checks the
+ * digest at the end, so a wrong answer in between costs a repetition and never a wrong blob.
  */
 #include <errno.h>
 
@@ -55,6 +56,13 @@ static ssize_t read_rest(void *arg, uint64_t off, void *buf, size_t cap)
 	const struct store_source *source = upload->put->source;
 	report_progress(upload, upload->held + off);
 	return source->read(source->arg, upload->held + off, buf, cap);
+}
+
+static int await_rest(void *arg, uint64_t off, struct wait *wait)
+{
+	const struct upload *upload = arg;
+	const struct store_source *source = upload->put->source;
+	return source->await(source->arg, upload->held + off, wait);
 }
 
 static struct registry_call call_of(const struct upload *upload, enum http_method method,
@@ -153,7 +161,7 @@ static bool stored(int status)
 /* Whether an answer is worth going on after: the session or the way to it broke. */
 static bool broken(int status)
 {
-	return status >= 500 && status != 501 && status != 507;
+	return (status >= 500 && status != 501 && status != 507) || status == 408;
 }
 
 /* Whether nobody was there: in the midst of an upload, a registry that is started anew. */
@@ -173,6 +181,7 @@ static int send_bytes(struct upload *upload, struct registry_call *call, uint64_
 	call->lost = &lost;
 	call->bulk = len > HTTP_SMALL;
 	call->body_read = len ? read_rest : NULL;
+	call->body_await = upload->put->source->await ? await_rest : NULL;
 	call->body_arg = upload;
 	call->body_len = len;
 	call->timeout_ms = upload->registry->timeout_ms +
@@ -213,27 +222,38 @@ static int finish(struct upload *upload, uint64_t len)
 	return 0;
 }
 
-static int send_rest(struct upload *upload)
+/* All that the session lacks, without an end. */
+static int patch_rest(struct upload *upload)
 {
 	uint64_t size = upload->put->source->size;
-	if (!upload->held || upload->held == size)
-		return finish(upload, size - upload->held);
 	AUTO_FREE char *range = format("Content-Range: %llu-%llu", (unsigned long long)upload->held,
 				       (unsigned long long)(size - 1));
-	if (!range)
-		return -ENOMEM;
 	AUTO_FREE char *url = strdup(upload->location);
-	if (!url)
+	if (!range || !url)
 		return -ENOMEM;
 	struct registry_call call = call_of(upload, HTTP_PATCH, url);
-	call.headers = (const char *const[]){range, "Content-Type: application/octet-stream", NULL};
+	const char *type = "Content-Type: application/octet-stream";
+	/* From the start it is what docker sends to every registry. */
+	call.headers = (const char *const[]){type, upload->held ? range : NULL, NULL};
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
 	int err = send_bytes(upload, &call, size - upload->held, &answer);
 	err = err ? err : take_location(upload, &call, answer);
-	if (err)
-		return err;
-	upload->held = size;
-	return finish(upload, 0);
+	if (!err)
+		upload->held = size;
+	return err;
+}
+
+static int send_rest(struct upload *upload)
+{
+	const struct store_source *source = upload->put->source;
+	bool at_once = !upload->held && !source->judge;
+	if (upload->held < source->size && !at_once) {
+		int err = patch_rest(upload);
+		err = err || !source->judge ? err : source->judge(source->arg);
+		if (err)
+			return err;
+	}
+	return finish(upload, source->size - upload->held);
 }
 
 /* ---- after it broke off ---- */
@@ -290,9 +310,14 @@ static int ask_patiently(struct upload *upload, uint64_t *ret_held)
 /* 0: to be tried again, from .held on or in another session. */
 static int recover(struct upload *upload)
 {
+	const struct store_source *source = upload->put->source;
 	uint64_t before = upload->held;
 	uint64_t held = 0;
 	int err = upload->location ? ask_patiently(upload, &held) : 0;
+	/* A registry or proxy that would not wait for bytes that come slowly would not the next
+	 * time. */
+	if (!err && source->await && source->size)
+		err = source->await(source->arg, source->size - 1, upload->wait);
 	if (err)
 		return err;
 	bool gained = held >= before + PROGRESS;

@@ -14,6 +14,19 @@ void store_manifest_release(struct store_manifest *manifest)
 	buf_release(&manifest->bytes);
 }
 
+ssize_t store_source_read(const struct store_source *source, uint64_t off, void *buf, size_t cap,
+			  struct wait *wait)
+{
+	for (;;) {
+		ssize_t got = source->read(source->arg, off, buf, cap);
+		if (got != -EAGAIN || !source->await)
+			return got;
+		int err = source->await(source->arg, off, wait);
+		if (err)
+			return err;
+	}
+}
+
 ssize_t store_bytes_read(void *arg, uint64_t off, void *buf, size_t cap)
 {
 	const struct store_bytes *bytes = arg;

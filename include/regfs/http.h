@@ -45,8 +45,11 @@ enum http_method { HTTP_GET, HTTP_HEAD, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DE
 
 /* Body to send: READ is called on the http thread and must not block for long; it returns
  * how many of at most CAP bytes at OFF it gave (0 only at the end), or a negative errno.
- * OFF never goes back: if the connection breaks after bytes were read, that is -ECONNRESET. */
+ * OFF never goes back: if the connection breaks after bytes were read, that is -ECONNRESET.
+ * -EAGAIN: these bytes are still to come, and AWAIT waits for the one at OFF, on the thread that
+ * called http_start(); 0, or a negative errno, which ends the request. */
 typedef ssize_t http_read_fn(void *arg, uint64_t off, void *buf, size_t cap);
+typedef int http_await_fn(void *arg, uint64_t off, struct wait *wait);
 
 /* All may be NULL; borrowed for the call. Connections are only shared by transfers of the same
  * settings. */
@@ -65,7 +68,8 @@ struct http_request {
 	/* body: none, bytes, or a source */
 	const void *body;
 	uint64_t body_len;
-	http_read_fn *body_read; /* wins over .body when not NULL */
+	http_read_fn *body_read;   /* wins over .body when not NULL */
+	http_await_fn *body_await; /* NULL: .body_read always has bytes */
 	void *body_arg;
 	const struct http_tls *tls; /* NULL: the system's CAs */
 	int64_t timeout_ms;	    /* 0: the http's */

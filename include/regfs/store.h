@@ -43,7 +43,16 @@ struct store_source {
 	ssize_t (*read)(void *arg, uint64_t off, void *buf, size_t cap);
 	void *arg;
 	uint64_t size;
+	/* Of bytes that are still to come, READ gives -EAGAIN; this waits for the one at OFF, on
+	 * the thread that called put_blob. NULL: all are there. */
+	int (*await)(void *arg, uint64_t off, struct wait *wait);
+	/* All was read and sent: 0, or the error for which it is not to be confirmed. NULL: it is
+	 * known to be right. */
+	int (*judge)(void *arg);
 };
+/* Reads, and waits where that is needed: for who is no HTTP client. */
+ssize_t store_source_read(const struct store_source *source, uint64_t off, void *buf, size_t cap,
+			  struct wait *wait);
 
 /* Progress of a put, in bytes confirmed so far of this blob; may be NULL. */
 typedef void store_progress_fn(void *arg, uint64_t bytes);

@@ -63,8 +63,8 @@ def stored_bytes(registry):
     return sum(path.stat().st_size for path in registry.storage.rglob("blobs/*/*/*/data"))
 
 
-def upload_by_curl(registry, layout):
-    """Nothing but the blobs, four at a time, and the manifest."""
+def upload_by_curl(registry, layout, at_once):
+    """Nothing but the blobs, so many at a time, and the manifest."""
     url = f"http://{registry.host}/v2/bench/app"
 
     def upload(blob):
@@ -77,7 +77,7 @@ def upload_by_curl(registry, layout):
     blobs = layout / "blobs/sha256"
     top = index["manifests"][0]
     manifest = json.loads((blobs / top["digest"][7:]).read_text())
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         list(pool.map(upload, [blobs / part["digest"][7:] for part in [manifest["config"], *manifest["layers"]]]))
     quiet("curl", "-sSf", "-X", "PUT", "-H", f"Content-Type: {top['mediaType']}", "--data-binary",
           f"@{blobs / top['digest'][7:]}", f"{url}/manifests/1")
@@ -122,5 +122,7 @@ def bench_push(bench):
     measure_push(bench, {
         "cp": lambda registry: push_by_cp(bench, registry, oci_archive),
         "skopeo copy": skopeo("oci-archive", oci_archive),
-        "curl of the blobs": lambda registry: push_by_children(
-            bench, registry, lambda: upload_by_curl(registry, debian.layout("gzip")))})
+        "curl, four blobs at a time": lambda registry: push_by_children(
+            bench, registry, lambda: upload_by_curl(registry, debian.layout("gzip"), 4)),
+        "curl, one blob at a time": lambda registry: push_by_children(
+            bench, registry, lambda: upload_by_curl(registry, debian.layout("gzip"), 1))})

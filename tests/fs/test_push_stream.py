@@ -116,6 +116,43 @@ def test_goes_while_it_is_written(t):
     assert "/manifests/1" in [path for method, path, _, _ in registry.requests() if method in ("PUT", "POST")][-1]
 
 
+def session_bytes(registry):
+    """What upload sessions hold, each."""
+    return [path.stat().st_size for path in registry.storage.rglob("_uploads/*/data")]
+
+
+def test_blob_goes_before_it_is_whole(t):
+    """A blob's header says its digest: it travels as it comes, and is called off where that was no truth, or the
+    writer is killed."""
+    registry, mount = empty(t)
+    image = big_image()
+    data = oci_archive(image)
+    writer = Writer(mount)
+    writer.write(data[:LARGE - MIB // 2])
+    lib.wait_for(lambda: sum(session_bytes(registry)) > LARGE - 2 * MIB, "half a blob")
+    writer.write(data[LARGE - MIB // 2:])
+    writer.close()
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+    lib.equal(len(registry.requests("POST", "/blobs/uploads/")), 4)
+
+    other = big_image(size=LARGE + 1)
+    layer = oci.sha256(other.layers[0].blob)
+    data = oci_archive(other, spoil=[layer])
+    with lib.fails(errno.EINVAL):
+        push(mount, data, "team/app/_push/2.tar")
+    assert f"the archive's blob {layer} has the digest sha256:" in mount.read_log(), mount.read_log()
+    lib.equal(session_bytes(registry), [])
+
+    registry, _, mount = bad(t)
+    writer = Writer(mount, "team/app/_push/3.tar")
+    writer.write(data[:LARGE])
+    lib.wait_for(lambda: registry.count("PATCH", "/uploads/"), "the upload to begin")
+    # As that of one who was killed.
+    with lib.fails(errno.EINVAL):
+        writer.close()
+    lib.wait_for(lambda: registry.count("DELETE", "/uploads/"), "the upload to be called off")
+
+
 def test_same_result_in_any_order(t):
     """What is streamed is bit for bit what is pushed from the spool."""
     registry, mount = empty(t)

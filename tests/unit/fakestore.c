@@ -618,10 +618,10 @@ static int fake_open_blob(struct store *store, const char *repo, const struct di
 	return leave(fake, 0);
 }
 
-static int read_source(const struct store_source *source, uint8_t *data)
+static int read_source(const struct store_source *source, uint8_t *data, struct wait *wait)
 {
 	for (uint64_t done = 0; done < source->size;) {
-		ssize_t n = source->read(source->arg, done, data + done, source->size - done);
+		ssize_t n = store_source_read(source, done, data + done, source->size - done, wait);
 		if (n < 0)
 			return n;
 		if (n == 0)
@@ -645,7 +645,7 @@ static int fake_put_blob(struct store *store, const char *repo, const struct sto
 	if (!put->source)
 		return -ENOENT; /* it mounts nothing */
 	data = must(malloc(put->source->size + 1));
-	r = read_source(put->source, data);
+	r = read_source(put->source, data, wait);
 	if (r < 0)
 		return r;
 	digest_of(put->digest->algo, data, put->source->size, &digest);

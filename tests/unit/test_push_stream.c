@@ -219,6 +219,54 @@ static void blobs_go_before_the_flush(void **state)
 	push_unref(push);
 }
 
+/* An OCI archive up to the middle of its one blob. */
+static struct buf half_a_blob(const struct digest *named, uint8_t *blob, size_t len)
+{
+	struct buf tar = BUF_INIT(ARCHIVE_MAX);
+	char path[DIGEST_STR_MAX + 16], hex[DIGEST_STR_MAX];
+
+	snprintf(path, sizeof(path), "blobs/sha256/%s", digest_hex(named, hex));
+	add_file(&tar, path, blob, len);
+	return tar;
+}
+
+static void blobs_go_before_they_are_whole(void **state)
+{
+	struct fixture *f = *state;
+	const size_t len = 12 * MIB;
+	AUTO_FREE uint8_t *blob = malloc(len);
+	struct digest digest, other;
+
+	memset(blob, 0x1f, len);
+	digest_of(DIGEST_SHA256, blob, len, &digest);
+	AUTO_BUF struct buf tar = half_a_blob(&digest, blob, len);
+	struct push *push = begin(f, "1");
+	fakestore_stall(f->store, FAKE_PUT_BLOB);
+	assert_int_equal(write_range(push, &tar, 0, 9 * MIB, &f->wait), 0);
+	fakestore_await_stalled(f->store, 1);
+	fakestore_release(f->store);
+	assert_int_equal(write_range(push, &tar, 9 * MIB, tar.len, &f->wait), 0);
+	uint64_t size = 0;
+	while (f->store->ops->has_blob(f->store, "app", &digest, &size, &f->wait))
+		;
+	assert_int_equal(size, len);
+	push_unref(push);
+	/* Under the name of another, it is not there in the end, nor anything of it. */
+	other = digest;
+	other.bytes[0] ^= 1;
+	AUTO_BUF struct buf wrong = half_a_blob(&other, blob, len);
+	push = begin(f, "1");
+	unsigned puts = fakestore_calls(f->store, FAKE_PUT_BLOB);
+	assert_int_equal(write_range(push, &wrong, 0, 9 * MIB, &f->wait), 0);
+	while (fakestore_calls(f->store, FAKE_PUT_BLOB) == puts)
+		;
+	assert_int_equal(write_range(push, &wrong, 9 * MIB, wrong.len, &f->wait), 0);
+	assert_int_equal(push_flush(push, &f->wait), -EINVAL);
+	assert_int_equal(f->store->ops->has_blob(f->store, "app", &other, &size, &f->wait),
+			 -ENOENT);
+	push_unref(push);
+}
+
 static void unfinished_is_kept(void **state)
 {
 	struct fixture *f = *state;
@@ -403,6 +451,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(same_as_from_the_spool),
 		TEST(blobs_go_before_the_flush),
+		TEST(blobs_go_before_they_are_whole),
 		TEST(unfinished_is_kept),
 		TEST(what_was_sent_cannot_change),
 		TEST(writer_is_kept_back),

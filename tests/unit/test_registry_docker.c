@@ -69,7 +69,7 @@ static int put_bytes(const char *repo, const char *bytes, size_t len, struct dig
 		     const char *from)
 {
 	struct store_bytes data = {bytes, len};
-	const struct store_source source = {store_bytes_read, &data, len};
+	const struct store_source source = {.read = store_bytes_read, .arg = &data, .size = len};
 	digest_of(DIGEST_SHA256, bytes, len, ret);
 	const struct store_put put = {.digest = ret, .source = &source, .mount_from = from};
 	return help.store->ops->put_blob(help.store, repo, &put, &help.wait);
@@ -197,7 +197,7 @@ static void a_wrong_digest_is_refused(void **state)
 	(void)state;
 	need_docker();
 	struct store_bytes data = {"abc", 3};
-	const struct store_source source = {store_bytes_read, &data, 3};
+	const struct store_source source = {.read = store_bytes_read, .arg = &data, .size = 3};
 	struct digest digest;
 	digest_of(DIGEST_SHA256, "abd", 3, &digest);
 	const struct store_put put = {.digest = &digest, .source = &source};

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <cmocka.h>
 
@@ -19,6 +20,11 @@ struct made {
 	uint64_t fail_at;
 	uint64_t progress;
 	struct wait *cancel; /* is cancelled by the first read */
+	/* What is still to come does when it is waited for, a part at a time. */
+	bool arrives;
+	atomic_ullong arrived, awaited, furthest;
+	int await_error; /* in the middle */
+	int verdict;
 };
 
 static ssize_t made_read(void *arg, uint64_t off, void *buf, size_t cap)
@@ -31,9 +37,32 @@ static ssize_t made_read(void *arg, uint64_t off, void *buf, size_t cap)
 	if (off >= made->source.size)
 		return 0;
 	size_t len = (size_t)MIN((uint64_t)cap, made->source.size - off);
+	if (made->arrives && off >= made->arrived)
+		return -EAGAIN;
+	if (made->arrives)
+		len = (size_t)MIN((uint64_t)len, made->arrived - off);
 	for (size_t i = 0; i < len; i++)
 		((uint8_t *)buf)[i] = help_byte(off + i);
 	return (ssize_t)len;
+}
+
+static int made_await(void *arg, uint64_t off, struct wait *wait)
+{
+	struct made *made = arg;
+	assert_true(wait_may_block(wait));
+	assert_true(off < made->source.size);
+	made->awaited++;
+	made->furthest = MAX(made->furthest, off);
+	if (made->await_error && off >= made->source.size / 2)
+		return made->await_error;
+	made->arrived = MIN(off + 700000, made->source.size);
+	return 0;
+}
+
+static int made_judge(void *arg)
+{
+	const struct made *made = arg;
+	return made->verdict;
 }
 
 static void made_init(struct made *made, uint64_t size)
@@ -41,7 +70,8 @@ static void made_init(struct made *made, uint64_t size)
 	AUTO_FREE uint8_t *data = malloc(size + 1);
 	for (uint64_t i = 0; i < size; i++)
 		data[i] = help_byte(i);
-	*made = (struct made){.source = {made_read, made, size}, .fail_at = UINT64_MAX};
+	*made = (struct made){.source = {.read = made_read, .arg = made, .size = size},
+			      .fail_at = UINT64_MAX};
 	digest_of(DIGEST_SHA256, data, size, &made->digest);
 }
 
@@ -214,6 +244,82 @@ static void a_source_that_fails_ends_the_upload(void **state)
 	assert_int_equal(put(&made, NULL), -ENOSPC);
 	assert_int_equal(requests("DELETE"), 1);
 	assert_false(has(&made));
+}
+
+static void bytes_that_are_still_to_come_are_waited_for(void **state)
+{
+	(void)state;
+	struct made made;
+	made_init(&made, SIZE);
+	made.arrives = true;
+	made.source.await = made_await;
+	assert_int_equal(put(&made, NULL), 0);
+	assert_true(has(&made));
+	assert_int_equal(requests("POST"), 1);
+	assert_int_equal(requests("PATCH"), 0);
+	assert_int_equal(made.awaited, SIZE / 700000 + 1);
+}
+
+/* What breaks off goes on when all is there: nobody but the registry is waited for again. */
+static void a_dropped_upload_waits_for_the_rest(void **state)
+{
+	(void)state;
+	struct made made;
+	made_init(&made, SIZE);
+	made.arrives = true;
+	made.source.await = made_await;
+	rule("PUT", "uploads", "\"take\": 1500000, \"times\": 1");
+	assert_int_equal(put(&made, NULL), 0);
+	assert_true(has(&made));
+	assert_int_equal(made.furthest, SIZE - 1);
+	assert_int_equal(requests("PATCH"), 1);
+	/* Proxies say so where they have waited for long (RFC 9110, section 15.5.9). */
+	made_init(&made, SIZE - 1);
+	server_order(&help.server, "{\"clear\": true}");
+	rule("PUT", "uploads", "\"status\": 408, \"times\": 1");
+	assert_int_equal(put(&made, NULL), 0);
+	assert_true(has(&made));
+}
+
+static void bytes_that_never_come_end_the_upload(void **state)
+{
+	(void)state;
+	struct made made;
+	made_init(&made, SIZE);
+	made.arrives = true;
+	made.source.await = made_await;
+	made.await_error = -EINTR;
+	assert_int_equal(put(&made, NULL), -EINTR);
+	assert_int_equal(requests("DELETE"), 1);
+	made.arrived = 0;
+	made.await_error = -EINVAL;
+	assert_int_equal(put(&made, NULL), -EINVAL);
+	assert_int_equal(requests("DELETE"), 2);
+	assert_false(has(&made));
+}
+
+static void what_is_judged_at_the_end_is_confirmed_after_it(void **state)
+{
+	(void)state;
+	struct made made;
+	made_init(&made, SIZE);
+	made.source.judge = made_judge;
+	made.verdict = -EINVAL;
+	assert_int_equal(put(&made, NULL), -EINVAL);
+	assert_int_equal(requests("PATCH"), 1);
+	assert_int_equal(requests("PUT"), 0);
+	assert_int_equal(requests("DELETE"), 1);
+	made.verdict = 0;
+	assert_int_equal(put(&made, NULL), 0);
+	assert_true(has(&made));
+	assert_int_equal(requests("PUT"), 1);
+	/* Broken off in the middle, and at the end. */
+	made_init(&made, SIZE - 1);
+	made.source.judge = made_judge;
+	rule("PATCH", "uploads", "\"take\": 3000000, \"times\": 1");
+	rule("PUT", "uploads", "\"lose\": true, \"times\": 1");
+	assert_int_equal(put(&made, NULL), 0);
+	assert_true(has(&made));
 }
 
 static void an_interrupted_upload_is_called_off(void **state)
@@ -403,6 +509,10 @@ int main(void)
 		TEST(an_upload_that_always_breaks_ends),
 		TEST(a_wrong_digest_is_refused),
 		TEST(a_source_that_fails_ends_the_upload),
+		TEST(bytes_that_are_still_to_come_are_waited_for),
+		TEST(a_dropped_upload_waits_for_the_rest),
+		TEST(bytes_that_never_come_end_the_upload),
+		TEST(what_is_judged_at_the_end_is_confirmed_after_it),
 		TEST(an_interrupted_upload_is_called_off),
 		TEST(refusals_of_blobs),
 		TEST(an_upload_elsewhere_gets_no_credentials),

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A blob of an archive that is sent as it is, under the digest that its name or a manifest says.
+ * Knows hashes. Must not know manifests, nor when the bytes come.
+ *
+ * What passes by is hashed while it is sent, each byte once, however often it is read.
+ */
+#include <errno.h>
+
+#include "push_priv.h"
+
+struct checked {
+	struct push_run *run;
+	struct archive_blob at;
+	const struct digest *wanted;
+	struct hasher *hasher;
+	uint64_t hashed; /* bytes so far, from the start */
+	bool judged;
+	int wrong; /* once judged: -EINVAL, or 0 */
+};
+
+static ssize_t checked_read(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	struct checked *checked = arg;
+
+	if (off >= checked->at.len)
+		return 0;
+	cap = (size_t)MIN((uint64_t)cap, checked->at.len - off);
+	ssize_t got = push_archive_peek(checked->run, checked->at.off + off, buf, cap);
+	if (got == 0)
+		return push_fail(checked->run->why, -EIO, "the spool is shorter than it was");
+	if (got < 0 || off > checked->hashed)
+		return got;
+	uint64_t again = checked->hashed - off;
+	if (again < (uint64_t)got) {
+		hasher_add(checked->hasher, (char *)buf + again, (size_t)got - (size_t)again);
+		checked->hashed += (uint64_t)got - again;
+	}
+	return got;
+}
+
+static int checked_await(void *arg, uint64_t off, struct wait *wait)
+{
+	struct checked *checked = arg;
+	uint64_t end = MIN(off + PUSH_STEP, checked->at.len);
+
+	return push_archive_await(checked->run, checked->at.off + end, wait);
+}
+
+/* All was read. */
+static int checked_judge(void *arg)
+{
+	struct checked *checked = arg;
+	char wanted[DIGEST_STR_MAX], found_str[DIGEST_STR_MAX];
+	struct digest found;
+
+	if (checked->judged)
+		return checked->wrong;
+	checked->judged = true;
+	hasher_final(checked->hasher, &found);
+	if (!digest_equal(&found, checked->wanted))
+		checked->wrong = push_fail(
+			checked->run->why, -EINVAL, "the archive's blob %s has the digest %s",
+			digest_format(checked->wanted, wanted), digest_format(&found, found_str));
+	return checked->wrong;
+}
+
+/* What was not sent is hashed too. */
+static int finish(struct checked *checked, const struct store_source *source, struct wait *wait)
+{
+	AUTO_FREE char *piece = malloc(PUSH_PIECE);
+
+	if (!piece)
+		return -ENOMEM;
+	while (checked->hashed < checked->at.len) {
+		if (wait_cancelled(wait))
+			return -EINTR;
+		ssize_t got = store_source_read(source, checked->hashed, piece, PUSH_PIECE, wait);
+		if (got < 0)
+			return (int)got;
+	}
+	return checked_judge(checked);
+}
+
+int push_send_checked(struct push_run *run, const struct push_blob *blob,
+		      const struct archive_blob *at, struct wait *wait)
+{
+	AUTO_HASHER struct hasher *hasher = hasher_new(blob->digest->algo);
+	struct checked checked = {.run = run, .at = *at, .wanted = blob->digest, .hasher = hasher};
+	const struct store_source source = {
+		.read = checked_read,
+		.await = run->part ? checked_await : NULL,
+		.judge = checked_judge,
+		.arg = &checked,
+		.size = at->len,
+	};
+	struct push_blob what = *blob;
+
+	if (!hasher)
+		return -ENOMEM;
+	what.source = &source;
+	what.share = at->len;
+	int err = push_offer(run, &what, wait);
+	/* A store refuses a wrong digest in its own way; whose fault it was is seen here. */
+	if (!err || err == -EIO || err == -EINVAL) {
+		int wrong = finish(&checked, &source, wait);
+		if (wrong)
+			return wrong;
+	}
+	return err ? push_fail_sending(run, &what, err) : 0;
+}
