@@ -143,6 +143,8 @@ static int write_time(const struct tar_member *member, char ret[static TIME_MAX]
 			   tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
 	if (member->mtime_nsec)
 		len += snprintf(ret + len, TIME_MAX - len, ".%09u", member->mtime_nsec);
+	while (member->mtime_nsec && ret[len - 1] == '0')
+		len--;
 	snprintf(ret + len, TIME_MAX - len, "Z");
 	return 0;
 }
