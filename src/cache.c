@@ -213,20 +213,20 @@ static int publish(struct cache_view *view, const struct cache_hit *hit)
 	return err == -EEXIST ? 0 : err;
 }
 
-int cache_store(struct cache *cache, struct cache_entry *want, const void *data)
+int cache_store_by(struct cache *cache, struct cache_entry *want, cache_write_fn *write,
+		   const void *arg)
 {
 	struct cache_hit hit;
 	check_view(cache);
 	AUTO_VIEW struct cache_view *view = cache_get_view(cache);
 	if (!view || is_off(cache))
 		return -ENOSPC;
-	want->crc = cache_crc(data, want->len);
 	want->pages = cache_pages(want->len);
 	int err = cache_reserve(view, want, &hit);
 	if (err == -ENOSPC || err == -EBUSY) /* the limit, not the disk */
 		return err;
 	if (!err) {
-		err = cache_disk_write(view, &hit, data);
+		err = write(view, &hit, arg);
 		if (!err)
 			return publish(view, &hit);
 		cache_drop_hit(view, &hit);
@@ -234,6 +234,17 @@ int cache_store(struct cache *cache, struct cache_entry *want, const void *data)
 	if (is_disk_trouble(err))
 		turn_off(cache, err);
 	return err;
+}
+
+static int write_data(struct cache_view *view, struct cache_hit *hit, const void *data)
+{
+	hit->entry.crc = cache_crc(data, hit->entry.len);
+	return cache_disk_write(view, hit, data);
+}
+
+int cache_store(struct cache *cache, struct cache_entry *want, const void *data)
+{
+	return cache_store_by(cache, want, write_data, data);
 }
 
 struct cache_entry cache_want(const struct cache_id *id, uint32_t block, size_t len)

@@ -14,7 +14,7 @@
 
 static const char *const kind_dirs[] = {
 	[CACHE_MANIFEST] = "manifest", [CACHE_INDEX] = "index", [CACHE_SUMS] = "sums",
-	[CACHE_NAME] = "name",	       [CACHE_TOC] = "toc",
+	[CACHE_NAME] = "name",	       [CACHE_TOC] = "toc",	[CACHE_COPY] = "copy",
 };
 
 const char *cache_kind_dir(unsigned kind)
@@ -25,7 +25,12 @@ const char *cache_kind_dir(unsigned kind)
 uint64_t cache_crc(const void *data, size_t len)
 {
 	/* Not from 0: a run of zeros is what a lost write leaves behind. */
-	return crc64_ecma_refl(CACHE_MAGIC, data, len);
+	return cache_crc_more(CACHE_MAGIC, data, len);
+}
+
+uint64_t cache_crc_more(uint64_t crc, const void *data, size_t len)
+{
+	return crc64_ecma_refl(crc, data, len);
 }
 
 /* --- names --- */
@@ -85,29 +90,27 @@ static int path_of(const struct cache_entry *entry, struct path *ret)
 
 /* --- files --- */
 
-static int file_create(const struct cache_view *view, const struct cache_entry *entry,
-		       const struct path *path)
+int cache_disk_create(struct cache_view *view, const struct cache_hit *hit)
 {
 	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-	int fd = openat(view->files_fd, path->str, flags, 0600);
+	struct path path;
+	int err = path_of(&hit->entry, &path);
+	if (err)
+		return err;
+	int fd = openat(view->files_fd, path.str, flags, 0600);
 	if (fd < 0 && errno == ENOENT) {
-		mkdirat(view->files_fd, cache_kind_dir(entry->kind), 0700);
-		fd = openat(view->files_fd, path->str, flags, 0600);
+		mkdirat(view->files_fd, cache_kind_dir(hit->entry.kind), 0700);
+		fd = openat(view->files_fd, path.str, flags, 0600);
 	}
 	return fd >= 0 ? fd : -errno;
 }
 
-static int file_write(const struct cache_view *view, const struct cache_entry *entry,
-		      const void *data)
+static int file_write(struct cache_view *view, const struct cache_hit *hit, const void *data)
 {
-	struct path path;
-	int err = path_of(entry, &path);
-	if (err)
-		return err;
-	AUTO_CLOSE int fd = file_create(view, entry, &path);
+	AUTO_CLOSE int fd = cache_disk_create(view, hit);
 	if (fd < 0)
 		return fd;
-	ssize_t n = pwrite_full(fd, data, entry->len, 0);
+	ssize_t n = pwrite_full(fd, data, hit->entry.len, 0);
 	if (n < 0)
 		return (int)n;
 	/* Where writing is put off (NFS), close is the one that tells. */
@@ -145,7 +148,7 @@ static int slot_punch(const struct cache_view *view, const struct cache_hit *hit
 int cache_disk_write(struct cache_view *view, const struct cache_hit *hit, const void *data)
 {
 	if (cache_kind_is_file(hit->entry.kind))
-		return file_write(view, &hit->entry, data);
+		return file_write(view, hit, data);
 	ssize_t n = pwrite_full(view->arena_fd, data, hit->entry.len, slot_of(hit));
 	return n < 0 ? (int)n : 0;
 }

@@ -11,6 +11,7 @@
  *   cache_evict.c  making room: eviction, and what dead processes left behind
  *   cache.c        the cache as a whole: open, the current view, any entry's read and store
  *   cache_blocks.c, cache_files.c, cache_admin.c   the public calls on blocks, on files, for people
+ *   cache_copy.c  and those on files that are made in pieces and read by the kernel
  *
  * An entry stands for one block or one file. Entry I owns slot I of the arena for ever, so
  * there is no second allocator: a block lies in its entry's slot, an entry of a file leaves its
@@ -197,7 +198,7 @@ static inline bool cache_kind_is_block(unsigned kind)
 
 static inline bool cache_kind_is_file(unsigned kind)
 {
-	return kind >= CACHE_MANIFEST && kind <= CACHE_TOC;
+	return (kind >= CACHE_MANIFEST && kind <= CACHE_TOC) || kind == CACHE_COPY;
 }
 
 static inline uint32_t cache_pages(size_t len)
@@ -287,11 +288,15 @@ uint64_t cache_boot(void);
 int cache_disk_write(struct cache_view *view, const struct cache_hit *hit, const void *data);
 /* All entry.len bytes into BUF, CRC checked. 0; -EBADMSG: other bytes; -ENOENT … */
 int cache_disk_read(struct cache_view *view, const struct cache_hit *hit, void *buf);
+/* Makes the file of HIT, empty. A descriptor, or a negative errno. */
+int cache_disk_create(struct cache_view *view, const struct cache_hit *hit);
 /* Opens the file of HIT. A descriptor, or a negative errno. */
 int cache_disk_open(struct cache_view *view, const struct cache_hit *hit);
 /* Punches or unlinks. 0 also if there was nothing. */
 int cache_disk_discard(struct cache_view *view, const struct cache_hit *hit);
 uint64_t cache_crc(const void *data, size_t len);
+/* CRC is that of what came before DATA. */
+uint64_t cache_crc_more(uint64_t crc, const void *data, size_t len);
 /* The directory of KIND under files/; NULL if it has none. */
 const char *cache_kind_dir(unsigned kind);
 /* KEY and generation as a file is named, and back. */
@@ -340,5 +345,9 @@ int cache_read_hit(struct cache_view *view, const struct cache_hit *hit, void *b
 struct cache_entry cache_want(const struct cache_id *id, uint32_t block, size_t len);
 /* Keeps WANT's len bytes at DATA. 0 or a negative errno: it is not kept. */
 int cache_store(struct cache *cache, struct cache_entry *want, const void *data);
+/* The same; WRITE brings HIT's bytes onto the disk and sets its CRC. */
+typedef int cache_write_fn(struct cache_view *view, struct cache_hit *hit, const void *arg);
+int cache_store_by(struct cache *cache, struct cache_entry *want, cache_write_fn *write,
+		   const void *arg);
 
 #endif

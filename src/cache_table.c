@@ -356,6 +356,7 @@ int cache_table_publish(struct cache_table *table, const struct cache_hit *hit, 
 	if (older)
 		cache_table_doom(table, older, owner, batch);
 	leave_busy(table, hit->index);
+	entry->crc = hit->entry.crc;
 	entry->stamp = (uint32_t)(wall_ms() / 1000);
 	entry->state = CACHE_LIVE;
 	entry->seal = cache_entry_seal(entry);

@@ -50,6 +50,7 @@ static const char help_text[] =
 	"     whiteouts=merge|overlay  deletions in layers/NN as stored, or as overlayfs's "
 	"(merge)\n"
 	"     transform_symlinks  make symlinks of images relative, so that they stay in them\n"
+	"     passthrough         the kernel reads files whose bytes are whole in the cache\n"
 	"     insecure=HOST       any certificate, or plain HTTP, for this host (repeatable)\n"
 	"     cacert=FILE         trust the certificates in this PEM file\n"
 	"     authfile=FILE       take credentials from this file (as podman and docker do)\n"
@@ -316,6 +317,13 @@ static int opt_transform_symlinks(struct cli_options *options, const char *value
 	return 0;
 }
 
+static int opt_passthrough(struct cli_options *options, const char *value)
+{
+	(void)value;
+	options->passthrough = true;
+	return 0;
+}
+
 static int opt_uid(struct cli_options *options, const char *value)
 {
 	return parse_id(value, &options->set_uid, &options->uid);
@@ -401,6 +409,7 @@ static const struct {
 	{"trust_index", true, opt_trust_index},
 	{"whiteouts", true, opt_whiteouts},
 	{"transform_symlinks", false, opt_transform_symlinks},
+	{"passthrough", false, opt_passthrough},
 	{"uid", true, opt_uid},
 	{"gid", true, opt_gid},
 	{"umask", true, opt_umask},

@@ -84,7 +84,9 @@ int fs_serve(struct fs *fs, struct node *root)
 
 	fs->inodes = inodes_new(root);
 	fs->pool = pool_new("request", FS_MAX_PARKED_THREADS);
-	if (!fs->inodes || !fs->pool)
+	if (fs->options.passthrough)
+		fs->opens = opens_new(fs);
+	if (!fs->inodes || !fs->pool || (fs->options.passthrough && !fs->opens))
 		return -ENOMEM;
 	if (fuse_set_signal_handlers(fs->session) != 0)
 		return -EIO;
@@ -92,9 +94,11 @@ int fs_serve(struct fs *fs, struct node *root)
 	fuse_remove_signal_handlers(fs->session);
 	/* Those who still wait get EINTR; then nobody uses a node any more. */
 	requests_cancel(fs);
+	opens_end(fs->opens);
 	pool_free(STEAL(fs->pool));
 	fuse_session_unmount(fs->session);
 	fs->mounted = false;
+	opens_free(STEAL(fs->opens));
 	inodes_free(STEAL(fs->inodes));
 	return r < 0 ? r : 0;
 }
@@ -104,6 +108,7 @@ void fs_free(struct fs *fs)
 	if (!fs)
 		return;
 	pool_free(fs->pool);
+	opens_free(fs->opens);
 	inodes_free(fs->inodes);
 	if (fs->mounted)
 		fuse_session_unmount(fs->session);

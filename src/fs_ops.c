@@ -7,6 +7,8 @@
 #include <linux/limits.h>
 #include <sys/statvfs.h>
 
+#include "regfs/log.h"
+
 #include "fs_priv.h"
 
 static int run_lookup(struct request *request)
@@ -223,20 +225,8 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 		request_start(&request, req, parent, run_link);
 }
 
-/* ENOSYS once turns open off for the whole mount; a kernel that cannot do that gets an
- * ordinary answer. */
-static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	const struct fs *fs = fuse_req_userdata(req);
-
-	(void)ino;
-	fi->keep_cache = 1;
-	if (fs->no_open)
-		fuse_reply_err(req, ENOSYS);
-	else
-		fuse_reply_open(req, fi);
-}
-
+/* ENOSYS once turns it off for the whole mount; a kernel that cannot do that gets an ordinary
+ * answer. */
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	const struct fs *fs = fuse_req_userdata(req);
@@ -260,15 +250,21 @@ static int run_read(struct request *request)
 	if (!buffer)
 		return -ENOMEM;
 	n = node_read(&request->ref, request->off, buffer, size, &request->call);
-	return n < 0 ? (int)n : reply_data(request, buffer, n);
+	if (n < 0)
+		return (int)n;
+	open_file_read(request->file, n);
+	return reply_data(request, buffer, n);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		    struct fuse_file_info *fi)
 {
-	struct request request = {.size = size, .off = off};
+	struct request request = {
+		.size = size,
+		.off = off,
+		.file = (struct open_file *)(uintptr_t)fi->fh,
+	};
 
-	(void)fi;
 	request_start(&request, req, ino, run_read);
 }
 
@@ -461,7 +457,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 
 	conn->want |= conn->capable & wanted;
 	conn->want &= ~unwanted;
-	fs->no_open = conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
+	fs->can_no_open = conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
+	fs->passthrough = fs->opens && fs->can_passthrough;
+	fs->options.modes->passthrough = fs->passthrough;
+	fs->no_open = fs->can_no_open && !fs->passthrough;
+	if (fs->opens && !fs->passthrough)
+		log_info("passthrough is off: this kernel does not have it");
 	fs->no_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
 	conn->max_readahead = FS_BUFFER;
 	conn->max_write = FS_BUFFER;
@@ -486,7 +487,8 @@ const struct fuse_lowlevel_ops fs_ops = {
 	.symlink = op_symlink,
 	.rename = op_rename,
 	.link = op_link,
-	.open = op_open,
+	.open = fs_op_open,
+	.release = fs_op_release,
 	.opendir = op_opendir,
 	.read = op_read,
 	.write = op_write,

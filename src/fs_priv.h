@@ -17,15 +17,19 @@
 #include "regfs/stats.h"
 
 struct request;
+struct opens;
+struct open_file;
 
 struct fs {
 	struct fs_options options;
 	struct fuse_session *session;
 	struct inodes *inodes;
 	struct pool *pool; /* runs parked requests */
-	bool no_open, no_opendir;
+	bool no_opendir, can_no_open;
+	atomic_bool no_open;
 	bool can_passthrough;	      /* the kernel offers it */
-	bool passthrough;	      /* and we have it: open and release are seen */
+	atomic_bool passthrough;      /* and we have it: open and release are seen */
+	struct opens *opens;	      /* NULL without it */
 	_Atomic uint64_t init_unique; /* of INIT until it is answered; the first thread's */
 	bool mounted;
 	pthread_key_t buffer; /* a read buffer for each session thread */
@@ -46,6 +50,8 @@ struct request {
 	bool closes; /* run even if it was called off: what the close means has to be known */
 	struct request *next, **link; /* in fs->parked */
 	/* arguments, as the operation uses them */
+	fuse_ino_t ino;
+	struct open_file *file;
 	struct node_ref ref, to_ref;
 	const char *name, *to_name;
 	const void *data;
@@ -89,6 +95,17 @@ int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry
 /* Instead of read() and writev() on the session's descriptor (fs_init.c). */
 ssize_t fs_session_read(int fd, void *buf, size_t len, void *userdata);
 ssize_t fs_session_writev(int fd, struct iovec *iov, int count, void *userdata);
+
+/* --- fs_open.c --- */
+
+struct opens *opens_new(struct fs *fs);
+/* Nothing more is started on the pool. NULL is fine, for both. */
+void opens_end(struct opens *opens);
+void opens_free(struct opens *opens);
+/* LEN bytes of a file that was opened as FILE (NULL: not here) were read. */
+void open_file_read(struct open_file *file, size_t len);
+void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
 extern const struct fuse_lowlevel_ops fs_ops; /* fs_ops.c */
 void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,

@@ -20,6 +20,11 @@ static int version_text(const struct context *context, struct buf *ret)
 	return buf_printf(ret, "%s\n", context->version);
 }
 
+static const char *text_of(bool value)
+{
+	return value ? "true" : "false";
+}
+
 static int stats_text(const struct context *context, struct buf *ret)
 {
 	struct cache_info info;
@@ -36,9 +41,12 @@ static int stats_text(const struct context *context, struct buf *ret)
 			  "  \"cache_blocks\": %" PRIu64 ",\n"
 			  "  \"cache_files\": %" PRIu64 ",\n"
 			  "  \"cache_writable\": %s,\n"
+			  "  \"passthrough\": %s,\n"
+			  "  \"io_uring\": %s,\n"
 			  "  \"uptime_seconds\": %" PRId64 "\n}\n",
 			  info.limit_bytes, info.used_bytes, info.blocks, info.files,
-			  info.writable ? "true" : "false",
+			  text_of(info.writable), text_of(context->modes->passthrough),
+			  text_of(context->modes->io_uring),
 			  wall_ms() / 1000 - (int64_t)context->started.tv_sec);
 }
 

@@ -2,10 +2,10 @@
 /*
  * What the files of the room `layer` share: layer.c (the table, opening), layer_build.c (stream,
  * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
- * ID beside it), layer_read.c (a file's bytes), layer_spans.c (decoded pieces), layer_verify.c
- * (regfs cache verify); and where there is a table of contents: layer_toc.c and layer_ztoc.c (an
- * index out of it), layer_chunks.c and layer_flight.c (decoded chunks), layer_whole.c (the same
- * layer without its table).
+ * ID beside it), layer_read.c (a file's bytes), layer_backing.c (as a file on disk), layer_spans.c
+ * (decoded pieces), layer_verify.c (regfs cache verify); and where there is a table of contents:
+ * layer_toc.c and layer_ztoc.c (an index out of it), layer_chunks.c and layer_flight.c (decoded
+ * chunks), layer_whole.c (the same layer without its table).
  *
  * Three locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
  * and cursors, chunks->lock for chunks under way. None is held across I/O or decoding, nor inside
@@ -171,6 +171,9 @@ void diff_push(struct diff *diff, const void *data, size_t len);
 bool diff_finish(struct diff *diff, struct digest *ret);
 
 /* --- layer_read.c --- */
+
+/* The inode of INO, if it is a regular file: -EISDIR, -EINVAL. */
+int layer_file(const struct layer *layer, uint32_t ino, struct index_inode *ret);
 
 /* blob_read_on() from whichever source works. */
 ssize_t layer_blob_read(struct layer *layer, const struct blob_piece *piece, struct wait *wait);

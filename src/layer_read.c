@@ -134,7 +134,7 @@ static int read_extents(struct layer *layer, const struct index_inode *inode,
 	return 0;
 }
 
-static int get_file(const struct layer *layer, uint32_t ino, struct index_inode *ret)
+int layer_file(const struct layer *layer, uint32_t ino, struct index_inode *ret)
 {
 	struct index_inode inode;
 
@@ -192,7 +192,7 @@ ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, s
 {
 	struct index_inode inode;
 
-	int r = get_file(layer, ino, &inode);
+	int r = layer_file(layer, ino, &inode);
 	if (r < 0)
 		return r;
 	if (off >= inode.size)
@@ -234,7 +234,7 @@ int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence)
 
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return -EINVAL;
-	int r = get_file(layer, ino, &inode);
+	int r = layer_file(layer, ino, &inode);
 	if (r < 0)
 		return r;
 	if (off >= inode.size)

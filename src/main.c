@@ -21,6 +21,7 @@ struct mount {
 	struct nodes *nodes;
 	struct names *names;
 	struct context context;
+	struct kernel_modes modes;
 	int64_t source_date; /* SOURCE_DATE_EPOCH */
 	bool has_source_date;
 };
@@ -75,6 +76,8 @@ static int mount_open(struct mount *mount)
 		.debug = options->debug,
 		.single_thread = options->single_thread,
 		.no_push = options->read_only || options->source.kind == SOURCE_IMAGE,
+		.passthrough = options->passthrough,
+		.modes = &mount->modes,
 		.set_uid = options->set_uid,
 		.set_gid = options->set_gid,
 		.set_umask = options->set_umask,
@@ -112,6 +115,7 @@ static void describe(struct mount *mount)
 	const struct cli_options *options = &mount->options;
 
 	mount->context = (struct context){
+		.modes = &mount->modes,
 		.nodes = mount->nodes,
 		.images = mount->app.images,
 		.blobs = mount->app.blobs,

@@ -226,6 +226,16 @@ ssize_t node_read(const struct node_ref *ref, uint64_t off, void *buf, size_t le
 	return ref->node->ops->read ? ref->node->ops->read(ref, off, buf, len, call) : -EISDIR;
 }
 
+int node_backing(const struct node_ref *ref, struct call *call)
+{
+	return ref->node->ops->backing ? ref->node->ops->backing(ref, call) : -EOPNOTSUPP;
+}
+
+int node_make_backing(const struct node_ref *ref, struct call *call)
+{
+	return ref->node->ops->make_backing ? ref->node->ops->make_backing(ref, call) : -EOPNOTSUPP;
+}
+
 int64_t node_seek(const struct node_ref *ref, uint64_t off, int whence, struct call *call)
 {
 	struct node_attr attr;

@@ -502,6 +502,22 @@ int64_t rootfs_seek(struct rootfs *rootfs, struct rootfs_node node, uint64_t off
 	return settle(rootfs, r);
 }
 
+int rootfs_backing(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait)
+{
+	struct layer *layer;
+	int r = file_layer(rootfs, node, wait, &layer);
+
+	return r > 0 ? layer_backing(layer, node.ino, wait) : r < 0 ? r : -ENOENT;
+}
+
+int rootfs_make_backing(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait)
+{
+	struct layer *layer;
+	int r = file_layer(rootfs, node, wait, &layer);
+
+	return r > 0 ? layer_make_backing(layer, node.ino, wait) : r;
+}
+
 /* --- extended attributes --- */
 
 static int find_xattr(struct rootfs *rootfs, struct rootfs_node node, const char *name,

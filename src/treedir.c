@@ -189,6 +189,16 @@ static ssize_t tree_read(const struct node_ref *ref, uint64_t off, void *buf, si
 	return rootfs_read(tree_of(ref)->rootfs, sub_to_node(ref->sub), off, buf, len, call->wait);
 }
 
+static int tree_backing(const struct node_ref *ref, struct call *call)
+{
+	return rootfs_backing(tree_of(ref)->rootfs, sub_to_node(ref->sub), call->wait);
+}
+
+static int tree_make_backing(const struct node_ref *ref, struct call *call)
+{
+	return rootfs_make_backing(tree_of(ref)->rootfs, sub_to_node(ref->sub), call->wait);
+}
+
 static int64_t tree_seek(const struct node_ref *ref, uint64_t off, int whence, struct call *call)
 {
 	return rootfs_seek(tree_of(ref)->rootfs, sub_to_node(ref->sub), off, whence, call->wait);
@@ -284,6 +294,8 @@ static const struct node_ops tree_ops = {
 	.list = tree_list,
 	.readlink = tree_readlink,
 	.read = tree_read,
+	.backing = tree_backing,
+	.make_backing = tree_make_backing,
 	.seek = tree_seek,
 	.getxattr = tree_getxattr,
 	.listxattr = tree_listxattr,

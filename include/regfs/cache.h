@@ -34,7 +34,8 @@
 #include "regfs/buf.h"
 #include "regfs/digest.h"
 
-#define CACHE_BLOCK (128 * KIB)
+#define CACHE_BLOCK    (128 * KIB)
+#define CACHE_COPY_MAX (256 * MIB) /* it is checked as a whole each time it is opened */
 
 enum cache_kind {
 	CACHE_BLOB = 1,	    /* blocks of a blob as stored in the registry */
@@ -46,6 +47,8 @@ enum cache_kind {
 	CACHE_TOC = 7,	/* file: an index made from a table of contents */
 	CACHE_CHUNK = 8, /* blocks of a decoded chunk of a file; the id is a hash of its digest and
 			    length */
+	CACHE_COPY = 9,	 /* file: all bytes of a file of a layer, for the kernel to read; the id is
+			     a hash of which */
 };
 
 struct cache_id {
@@ -101,6 +104,15 @@ struct cache_map {
 };
 int cache_map(struct cache *cache, const struct cache_id *id, struct cache_map *ret);
 void cache_unmap(struct cache_map *map);
+/* Makes a file of LEN bytes (at most CACHE_COPY_MAX) out of what FILL gives, piece by piece in
+ * order: all LEN bytes at OFF, or a negative errno, which ends it. 0, or a negative errno that only
+ * means it is not kept. */
+typedef int cache_fill_fn(void *arg, uint64_t off, void *buf, size_t len);
+int cache_put_by(struct cache *cache, const struct cache_id *id, uint64_t len, cache_fill_fn *fill,
+		 void *arg);
+/* A descriptor of the file, for reading: its CRC is checked now, and what is read of it later is
+ * not. It stays valid after eviction. -ENOENT. */
+int cache_open_file(struct cache *cache, const struct cache_id *id);
 /* Removes it. */
 void cache_remove(struct cache *cache, const struct cache_id *id);
 

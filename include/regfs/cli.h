@@ -31,7 +31,7 @@ struct cli_options {
 	struct cli_words registries, insecure, trust_index;
 	struct oci_platform platform;
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
-	bool offline, overlay_whiteouts, transform_symlinks, prefetch, soci_v1;
+	bool offline, overlay_whiteouts, transform_symlinks, passthrough, prefetch, soci_v1;
 	enum codec compress;
 	int compress_level; /* 0: the codec's default */
 	enum log_level log;

@@ -6,12 +6,20 @@
 #ifndef REGFS_CONTEXT_H
 #define REGFS_CONTEXT_H
 
+#include <stdatomic.h>
+
 #include "regfs/event.h"
 #include "regfs/image.h"
 #include "regfs/node.h"
 #include "regfs/push.h"
 
+/* Ways to speak with the kernel that not every kernel, user or build has. */
+struct kernel_modes {
+	atomic_bool passthrough, io_uring;
+};
+
 struct context {
+	const struct kernel_modes *modes; /* those that are in use */
 	struct nodes *nodes;
 	struct images *images;
 	struct blobs *blobs;

@@ -9,13 +9,14 @@
  * too.
  *
  * open and opendir are answered ENOSYS, which turns them off for the whole mount (the largest
- * gain for small files): I/O goes by node. What is dynamic has zero timeouts and an mtime that
- * changes.
+ * gain for small files): I/O goes by node. With passthrough open is answered, and where a file's
+ * bytes lie in a file on disk the kernel reads that by itself: large files cost no request. What is
+ * dynamic has zero timeouts and an mtime that changes.
  */
 #ifndef REGFS_FS_H
 #define REGFS_FS_H
 
-#include "regfs/node.h"
+#include "regfs/context.h"
 
 struct fs;
 
@@ -27,6 +28,8 @@ struct fs_options {
 	bool foreground, debug, single_thread;
 	bool no_push; /* no file is ever written: FLUSH, which says how a push went, is turned off
 		       */
+	bool passthrough;	    /* if the kernel and our rights allow it */
+	struct kernel_modes *modes; /* borrowed: what is in use is said there */
 	bool set_uid, set_gid, set_umask;
 	uid_t uid;
 	gid_t gid;

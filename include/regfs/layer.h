@@ -67,6 +67,12 @@ bool layer_broken(const struct layer *layer);
  * end; 0 past it. */
 ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, size_t len,
 		   struct wait *wait);
+/* A descriptor, for the caller to close, of a file on disk with exactly the bytes of regular file
+ * INO, checked now: -ENOENT where there is none. It is in the cache, and goes as others there do.
+ * -EWOULDBLOCK where the check would take long. */
+int layer_backing(struct layer *layer, uint32_t ino, struct wait *wait);
+/* Makes what layer_backing() opens. 0 or a negative errno: there is none. */
+int layer_make_backing(struct layer *layer, uint32_t ino, struct wait *wait);
 /* Next data (SEEK_DATA) or hole (SEEK_HOLE) at or after OFF: offset, or -ENXIO. */
 int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence);
 

@@ -95,6 +95,11 @@ struct node_ops {
 	/* -EISDIR */
 	ssize_t (*read)(const struct node_ref *ref, uint64_t off, void *buf, size_t len,
 			struct call *call);
+	/* A descriptor, for the caller to close, of a file on disk that has exactly these bytes;
+	 * -ENOENT where there is none yet, and then make_backing may make it out of what is at
+	 * hand. For files that never change; -EOPNOTSUPP */
+	int (*backing)(const struct node_ref *ref, struct call *call);
+	int (*make_backing)(const struct node_ref *ref, struct call *call);
 	/* -ENXIO from the size on, else no holes */
 	int64_t (*seek)(const struct node_ref *ref, uint64_t off, int whence, struct call *call);
 	/* -ENODATA */
@@ -179,6 +184,12 @@ int node_list(const struct node_ref *dir, uint64_t pos, node_list_fn *fn, void *
 int node_readlink(const struct node_ref *ref, struct call *call, char **ret);
 ssize_t node_read(const struct node_ref *ref, uint64_t off, void *buf, size_t len,
 		  struct call *call);
+static inline bool node_may_have_backing(const struct node_ref *ref)
+{
+	return ref->node->ops->backing;
+}
+int node_backing(const struct node_ref *ref, struct call *call);
+int node_make_backing(const struct node_ref *ref, struct call *call);
 int64_t node_seek(const struct node_ref *ref, uint64_t off, int whence, struct call *call);
 ssize_t node_getxattr(const struct node_ref *ref, const char *name, void *buf, size_t cap,
 		      struct call *call);

@@ -83,6 +83,9 @@ int rootfs_depth(struct rootfs *rootfs, struct rootfs_node node, struct wait *wa
 /* Both: -EISDIR for directories, -EINVAL for other things without bytes. */
 ssize_t rootfs_read(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, void *buf,
 		    size_t len, struct wait *wait);
+/* layer_backing() and layer_make_backing() of the file. */
+int rootfs_backing(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait);
+int rootfs_make_backing(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait);
 int64_t rootfs_seek(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, int whence,
 		    struct wait *wait);
 

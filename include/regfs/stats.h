@@ -35,6 +35,9 @@
 	X(FUSE_PARKED, "fuse_parked", "Requests that had to wait")                                 \
 	X(FUSE_INTERRUPTED, "fuse_interrupted", "Requests interrupted while they waited")          \
 	X(FUSE_WAITING_NOW, "fuse_waiting_now", "Requests waiting now")                            \
+	X(PASSTHROUGH_OPENS, "passthrough_opens", "Opens after which the kernel reads by itself")  \
+	X(PASSTHROUGH_MADE, "passthrough_made", "Files made in the cache for the kernel to read")  \
+	X(PASSTHROUGH_NOW, "passthrough_now", "Open files that the kernel reads by itself")        \
 	X(PUSHES, "pushes", "Images pushed and confirmed")                                         \
 	X(PUSHES_FAILED, "pushes_failed", "Pushes that ended in an error")
 

@@ -74,6 +74,19 @@ int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence)
 	return whence == SEEK_HOLE ? (int64_t)inode.size : (int64_t)off;
 }
 
+/* No file of these lies on a disk. */
+int layer_backing(struct layer *layer, uint32_t ino, struct wait *wait)
+{
+	(void)layer, (void)ino, (void)wait;
+	return -ENOENT;
+}
+
+int layer_make_backing(struct layer *layer, uint32_t ino, struct wait *wait)
+{
+	(void)layer, (void)ino, (void)wait;
+	return -ENOENT;
+}
+
 struct stack {
 	struct layer layers[STACK_MAX];
 	unsigned nlayers;
