@@ -332,6 +332,61 @@ static void gzip_header_fields(void **state)
 	}
 }
 
+/* Points for readers that know deflate alone: behind each member's header, and in between where
+ * they are due. The second member is empty, the third has a header with all there can be. */
+static void gzip_raw_members(void **state)
+{
+	static const size_t lens[] = {300000, 0, 500000, 1000};
+	static const size_t feeds[] = {1, 100, 64 * MIB};
+	gz_header header = {
+		.extra = (uint8_t *)"extra", .extra_len = 5, .name = (uint8_t *)"name", .hcrc = 1};
+	AUTO_FREE uint8_t *out = malloc(2 * MIB);
+	AUTO_BUF struct buf in = BUF_INIT(64 * MIB);
+	size_t bodies[ARRAY_SIZE(lens)], outs[ARRAY_SIZE(lens)], len = 0;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(lens); i++) {
+		bodies[i] = in.len + (i == 2 ? 10 + 2 + 5 + 5 + 2 : 10);
+		outs[i] = len;
+		add_zlib(&in, codec_data + len, lens[i],
+			 &(struct deflate_options){.level = 6, .header = i == 2 ? &header : NULL});
+		len += lens[i];
+	}
+	for (size_t run = 0; run < ARRAY_SIZE(feeds); run++) {
+		CLEANUP(points_release) struct points points = {0};
+		const struct decoder_options options = {
+			.spacing = 64 * KIB,
+			.on_point = collect_point,
+			.arg = &points,
+			.raw_members = true,
+		};
+		AUTO_DECODER struct decoder *decoder = decoder_new(CODEC_GZIP, &options);
+		size_t got = 0, member = 0;
+		uint64_t last = 0;
+
+		assert_int_equal(decode_all(decoder, &in, feeds[run], 10000, out, &got), 0);
+		assert_int_equal(got, len);
+		for (size_t i = 0; i < points.count; i++) {
+			const struct codec_point *point = &points.points[i];
+
+			assert_false(point->member);
+			if (member < ARRAY_SIZE(lens) && point->in_off == bodies[member]) {
+				assert_int_equal(point->out_off, outs[member]);
+				assert_int_equal(point->bits, 0);
+				assert_int_equal(point->window_len, 0);
+				member++;
+			} else {
+				assert_true(point->out_off >= last + options.spacing);
+				assert_true(point->window_len > 0);
+			}
+			last = point->out_off;
+			check_resume(CODEC_GZIP, point, &in, codec_data + last, len - last);
+		}
+		assert_int_equal(member, ARRAY_SIZE(lens));
+		assert_true(points.count >= member + 2);
+	}
+}
+
 /* --- zstd, plain, pieces --- */
 
 static void zstd_frames(void **state)
@@ -452,6 +507,7 @@ int main(void)
 		cmocka_unit_test(gzip_without_boundaries),
 		cmocka_unit_test(gzip_of_members),
 		cmocka_unit_test(gzip_header_fields),
+		cmocka_unit_test(gzip_raw_members),
 		cmocka_unit_test(zstd_frames),
 		cmocka_unit_test(plain_bytes),
 		cmocka_unit_test(pieces_and_their_bounds),

@@ -183,6 +183,40 @@ static void test_artifact(void **state)
 	assert_false(oci_is_image(&manifest));
 }
 
+static void test_about_another_manifest(void **state)
+{
+	struct oci_annotation note = {.key = "k", .value = "v"};
+	struct oci_descriptor layer = {.media_type = "a/octet", .size = 1};
+	struct oci_descriptor subject = {.media_type = OCI_TYPE_MANIFEST, .size = 7};
+	CLEANUP(oci_manifest_release) struct oci_manifest manifest = {0};
+	AUTO_BUF struct buf text = BUF_INIT(OCI_MANIFEST_MAX);
+	const char *why;
+
+	(void)state;
+	digest_of(DIGEST_SHA256, "x", 1, &layer.digest);
+	digest_of(DIGEST_SHA256, "y", 1, &subject.digest);
+	const struct oci_about about = {
+		.config_type = "a/kind",
+		.layers = &layer,
+		.nlayers = 1,
+		.subject = &subject,
+		.annotations = &note,
+		.nannotations = 1,
+	};
+	assert_int_equal(oci_about_write(&about, &text), 0);
+	assert_int_equal(oci_manifest_parse(text.data, text.len, NULL, &manifest, &why), 0);
+	assert_string_equal(manifest.media_type, OCI_TYPE_MANIFEST);
+	assert_string_equal(oci_artifact_type(&manifest), "a/kind");
+	assert_int_equal(manifest.config.size, strlen(OCI_EMPTY_JSON));
+	assert_int_equal(manifest.nlayers, 1);
+	assert_true(digest_equal(&manifest.layers[0].digest, &layer.digest));
+	assert_non_null(manifest.subject);
+	assert_true(digest_equal(&manifest.subject->digest, &subject.digest));
+	assert_string_equal(manifest.subject->media_type, OCI_TYPE_MANIFEST);
+	assert_int_equal(manifest.subject->size, 7);
+	assert_string_equal(oci_annotation(manifest.annotations, manifest.nannotations, "k"), "v");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -194,6 +228,7 @@ int main(void)
 		cmocka_unit_test(test_a_whole_config_goes_over_the_base),
 		cmocka_unit_test(test_what_no_runtime_takes_is_refused),
 		cmocka_unit_test(test_artifact),
+		cmocka_unit_test(test_about_another_manifest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
