@@ -282,3 +282,20 @@ def test_trust_index_wants_a_place(t):
     for value in ("/team", "reg.example/Team", "reg.example/", "a b"):
         ended = t.run(lib.REGFS, "-o", f"trust_index={value}", t.dir, status=2)
         assert b"option trust_index" in ended.stderr, ended.stderr
+
+
+def test_index_push_and_read(t):
+    """What `regfs index push` leaves in a registry, another machine reads by."""
+    registry = t.registry()
+    lower, upper = (layer.tar for layer in test_lazy.odd_image().layers)
+    layers = [oci.Layer(lower), oci.Layer(upper)]
+    oci.Image(layers).push(registry, "app", TAG)
+    t.run(lib.REGFS, "index", "push", "-o", f"cache_dir={t.dir}/c0", "--min-layer-size", "1", f"{registry.host}/app:{TAG}")
+    lazy = t.mount(registry.host, cache_dir=t.dir / "c1", trust_index=registry.host)
+    plain = t.mount(registry.host, cache_dir=t.dir / "c2")
+    for part in ("layers/01", "layers/02", "rootfs"):
+        got, expected = lazy.path("app:1", part), plain.path("app:1", part)
+        assert list(got.iterdir()) and list(expected.iterdir())
+        tree.assert_equal(tree.read(got), tree.read(expected))
+    lib.equal(lazy.stats()["tocs"], 2)
+    assert "table of contents" not in lazy.read_log(), lazy.read_log()
