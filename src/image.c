@@ -28,6 +28,7 @@ static void image_free(struct image *image)
 {
 	image_content_release(image);
 	image_soci_release(image);
+	image_apart_release(image);
 	referrers_unref(image, image->referrers);
 	oci_manifest_release(&image->manifest);
 	buf_release(&image->bytes);
@@ -399,9 +400,11 @@ int image_child(struct image *image, size_t n, struct wait *wait, struct image *
 
 	int r = descriptor->data ? image_inline(image->images, &wanted, descriptor, &child)
 				 : image_get(image->images, &wanted, wait, &child);
-	if (r == 0)
-		*ret = child;
-	return r;
+	if (r < 0)
+		return r;
+	image_inherit_tag(child, image);
+	*ret = child;
+	return 0;
 }
 
 int image_platform(struct image *image, struct wait *wait, struct image **ret)

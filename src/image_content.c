@@ -189,6 +189,7 @@ int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer
 {
 	const struct oci_config *config;
 	struct layer_claims claims = {0};
+	struct toc_apart apart;
 	struct toc_ref toc;
 	struct blob_id id;
 	int r = image_config(image, wait, &config);
@@ -202,6 +203,13 @@ int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer
 	layer_blob(image, n, &id);
 	claims.toc = find_toc(image, n, &toc);
 	claims.diff_id = n < config->ndiff_ids ? &config->diff_ids[n] : NULL;
+	r = layer_open(image->images->options.layers, &id, &claims, wait, ret);
+	if (r != -EREMOTE)
+		return r;
+	r = image_apart(image, n, wait, &apart);
+	if (r < 0)
+		return r;
+	claims.apart = &apart;
 	return layer_open(image->images->options.layers, &id, &claims, wait, ret);
 }
 

@@ -40,7 +40,9 @@ struct image {
 	struct referrers *referrers; /* the last list; each list's refs are guarded by .lock too */
 	struct image_soci *soci;     /* NULL: there is none */
 	bool soci_known;
-	int64_t soci_retry_ms; /* the store did not answer: not asked again before */
+	int64_t soci_retry_ms;	 /* the store did not answer: not asked again before */
+	char *tag;		 /* that led here; NULL: none did */
+	struct toc_apart *apart; /* of each layer; NULL: not looked for */
 };
 
 /* It is not found any more, whoever holds it. */
@@ -130,6 +132,15 @@ int image_soci_load(struct image *image, struct wait *wait);
 /* The ztoc of layer N, as far as is known; false: none. */
 bool image_soci_table(struct image *image, unsigned n, struct toc_ref *ret);
 void image_soci_release(struct image *image);
+
+/* --- image_apart.c --- */
+
+/* Where the table of contents of layer N is, if that is not in the layer itself: DIGEST_NONE where
+ * it is not found. 0 or an error. */
+int image_apart(struct image *image, unsigned n, struct wait *wait, struct toc_apart *ret);
+/* Found by the tag of the index that IMAGE is a child of. */
+void image_inherit_tag(struct image *image, struct image *index);
+void image_apart_release(struct image *image);
 
 /* Drops what image_content.c made. */
 void image_content_release(struct image *image);

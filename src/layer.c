@@ -434,10 +434,32 @@ static void layer_look(struct layer *layer, const struct blob_id *id, struct wai
 	layer_settle(layer, r, blob_source(id), false);
 }
 
+bool layer_apart(struct layer *layer, struct toc_apart *ret)
+{
+	pthread_mutex_lock(&layer->layers->lock);
+	bool known = layer->apart_known;
+	if (known)
+		*ret = layer->apart;
+	pthread_mutex_unlock(&layer->layers->lock);
+	return known;
+}
+
+static void layer_set_apart(struct layer *layer, const struct toc_apart *apart)
+{
+	pthread_mutex_lock(&layer->layers->lock);
+	if (!layer->apart_known)
+		layer->apart = *apart;
+	layer->apart_known = true;
+	pthread_mutex_unlock(&layer->layers->lock);
+}
+
 /* How the last try ended. That it might not block, or that nobody waited any more, is no failure;
- * nor is what another source failed with, unless it is the content. Lock held. */
+ * nor is what another source failed with, unless it is the content, nor what was not known then.
+ * Lock held. */
 static int layer_failure(const struct layer *layer, const struct blob_id *id)
 {
+	if (layer->error == -EREMOTE && layer->apart_known)
+		return 0;
 	if (layer->error == -EWOULDBLOCK || layer->error == -ECANCELED)
 		return 0;
 	if (layer->error_source != blob_source(id) && layer->retry_ms != INT64_MAX)
@@ -517,6 +539,8 @@ int layer_open_name(struct layers *layers, const struct layer_name *name, struct
 	int r = layer_hold(layers, name, &layer);
 	if (r < 0)
 		return r;
+	if (name->apart)
+		layer_set_apart(layer, name->apart);
 	r = layer_get_ready(layer, name->id, wait);
 	if (r < 0)
 		layer_unref(layer);
@@ -533,6 +557,7 @@ static struct layer_name layer_name_of(const struct layers *layers, const struct
 	return (struct layer_name){
 		.id = id,
 		.toc = id->size >= layers->toc_min ? toc : NULL,
+		.apart = claims ? claims->apart : NULL,
 		.hides = toc && toc->kind == TOC_INSIDE,
 	};
 }

@@ -49,8 +49,9 @@ struct layer_source {
 /* Which layer is meant: the blob, and what it is read by. */
 struct layer_name {
 	const struct blob_id *id;
-	const struct toc_ref *toc; /* NULL: its own bytes alone */
-	bool hides;		   /* members that serve the format of a table are left out */
+	const struct toc_ref *toc;     /* NULL: its own bytes alone */
+	const struct toc_apart *apart; /* not part of the name: where .toc may be; or NULL */
+	bool hides;		       /* members that serve the format of a table are left out */
 };
 
 struct layer {
@@ -81,6 +82,8 @@ struct layer {
 	unsigned waiters;
 	int64_t idle_ms; /* when waiters became 0 */
 	struct wait_queue ready;
+	bool apart_known;	/* set once, and so is .apart */
+	struct toc_apart apart; /* where the table is that is not in the blob */
 
 	/* constant once READY */
 	struct cache_map map;
@@ -127,6 +130,8 @@ int layer_open_name(struct layers *layers, const struct layer_name *name, struct
 int layer_job_begin(struct layer *layer);
 void layer_job_end(struct layer *layer);
 void layer_log_name(const struct layer *layer, char out[static DIGEST_STR_MAX]);
+/* Where the table is that is not in LAYER's blob; false: nobody has looked yet. */
+bool layer_apart(struct layer *layer, struct toc_apart *ret);
 /* Ends BUSY: READY with 0. SOURCE is where an error comes from; FOR_GOOD: it is the content's. */
 void layer_settle(struct layer *layer, int error, uint64_t source, bool for_good);
 
@@ -198,7 +203,8 @@ int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct 
 /* --- layer_toc.c --- */
 
 /* Makes the index from the layer's table of contents, fetched from ID. 0; 1: not by this table,
- * logged; an error that the whole blob would meet too. In a job. */
+ * logged; -EREMOTE: it is elsewhere, and nobody has looked; an error that the whole blob would meet
+ * too. In a job. */
 int layer_by_toc(struct layer *layer, const struct blob_id *id, struct wait *wait);
 
 /* --- layer_ztoc.c --- */

@@ -22,8 +22,10 @@ struct table {
 	struct toc_ref ref;
 	uint64_t tail_off; /* of what tail holds; the blob's size: nothing */
 	struct buf tail;
-	uint8_t *bytes; /* REF.len of them */
-	bool vouched;	/* their digest is right */
+	uint8_t *bytes;	   /* REF.len of them */
+	uint64_t data_end; /* in the blob: where files' data end */
+	bool elsewhere;	   /* they are of a blob that was checked as a whole */
+	bool vouched;	   /* their digest is right */
 	const char *why;
 };
 
@@ -65,6 +67,29 @@ static int locate(struct table *table)
 	return toc_locate(table->tail.data, len, size, &table->ref, &table->why);
 }
 
+/* The table's bytes, which are all of a blob of their own. */
+static int fetch_apart(struct table *table, const struct toc_apart *apart)
+{
+	AUTO_BUF struct buf bytes = BUF_INIT(TOC_PACKED_MAX);
+
+	if (apart->digest.algo == DIGEST_NONE) {
+		table->why = "it is in an image whose tag is this one's with " TOC_APART_TAG
+			     ", and was not found by that";
+		return -EINVAL;
+	}
+	const struct blob_id id = {.digest = &apart->digest,
+				   .size = apart->size,
+				   .store = table->id->store,
+				   .repo = table->id->repo};
+	int r = blob_get(table->layer->layers->blobs, &id, bytes.max, &bytes, table->wait);
+	if (r < 0)
+		return r;
+	table->ref.len = bytes.len;
+	table->data_end = table->layer->size - TOC_APART_FOOTER;
+	table->bytes = (uint8_t *)buf_steal(&bytes, NULL);
+	return table->bytes ? 0 : -EINVAL;
+}
+
 /* The table's bytes: what the tail does not have of them is fetched. */
 static int fetch_table(struct table *table)
 {
@@ -78,6 +103,7 @@ static int fetch_table(struct table *table)
 	table->bytes = malloc(ref->len);
 	if (!table->bytes)
 		return -ENOMEM;
+	table->data_end = ref->off;
 	uint64_t in_tail = MAX(ref->off, table->tail_off);
 	uint64_t front = MIN(ref->len, in_tail - ref->off);
 	if (front < ref->len)
@@ -103,7 +129,7 @@ static int build(struct table *table, struct buf *ret)
 	int r = toc_unpack(&table->ref, table->bytes, &json, &table->why);
 	table->vouched = r == 0;
 	if (r == 0)
-		r = toc_index(&json, table->ref.off, builder, &table->why);
+		r = toc_index(&json, table->data_end, builder, &table->why);
 	if (r < 0)
 		return r;
 	buf_release(&json);
@@ -120,8 +146,17 @@ static int check(struct table *table, const struct buf *file)
 
 static int from_blob(struct table *table, struct buf *ret)
 {
-	int r = table->ref.len ? 0 : locate(table);
+	struct toc_apart apart;
+	int r = 0;
 
+	/* looked for because the footer said so */
+	if (layer_apart(table->layer, &apart)) {
+		table->elsewhere = true;
+		r = fetch_apart(table, &apart);
+		return r < 0 ? r : build(table, ret);
+	}
+	if (!table->ref.len)
+		r = locate(table);
 	if (r == 0)
 		r = fetch_table(table);
 	return r < 0 ? r : build(table, ret);
@@ -144,7 +179,7 @@ static int try_table(struct table *table)
 static int open_table(struct table *table)
 {
 	int r = try_table(table);
-	bool fetched = table->bytes || table->tail.len;
+	bool fetched = !table->elsewhere && (table->bytes || table->tail.len);
 
 	if (r != -EINVAL || table->vouched || !fetched)
 		return r;

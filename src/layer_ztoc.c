@@ -20,9 +20,7 @@ static int fetch(const struct layer *layer, const struct blob_id *id, struct wai
 		*ret_why = "it is too large";
 		return -EINVAL;
 	}
-	int r = blob_get(layer->layers->blobs, &ztoc, ret->max, ret, wait);
-	/* a registry without it still has the layer */
-	return r == -ENOENT ? -EINVAL : r;
+	return blob_get(layer->layers->blobs, &ztoc, ret->max, ret, wait);
 }
 
 static int build(const struct layer *layer, const struct ztoc *ztoc, struct buf *ret,

@@ -345,6 +345,8 @@ int names_image(struct names *names, struct node *parent, const char *name,
 		       &options.image);
 	if (r < 0)
 		return r;
+	if (what->tag)
+		image_tagged(options.image, what->tag);
 	r = imagedir_new(&options, wait, ret);
 	image_unref(options.image);
 	if (r == 0)

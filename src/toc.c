@@ -11,6 +11,7 @@
 
 #define ESTARGZ_DIGEST "containerd.io/snapshot/stargz/toc.digest"
 #define ESTARGZ_TABLE  "stargz.index.json"
+#define ESTARGZ_LAYER  "containerd.io/snapshot/stargz/layer.digest"
 
 static int fail(const char **ret_why, const char *why)
 {
@@ -85,6 +86,23 @@ bool toc_ref_equal(const struct toc_ref *a, const struct toc_ref *b)
 	       a->json_len == b->json_len;
 }
 
+int toc_apart_find(const struct oci_manifest *tables, const struct digest *layer,
+		   struct toc_apart *ret)
+{
+	for (size_t i = 0; i < tables->nlayers; i++) {
+		const struct oci_descriptor *table = &tables->layers[i];
+		const char *text = oci_annotation(table->annotations, table->nannotations,
+						  ESTARGZ_LAYER);
+		struct digest digest;
+
+		if (text && digest_parse(text, &digest) == 0 && digest_equal(&digest, layer)) {
+			*ret = (struct toc_apart){table->digest, (uint64_t)table->size};
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
 /* --- footers --- */
 
 /* A number of 16 hexadecimal digits. */
@@ -139,6 +157,16 @@ static bool read_gzip_footer(const char *end, size_t len, const struct gzip_foot
 	return memcmp(at + 16, GZIP_TAIL, GZIP_TAIL_LEN) == 0 && parse_hex(at, ret_off);
 }
 
+/* Another one without a place: the table is elsewhere. */
+static bool is_apart_footer(const char *end, size_t len)
+{
+	static const char footer[TOC_APART_FOOTER + 1] = GZIP_HEAD
+		"\x15\0SG\x11\0STARGZEXTERNALTOC\x01\0\0\xff\xff\0\0\0\0\0\0\0";
+
+	return len >= TOC_APART_FOOTER &&
+	       memcmp(end - TOC_APART_FOOTER, footer, TOC_APART_FOOTER) == 0;
+}
+
 static uint64_t le64_at(const char *at)
 {
 	uint64_t value;
@@ -174,6 +202,10 @@ int toc_locate(const void *tail, size_t len, uint64_t blob_size, struct toc_ref 
 	struct toc_ref found = *ref;
 	bool has = false;
 
+	if (is_apart_footer(end, len)) {
+		*ret_why = "it is in another image";
+		return -EREMOTE;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(gzip_footers) && !has; i++) {
 		has = read_gzip_footer(end, len, &gzip_footers[i], &found.off);
 		if (has && found.off < blob_size - gzip_footers[i].len)

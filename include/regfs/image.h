@@ -50,6 +50,9 @@ void image_forget_manifest(struct images *images, struct store *store, const cha
  * hold it, else from the store. The caller unrefs. */
 int image_open(struct images *images, struct store *store, const char *repo,
 	       const struct digest *digest, struct wait *wait, struct image **ret);
+/* TAG led to the image: what it has elsewhere under names that are made of its tag (eStargz's
+ * external tables) can be found. The first one is kept. */
+void image_tagged(struct image *image, const char *tag);
 struct image *image_ref(struct image *image);
 void image_unref(struct image *image);
 

@@ -37,6 +37,9 @@ struct layer;
 struct layer_claims {
 	const struct digest *diff_id; /* the config's */
 	const struct toc_ref *toc;    /* the manifest's, or a SOCI index's */
+	/* Where the table is, should the blob say that it is elsewhere; NULL: not looked for yet.
+	 */
+	const struct toc_apart *apart;
 };
 
 struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool *jobs);
@@ -46,7 +49,8 @@ void layers_free(struct layers *layers);
  * the blob (-EWOULDBLOCK where that is not allowed). One build for many waiters; it goes on in
  * the background for a while when all of them were called off. CLAIMS may be NULL; a diff ID that
  * is not the computed one is -EIO, logged. -EIO also for what is no tar. The caller unrefs *RET.
- * ID's repo is copied as the source of later fetches. */
+ * -EREMOTE: the table of contents is elsewhere, and is to be looked for (CLAIMS->apart). ID's repo
+ * is copied as the source of later fetches. */
 int layer_open(struct layers *layers, const struct blob_id *id, const struct layer_claims *claims,
 	       struct wait *wait, struct layer **ret);
 /* Starts the build and does not wait for it. */

@@ -4,7 +4,8 @@
  * Pure: (pointer, length) in, values out. Must not know fetching.
  *
  * eStargz (stargz-snapshotter, docs/estargz.md): gzip; a footer at the blob's end says where the
- * table lies, and the layer's annotation toc.digest is the digest of its JSON. zstd:chunked:
+ * table lies, and the layer's annotation toc.digest is the digest of its JSON. Or the footer says
+ * that it is in a blob of its own ("external TOC"), a layer of another image. zstd:chunked:
  * annotations say where the table lies, and what the compressed table's digest is, in two dialects
  * (containers/storage, pkg/chunked; stargz-snapshotter, estargz/zstdchunked).
  *
@@ -43,12 +44,26 @@ struct toc_ref {
 	uint64_t json_len;    /* 0: not known */
 };
 
+/* Where a table is that is not in the layer's blob. Plain. */
+struct toc_apart {
+	struct digest digest; /* of the blob that holds it; DIGEST_NONE: nowhere */
+	uint64_t size;
+};
+
+#define TOC_APART_FOOTER 46 /* bytes of the footer that says so; they end the layer's blob */
+#define TOC_APART_TAG	 "-esgztoc" /* behind the image's tag: that of the image with the tables */
+
+/* The table of LAYER in the image with the tables of others. 0 or -ENOENT. */
+int toc_apart_find(const struct oci_manifest *tables, const struct digest *layer,
+		   struct toc_apart *ret);
+
 /* From a layer descriptor's annotations. 0; -ENOENT: none; -EINVAL: some that make no sense. */
 int toc_ref_find(const struct oci_annotation *annotations, size_t n, struct toc_ref *ret);
 bool toc_ref_equal(const struct toc_ref *a, const struct toc_ref *b);
 
 /* Where the table lies in a blob of BLOB_SIZE bytes: TAIL is its last LEN bytes, TOC_FOOTER_MAX or
- * more, or all of it. Sets .off and .len (and .json_len, where the footer has it). 0 or -EINVAL. */
+ * more, or all of it. Sets .off and .len (and .json_len, where the footer has it). 0; -EINVAL;
+ * -EREMOTE: it is not in the blob. */
 int toc_locate(const void *tail, size_t len, uint64_t blob_size, struct toc_ref *ref,
 	       const char **ret_why);
 

@@ -16,6 +16,7 @@ import tarfiles
 import tree
 
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 CHUNK = 1 << 20
 TAIL = 64 << 10  # what is asked for first, to find the table
 
@@ -28,9 +29,10 @@ def noise(size, seed=1):
 
 
 class LazyLayer(oci.Layer):
-    """FILES, (name, bytes) pairs, as eStargz; CHANGE may make the table's entries untrue."""
+    """FILES, (name, bytes) pairs, as eStargz; CHANGE may make the table's entries untrue. EXTERNAL: the table is
+    not in the blob, but .table is a blob of its own."""
 
-    def __init__(self, files, change=lambda entries: None):
+    def __init__(self, files, change=lambda entries: None, external=False):
         members, entries, tar = [], [], b""
         piece = b""
         size = 0
@@ -66,8 +68,15 @@ class LazyLayer(oci.Layer):
         change(entries)
         toc = json.dumps({"version": 1, "entries": entries}).encode()
         end = b"".join(tarfiles.Tar().file("stargz.index.json", toc).parts) + bytes(1024)
-        footer = (b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0SG\x16\0%016xSTARGZ\x01\0\0\xff\xff" % size) + bytes(8)
-        super().__init__(tar + end, blob=b"".join(members) + gzip.compress(end, 1, mtime=0) + footer)
+        self.table = gzip.compress(end, 1, mtime=0)
+        head = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff"
+        if external:
+            footer = head + b"\x15\0SG\x11\0STARGZEXTERNALTOC\x01\0\0\xff\xff" + bytes(8)
+            members.append(gzip.compress(bytes(1024), 1, mtime=0))
+            super().__init__(tar + bytes(1024), blob=b"".join(members) + footer)
+        else:
+            footer = head + b"\x1a\0SG\x16\0%016xSTARGZ\x01\0\0\xff\xff" % size + bytes(8)
+            super().__init__(tar + end, blob=b"".join(members) + self.table + footer)
         self.annotations = {TOC_DIGEST: oci.sha256(toc)}
 
     def descriptor(self):
@@ -141,6 +150,66 @@ def test_lying_table(t):
         lib.equal(mount.path(f"app:{tag}/rootfs/file").read_bytes(), b"data")
         assert words in mount.read_log(), mount.read_log()
         assert not mount.path(f"app:{tag}/rootfs/stargz.index.json").exists()
+
+
+def push_tables(registry, layers, tag):
+    """The image that eStargz's converter puts beside one whose layers have their tables elsewhere."""
+    config = b"{}"
+    tables = [{"mediaType": oci.LAYER + "+gzip", "digest": oci.sha256(layer.table), "size": len(layer.table),
+               "annotations": {LAYER_DIGEST: oci.sha256(layer.blob)}} for layer in layers]
+    for data in [config, *(layer.table for layer in layers)]:
+        oci.push_blob(registry, "app", oci.sha256(data), data)
+    manifest = oci.to_json({
+        "schemaVersion": 2, "mediaType": oci.MANIFEST, "layers": tables,
+        "config": {"mediaType": oci.CONFIG, "digest": oci.sha256(config), "size": len(config)}})
+    oci.push_manifest(registry, "app", tag, manifest, oci.MANIFEST)
+
+
+def test_table_in_another_image(t):
+    registry = t.registry()
+    data = noise(4 * CHUNK)
+    layers = [LazyLayer([("big", data), ("small", b"of no size")], external=True),
+              LazyLayer([("top", data[:CHUNK])], external=True)]
+    image = oci.Image(layers)
+    platform = {"os": "linux", "architecture": "amd64"}
+    oci.make_index([(image, platform)], registry, "app", "1")
+    push_tables(registry, layers, "1-esgztoc")
+    registry.forget()
+    mount = t.mount(registry.host, platform="linux/amd64")
+    lib.equal(sorted(path.name for path in mount.path("app:1/rootfs").iterdir()), ["big", "small", "top"])
+    lib.equal([entry[2:] for entry in layer_requests(registry, layers[0])], [(206, TAIL)])
+    lib.equal(mount.path("app:1/rootfs/small").read_bytes(), b"of no size")
+    lib.equal(mount.path("app:1/rootfs/top").read_bytes(), data[:CHUNK])
+    assert sum(entry[3] for entry in layer_requests(registry, layers[0])) < 2 * TAIL
+    # one look for the tables of all layers
+    lib.equal(registry.count("GET", "manifests/1-esgztoc"), 1)
+    lib.equal(mount.path("app:1/rootfs/big").read_bytes(), data)
+    assert "table of contents" not in mount.read_log(), mount.read_log()
+    # it is kept, and serves the image by any name
+    mount.restart()
+    registry.stop()
+    lib.equal(mount.path(f"app@{image.digest}/rootfs/small").read_bytes(), b"of no size")
+
+
+def test_table_in_another_image_that_is_no_use(t):
+    """Without that image, or where it has another table than the manifest vouches for, the blob decides."""
+    registry = t.registry()
+    data = noise(CHUNK)
+
+    def other(entries):
+        entries[0]["size"] -= 1
+
+    for tag, words in (("none", "was not found by that"), ("other", "its digest is wrong"), ("digest", "was not found by that")):
+        layer = LazyLayer([("big", data), ("name", tag.encode())], external=True)
+        image = oci.Image([layer]).push(registry, "app", tag)
+        if tag != "none":
+            lying = LazyLayer([("big", data), ("name", tag.encode())], other, external=True)
+            lying.blob = layer.blob
+            push_tables(registry, [lying], f"{tag}-esgztoc")
+        name = f"app@{image.digest}" if tag == "digest" else f"app:{tag}"
+        mount = t.mount(registry.host, cache_dir=t.dir / f"cache-{tag}")
+        lib.equal(mount.path(name, "rootfs/big").read_bytes(), data)
+        assert words in mount.read_log(), mount.read_log()
 
 
 def test_blob_is_what_it_is(t):

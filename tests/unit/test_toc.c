@@ -194,6 +194,35 @@ static void refuses_footers(void **state)
 	}
 }
 
+/* stargz-snapshotter, docs/estargz.md, "eStargz image with an external TOC" */
+static void finds_tables_apart(void **state)
+{
+	static const char footer[] = "\x1f\x8b\x08\x04\0\0\0\0\0\xff\x15\0SG\x11\0STARGZEXTERNALTOC"
+				     "\x01\0\0\xff\xff\0\0\0\0\0\0\0";
+	char tail[TOC_APART_FOOTER + 10] = {0};
+	struct oci_annotation of_a = {(char *)"containerd.io/snapshot/stargz/layer.digest",
+				      (char *)SHA_A};
+	struct oci_descriptor layers[] = {{.size = 1},
+					  {.size = 2, .annotations = &of_a, .nannotations = 1}};
+	const struct oci_manifest tables = {.layers = layers, .nlayers = ARRAY_SIZE(layers)};
+	struct toc_ref ref = {0};
+	struct toc_apart apart;
+	struct digest digest;
+	const char *why = NULL;
+
+	(void)state;
+	assert_int_equal(sizeof(footer), TOC_APART_FOOTER);
+	memcpy(tail + 10, footer, sizeof(footer));
+	assert_int_equal(toc_locate(tail, sizeof(tail), 1000, &ref, &why), -EREMOTE);
+	tail[sizeof(tail) - 9] ^= 1;
+	assert_int_equal(toc_locate(tail, sizeof(tail), 1000, &ref, &why), -EINVAL);
+	assert_int_equal(digest_parse(SHA_A, &digest), 0);
+	assert_int_equal(toc_apart_find(&tables, &digest, &apart), 0);
+	assert_int_equal(apart.size, 2);
+	assert_int_equal(digest_parse(SHA_B, &digest), 0);
+	assert_int_equal(toc_apart_find(&tables, &digest, &apart), -ENOENT);
+}
+
 /* --- entries --- */
 
 /* TEXT to JSON: ' stands for its quotes, @a and @b for digests, @5 for a SHA-512. */
@@ -595,6 +624,7 @@ static void hides_what_serves_the_format(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(finds_tables_apart),
 		cmocka_unit_test(finds_annotations),
 		cmocka_unit_test(refuses_annotations),
 		cmocka_unit_test(unpacks_each_form),
