@@ -127,7 +127,6 @@ int app_start(struct app *app)
 		.platform = &options->platform,
 		.offline = options->offline,
 		.tag_ttl_ms = options->tag_ttl_s * 1000,
-		.overlay_whiteouts = options->overlay_whiteouts,
 		.trust_index = options->trust_index.words,
 		.prefetch = options->prefetch ? app->jobs : NULL,
 	};

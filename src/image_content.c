@@ -13,7 +13,8 @@ void image_content_release(struct image *image)
 {
 	rootfs_free(image->rootfs);
 	for (size_t n = 0; image->trees && n < image->manifest.nlayers; n++)
-		rootfs_free(image->trees[n].rootfs);
+		for (size_t form = 0; form < IMAGE_FORMS; form++)
+			rootfs_free(image->trees[n].forms[form]);
 	free(image->trees);
 	oci_config_release(&image->config);
 	buf_release(&image->config_bytes);
@@ -307,41 +308,45 @@ int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret)
 	return get_rootfs(image, &options, &image->rootfs, wait, ret);
 }
 
-void image_layer_tree_identity(const struct image *image, unsigned n, struct digest *ret)
+void image_layer_tree_identity(const struct image *image, unsigned n, enum image_form form,
+			       struct digest *ret)
 {
-	char text[DIGEST_STR_MAX + sizeof("overlay  4294967295")], digest[DIGEST_STR_MAX];
+	const struct oci_descriptor *layers = image->manifest.layers;
+	struct digest pair[2] = {layers[n].digest};
 
-	if (!image->images->options.overlay_whiteouts) {
-		*ret = image->manifest.layers[n].digest;
-		return;
+	/* as stacked: of the layers up to this one, whatever image they are in */
+	for (unsigned i = 0; form == IMAGE_STACKED && i <= n; i++) {
+		pair[1] = layers[i].digest;
+		digest_of(DIGEST_SHA256, i == 0 ? &pair[1] : pair, (i == 0 ? 1 : 2) * sizeof(*pair),
+			  &pair[0]);
 	}
-	snprintf(text, sizeof(text), "overlay %s %u", digest_format(&image->digest, digest), n);
-	digest_of(DIGEST_SHA256, text, strlen(text), ret);
+	*ret = pair[0];
 }
 
-int image_layer_tree(struct image *image, unsigned n, struct wait *wait, struct rootfs **ret)
+int image_layer_tree(struct image *image, unsigned n, enum image_form form, struct wait *wait,
+		     struct rootfs **ret)
 {
-	bool overlay = image->images->options.overlay_whiteouts;
+	bool stacked = form == IMAGE_STACKED;
 	uint8_t identity[DIGEST_KEY_LEN];
 	struct rootfs_options options = {
-		.nlayers = overlay ? n + 1 : 1,
-		.raw = !overlay,
-		.overlay = overlay,
+		.nlayers = stacked ? n + 1 : 1,
+		.raw = !stacked,
+		.overlay = stacked,
 		.identity = identity,
-		.layer = overlay ? open_layer : open_tree_layer,
+		.layer = stacked ? open_layer : open_tree_layer,
 		.arg = image,
 	};
 	struct digest digest;
 
 	if (n >= image->manifest.nlayers)
 		return -EINVAL;
-	if (n >= ROOTFS_MAX_LAYERS && overlay) {
+	if (n >= ROOTFS_MAX_LAYERS && stacked) {
 		complain(image, "manifest", "too many layers");
 		return -EIO;
 	}
-	if (!overlay)
+	if (!stacked)
 		options.arg = &image->trees[n];
-	image_layer_tree_identity(image, n, &digest);
+	image_layer_tree_identity(image, n, form, &digest);
 	digest_key(&digest, identity);
-	return get_rootfs(image, &options, &image->trees[n].rootfs, wait, ret);
+	return get_rootfs(image, &options, &image->trees[n].forms[form], wait, ret);
 }

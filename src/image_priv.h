@@ -14,7 +14,7 @@
 struct image_tree {
 	struct image *image; /* the one it is part of */
 	unsigned layer;
-	struct rootfs *rootfs; /* NULL until asked for; guarded by image->lock, set once */
+	struct rootfs *forms[IMAGE_FORMS]; /* NULL until asked for; by image->lock, set once */
 };
 
 struct image {
@@ -123,6 +123,11 @@ bool image_store_gone(int error);
 /* A name for the cache: what it remembers of REFERENCE in REPO. 0 or -ENOMEM. */
 int image_name_id(const char *kind, const struct store *store, const char *repo,
 		  const char *reference, struct cache_id *ret);
+
+/* The digest that is remembered under such a name. 0 or -ENOENT. */
+int recall_digest(struct images *images, const struct cache_id *id, struct digest *ret);
+/* One that has not changed costs no write. */
+void record_digest(struct images *images, const struct cache_id *id, const struct digest *digest);
 
 /* --- image_soci.c --- */
 

@@ -232,30 +232,41 @@ int recall_manifest(struct images *images, struct store *store, const char *repo
 	return recall_vouched(images, digest, type.data ? type.data : "", ret);
 }
 
-static int recall_tag(struct images *images, struct store *store, const char *repo, const char *tag,
-		      struct digest *ret)
+int recall_digest(struct images *images, const struct cache_id *id, struct digest *ret)
 {
 	AUTO_BUF struct buf text = BUF_INIT(RECORD_MAX);
-	struct cache_id id;
 
-	if (image_name_id("tag", store, repo, tag, &id) < 0 ||
-	    cache_get(images->options.cache, &id, &text) < 0 || !text.data)
+	if (cache_get(images->options.cache, id, &text) < 0 || !text.data)
 		return -ENOENT;
 	return digest_parse(text.data, ret) == 0 ? 0 : -ENOENT;
 }
 
-/* A tag that has not moved costs no write. */
-static void record_tag(struct images *images, struct store *store, const char *repo,
-		       const char *tag, const struct digest *digest)
+void record_digest(struct images *images, const struct cache_id *id, const struct digest *digest)
 {
 	char text[DIGEST_STR_MAX];
 	struct digest known;
+
+	if (recall_digest(images, id, &known) < 0 || !digest_equal(&known, digest))
+		put_record(images, id, digest_format(digest, text));
+}
+
+static int recall_tag(struct images *images, struct store *store, const char *repo, const char *tag,
+		      struct digest *ret)
+{
 	struct cache_id id;
 
-	if (recall_tag(images, store, repo, tag, &known) == 0 && digest_equal(&known, digest))
-		return;
+	if (image_name_id("tag", store, repo, tag, &id) < 0)
+		return -ENOENT;
+	return recall_digest(images, &id, ret);
+}
+
+static void record_tag(struct images *images, struct store *store, const char *repo,
+		       const char *tag, const struct digest *digest)
+{
+	struct cache_id id;
+
 	if (image_name_id("tag", store, repo, tag, &id) == 0)
-		put_record(images, &id, digest_format(digest, text));
+		record_digest(images, &id, digest);
 }
 
 void image_forget_tag(struct images *images, struct store *store, const char *repo, const char *tag)

@@ -84,6 +84,12 @@ static int lookup_layer(struct imagedir *dir, const char *name, struct call *cal
 			struct node_entry *ret)
 {
 	const struct oci_manifest *manifest = imagedir_main(dir);
+	struct treedir_options options = {
+		.context = dir->context,
+		.parent = &dir->node,
+		.image = dir->main,
+		.form = dir->context->overlay_whiteouts ? IMAGE_STACKED : IMAGE_STORED,
+	};
 	char expected[LAYER_NAME_MAX];
 	AUTO_FREE char *path = NULL;
 	struct node *tree;
@@ -101,7 +107,9 @@ static int lookup_layer(struct imagedir *dir, const char *name, struct call *cal
 	path = format("layers/%s", name);
 	if (!path)
 		return -ENOMEM;
-	r = treedir_new(dir->context, &dir->node, path, dir->main, n - 1, call->wait, &tree);
+	options.name = path;
+	options.layer = n - 1;
+	r = treedir_new(&options, call->wait, &tree);
 	return r < 0 ? r : imagedir_node_entry(tree, call, ret);
 }
 
@@ -214,6 +222,14 @@ static int list_platforms(struct imagedir *dir, uint64_t pos, node_list_fn *fn, 
 static int lookup_top(struct imagedir *dir, const char *name, struct call *call,
 		      struct node_entry *ret)
 {
+	const struct treedir_options options = {
+		.context = dir->context,
+		.parent = &dir->node,
+		.name = name,
+		.image = dir->main,
+		.layer = TREEDIR_ROOTFS,
+		.serves = true,
+	};
 	struct node *tree;
 	size_t i = 0;
 	int r;
@@ -224,8 +240,7 @@ static int lookup_top(struct imagedir *dir, const char *name, struct call *call,
 		return -ENOENT;
 	if (top_names[i].sub != SUB_ROOTFS)
 		return imagedir_entry(dir, top_names[i].sub, call, ret);
-	r = treedir_new(dir->context, &dir->node, name, dir->main, TREEDIR_ROOTFS, call->wait,
-			&tree);
+	r = treedir_new(&options, call->wait, &tree);
 	return r < 0 ? r : imagedir_node_entry(tree, call, ret);
 }
 

@@ -13,6 +13,8 @@
 #define KEEP_MS	 300 /* a size and the bytes read after it agree for that long */
 #define TEXT_MAX (16 * MIB)
 
+#define STORE_NAME "store" /* a directory, behind the files */
+
 typedef int text_fn(const struct context *context, struct buf *ret);
 
 static int version_text(const struct context *context, struct buf *ret)
@@ -99,6 +101,7 @@ static const struct {
 struct info {
 	struct node node;
 	const struct context *context;
+	const struct layerstore_source *source;
 	pthread_mutex_t lock;
 	struct {
 		struct buf text;
@@ -176,6 +179,22 @@ static int info_getattr(const struct node_ref *ref, struct call *call, struct no
 	return 0;
 }
 
+static int lookup_store(const struct node_ref *dir, struct call *call, struct node_entry *ret)
+{
+	const struct info *info = info_of(dir);
+	struct node_entry entry = {.timeout = NODE_FOREVER};
+	int r = layerstore_new(info->context, info->source, dir->node, &entry.ref.node);
+
+	if (r < 0)
+		return r;
+	r = node_getattr(&entry.ref, call, &entry.attr);
+	if (r < 0)
+		node_unref(entry.ref.node);
+	else
+		*ret = entry;
+	return r;
+}
+
 static int info_lookup(const struct node_ref *dir, const char *name, struct call *call,
 		       struct node_entry *ret)
 {
@@ -183,6 +202,8 @@ static int info_lookup(const struct node_ref *dir, const char *name, struct call
 	size_t n = 0;
 	int r;
 
+	if (dir->sub == 0 && !strcmp(name, STORE_NAME))
+		return lookup_store(dir, call, ret);
 	while (n < ARRAY_SIZE(info_files) && strcmp(info_files[n].name, name) != 0)
 		n++;
 	if (dir->sub != 0 || n == ARRAY_SIZE(info_files))
@@ -202,13 +223,14 @@ static int info_list(const struct node_ref *dir, uint64_t pos, node_list_fn *fn,
 	(void)call;
 	if (dir->sub != 0)
 		return -ENOTDIR;
-	for (size_t n = pos; n < ARRAY_SIZE(info_files); n++) {
-		const char *name = info_files[n].name;
+	for (size_t n = pos; n <= ARRAY_SIZE(info_files); n++) {
+		bool is_file = n < ARRAY_SIZE(info_files);
+		const char *name = is_file ? info_files[n].name : STORE_NAME;
 		struct node_listed listed = {
 			.pos = n + 1,
 			.name = name,
 			.len = strlen(name),
-			.type = S_IFREG,
+			.type = is_file ? S_IFREG : S_IFDIR,
 			.ino = node_ino(dir->node, name),
 		};
 
@@ -254,7 +276,8 @@ static const struct node_ops info_ops = {
 	.read = info_read,
 };
 
-int info_new(const struct context *context, struct node *parent, struct node **ret)
+int info_new(const struct context *context, const struct layerstore_source *source,
+	     struct node *parent, struct node **ret)
 {
 	struct node *found = node_find(context->nodes, parent, "_regfs", 0);
 	struct info *info;
@@ -267,6 +290,7 @@ int info_new(const struct context *context, struct node *parent, struct node **r
 	if (!info)
 		return -ENOMEM;
 	info->context = context;
+	info->source = source;
 	pthread_mutex_init(&info->lock, NULL);
 	*ret = node_intern(&info->node, 0);
 	return 0;

@@ -130,6 +130,7 @@ static void describe(struct mount *mount)
 		.mountpoint = options->mountpoint,
 		.offline = options->offline,
 		.transform_symlinks = options->transform_symlinks,
+		.overlay_whiteouts = options->overlay_whiteouts,
 		.tag_ttl_ms = options->tag_ttl_s * 1000,
 		.version = REGFS_VERSION,
 	};

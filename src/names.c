@@ -142,6 +142,31 @@ static int hosts_update(struct names *names, struct wait *wait)
 	return options->stored_hosts(options->arg, on_stored_host, names, wait);
 }
 
+int names_enter_host(struct names *names, const char *name, struct call *call, struct host **ret)
+{
+	struct host *host;
+	bool is_known;
+	int r;
+
+	if (!ref_host_valid(name))
+		return -ENOENT;
+	pthread_mutex_lock(&names->lock);
+	host = host_find(names, name);
+	is_known = host && host->known;
+	pthread_mutex_unlock(&names->lock);
+	/* a stranger must not make us talk to hosts of his choice */
+	if (!is_known && call->uid != names->context->uid)
+		return -EACCES;
+	r = is_known ? 0 : hosts_update(names, call->wait);
+	if (r == 0)
+		r = names_host(names, name, &host);
+	if (r == 0)
+		r = host_probe(names, host, call->wait);
+	if (r == 0)
+		*ret = host;
+	return r;
+}
+
 /* --- the root of all registries --- */
 
 struct root {
@@ -196,27 +221,13 @@ static int root_lookup(const struct node_ref *dir, const char *name, struct call
 	struct names *names = root->names;
 	struct node *place;
 	struct host *host;
-	bool is_known;
 	int r;
 
 	if (!strcmp(name, "_regfs"))
 		return names_info(names, dir->node, call, ret);
 	if (strchr(name, '+'))
 		return root_lookup_plus(root, name, call, ret);
-	if (!ref_host_valid(name))
-		return -ENOENT;
-	pthread_mutex_lock(&names->lock);
-	host = host_find(names, name);
-	is_known = host && host->known;
-	pthread_mutex_unlock(&names->lock);
-	/* a stranger must not make us talk to hosts of his choice */
-	if (!is_known && call->uid != names->context->uid)
-		return -EACCES;
-	r = is_known ? 0 : hosts_update(names, call->wait);
-	if (r == 0)
-		r = names_host(names, name, &host);
-	if (r == 0)
-		r = host_probe(names, host, call->wait);
+	r = names_enter_host(names, name, call, &host);
 	if (r == 0)
 		r = place_new(names, host, dir->node, name, "", &place);
 	return r < 0 ? r : names_entry(place, NODE_FOREVER, call, ret);
@@ -301,7 +312,7 @@ int names_entry(struct node *node, double timeout, struct call *call, struct nod
 int names_info(struct names *names, struct node *parent, struct call *call, struct node_entry *ret)
 {
 	struct node *info;
-	int r = info_new(names->context, parent, &info);
+	int r = info_new(names->context, &names->layers, parent, &info);
 
 	return r < 0 ? r : names_entry(info, NODE_FOREVER, call, ret);
 }
@@ -551,6 +562,11 @@ struct names *names_new(const struct names_options *options)
 	names->options = *options;
 	names->context = options->context;
 	names->hosts_changed = options->context->started;
+	names->layers = (struct layerstore_source){
+		.image = names_ref_image,
+		.layer = names_ref_layer,
+		.arg = names,
+	};
 	pthread_mutex_init(&names->lock, NULL);
 	names->answers = answers_new(names->context);
 	names->pushdirs = pushdirs_new(names->context, &hooks);
@@ -637,6 +653,7 @@ int names_root(struct names *names, const struct source *source, struct node **r
 		return r;
 	names->root = root;
 	names->has_hosts = source->kind == SOURCE_NONE;
+	names->source = *source;
 	*ret = root;
 	return 0;
 }

@@ -6,6 +6,7 @@
 #ifndef REGFS_NAMES_PRIV_H
 #define REGFS_NAMES_PRIV_H
 
+#include "regfs/layerstore.h"
 #include "regfs/names.h"
 #include "regfs/nameset.h"
 #include "regfs/pushdir.h"
@@ -38,8 +39,10 @@ struct names {
 	 * keeps _tags locked while it waits for ln, which waits for the images' names to be told.
 	 */
 	struct events *links;
-	struct node *root; /* borrowed: the mount's root while it is served; guarded by lock */
-	bool has_hosts;	   /* the root lists registries; constant once there is one */
+	struct node *root;    /* borrowed: the mount's root while it is served; guarded by lock */
+	bool has_hosts;	      /* the root lists registries; constant once there is one */
+	struct source source; /* what is mounted; constant once there is a root */
+	struct layerstore_source layers;
 	pthread_mutex_t lock;
 	struct host *hosts;	       /* guarded by lock; only grows, at its head */
 	size_t nhosts;		       /* guarded by lock */
@@ -238,6 +241,12 @@ void names_settle_images(struct names *names, struct wait *wait);
 
 /* The host NAME, made if need be. */
 int names_host(struct names *names, const char *name, struct host **ret);
+/* The same as it is entered by name: -EACCES for a stranger, an error if it does not answer. */
+int names_enter_host(struct names *names, const char *name, struct call *call, struct host **ret);
+/* layerstore_source's (names_layers.c); ARG is the names. */
+int names_ref_image(void *arg, const struct ref *ref, struct call *call, struct image **ret);
+int names_ref_layer(void *arg, const struct ref *ref, const struct digest *digest,
+		    struct call *call, struct image_part *ret);
 /* Directory _regfs of a root. */
 int names_info(struct names *names, struct node *parent, struct call *call, struct node_entry *ret);
 /* The image directory NAME of PARENT for DIGEST in REPO; TAG may be NULL. Held, interned. */

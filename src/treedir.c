@@ -15,6 +15,7 @@ struct treedir {
 	struct image *image;   /* held */
 	struct rootfs *rootfs; /* the image's */
 	int layer;	       /* TREEDIR_ROOTFS, or which layer's */
+	bool serves, transform;
 	struct node
 		*files; /* held: the tree that non-directories belong to; NULL if that is this */
 };
@@ -53,7 +54,7 @@ static int read_target(const struct treedir *tree, struct rootfs_node node, stru
 	unsigned depth;
 	int r = rootfs_readlink(tree->rootfs, node, wait, &target);
 
-	if (r == 0 && !tree->context->transform_symlinks) {
+	if (r == 0 && !tree->transform) {
 		*ret = STEAL(target);
 		return 0;
 	}
@@ -81,7 +82,7 @@ static int tree_stat(const struct treedir *tree, struct rootfs_node node, struct
 	int r = rootfs_stat(tree->rootfs, node, wait, &ret->st, &exact);
 
 	ret->timeout = exact ? NODE_FOREVER : 1;
-	if (r == 0 && S_ISLNK(ret->st.st_mode) && tree->context->transform_symlinks)
+	if (r == 0 && S_ISLNK(ret->st.st_mode) && tree->transform)
 		r = target_size(tree, node, wait, &ret->st);
 	return r;
 }
@@ -133,7 +134,7 @@ static int tree_lookup(const struct node_ref *dir, const char *name, struct call
 
 	if (r < 0)
 		return r;
-	if (tree->layer == TREEDIR_ROOTFS)
+	if (tree->serves)
 		image_entered(tree->image);
 	ret->timeout = NODE_FOREVER;
 	r = tree_stat(tree, child, call->wait, &ret->attr);
@@ -172,7 +173,7 @@ static int tree_list(const struct node_ref *dir, uint64_t pos, node_list_fn *fn,
 {
 	struct list_call list = {.tree = tree_of(dir), .fn = fn, .arg = arg, .call = call};
 
-	if (list.tree->layer == TREEDIR_ROOTFS)
+	if (list.tree->serves)
 		image_entered(list.tree->image);
 	return rootfs_list(list.tree->rootfs, sub_to_node(dir->sub), pos, list_one, &list,
 			   call->wait);
@@ -314,22 +315,27 @@ static int tree_make(const struct treedir *values, struct node *parent, const ch
 	tree->image = image_ref(values->image);
 	tree->rootfs = values->rootfs;
 	tree->layer = values->layer;
+	tree->serves = values->serves;
+	tree->transform = values->transform;
 	tree->files = values->files ? node_ref(values->files) : NULL;
 	*ret = node_intern(&tree->node, 0);
 	return 0;
 }
 
-/* The tree that the files of IMAGE (or of its layer) belong to, whatever path they are reached by.
- */
-static int files_tree(const struct treedir *values, struct node **ret)
+/* The tree that the files of an image (or of its layer) belong to, whatever path they are reached
+ * by. */
+static int files_tree(const struct treedir *values, enum image_form form, struct node **ret)
 {
 	AUTO_FREE char *name = NULL;
 	struct digest digest = *image_digest(values->image);
+	const char *kind = "image";
 	char text[DIGEST_STR_MAX];
 
-	if (values->layer != TREEDIR_ROOTFS)
-		image_layer_tree_identity(values->image, values->layer, &digest);
-	name = format("%s %s", values->layer == TREEDIR_ROOTFS ? "image" : "layer",
+	if (values->layer != TREEDIR_ROOTFS) {
+		image_layer_tree_identity(values->image, values->layer, form, &digest);
+		kind = form == IMAGE_STACKED ? "stacked" : "layer";
+	}
+	name = format("%s%s %s", values->transform ? "transformed " : "", kind,
 		      digest_format(&digest, text));
 	if (!name)
 		return -ENOMEM;
@@ -337,27 +343,33 @@ static int files_tree(const struct treedir *values, struct node **ret)
 	return *ret ? 0 : tree_make(values, NULL, name, ret);
 }
 
-int treedir_new(const struct context *context, struct node *parent, const char *name,
-		struct image *image, int layer, struct wait *wait, struct node **ret)
+int treedir_new(const struct treedir_options *options, struct wait *wait, struct node **ret)
 {
-	struct treedir values = {.context = context, .image = image, .layer = layer};
+	struct treedir values = {
+		.context = options->context,
+		.image = options->image,
+		.layer = options->layer,
+		.serves = options->serves,
+		.transform = options->context->transform_symlinks && !options->verbatim,
+	};
 	AUTO_NODE struct node *files = NULL;
-	struct rootfs *rootfs;
-	struct node *known = node_find(context->nodes, parent, name, 0);
+	struct node *known = node_find(options->context->nodes, options->parent, options->name, 0);
 	int r;
 
 	if (known) {
 		*ret = known;
 		return 0;
 	}
-	r = layer == TREEDIR_ROOTFS ? image_rootfs(image, wait, &rootfs)
-				    : image_layer_tree(image, layer, wait, &rootfs);
+	if (options->layer == TREEDIR_ROOTFS)
+		r = image_rootfs(options->image, wait, &values.rootfs);
+	else
+		r = image_layer_tree(options->image, options->layer, options->form, wait,
+				     &values.rootfs);
 	if (r < 0)
 		return r;
-	values.rootfs = rootfs;
-	r = files_tree(&values, &files);
+	r = files_tree(&values, options->form, &files);
 	if (r < 0)
 		return r;
 	values.files = files;
-	return tree_make(&values, parent, name, ret);
+	return tree_make(&values, options->parent, options->name, ret);
 }

@@ -31,6 +31,7 @@ struct context {
 	gid_t gid;
 	bool allow_other, allow_delete, offline;
 	bool transform_symlinks; /* targets in rootfs/ and layers/NN/ stay in their tree */
+	bool overlay_whiteouts;	 /* layers/NN are as overlayfs stacks them */
 	int64_t tag_ttl_ms;
 	const struct oci_platform *platform; /* the one that is chosen where there are several */
 	const char *mountpoint; /* absolute; what a link's absolute text has to begin with */

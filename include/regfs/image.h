@@ -21,8 +21,7 @@ struct images_options {
 	struct cache *cache;
 	const struct oci_platform *platform; /* copied by reference: outlives the images */
 	bool offline;
-	int64_t tag_ttl_ms;	/* how long a list of referrers is believed */
-	bool overlay_whiteouts; /* the trees of layers are as overlayfs stacks them */
+	int64_t tag_ttl_ms; /* how long a list of referrers is believed */
 	/* Hosts and "HOST/path" whose published SOCI indexes are used though no manifest vouches
 	 * for them; ends in NULL; NULL: none. Outlives the images. */
 	char *const *trust_index;
@@ -69,6 +68,23 @@ int image_platform(struct image *image, struct wait *wait, struct image **ret);
 int image_child(struct image *image, size_t n, struct wait *wait, struct image **ret);
 
 /*
+ * A layer by its digest, or by that of its table of contents, in an image or (of an index) in the
+ * chosen platform's, else in another's. The same layer twice: the upper one. -ENOENT. The caller
+ * unrefs ret->image.
+ */
+struct image_part {
+	struct image *image;
+	unsigned layer;
+};
+int image_find_layer(struct image *image, const struct digest *digest, struct wait *wait,
+		     struct image_part *ret);
+/* Notes in the cache which image has the layer that is asked for as DIGEST, and finds it again:
+ * whoever uses a layer may do so for longer than a tag stands. */
+void image_note_layer(const struct image_part *part, const struct digest *digest);
+int image_noted_layer(struct images *images, struct store *store, const char *repo,
+		      const struct digest *digest, struct wait *wait, struct image_part *ret);
+
+/*
  * What refers to an image: signatures, SBOMs, attestations (whatever has it as its subject). A list
  * is constant, and counted; it is asked for once in tag_ttl; where the store is gone, the last
  * known one serves.
@@ -98,11 +114,15 @@ int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret);
 /* Somebody went into the merged tree: its layers are brought in behind whatever is asked for, one
  * after the other, if the images were told to. Does not wait. */
 void image_entered(struct image *image);
-/* Layer N's own tree, as stored or as overlayfs stacks it; lives as long as the image. */
-int image_layer_tree(struct image *image, unsigned n, struct wait *wait, struct rootfs **ret);
+/* How a layer's own tree looks: as stored, or as overlayfs stacks it on those below. */
+enum image_form { IMAGE_STORED, IMAGE_STACKED, IMAGE_FORMS };
+/* Layer N's own tree; lives as long as the image. */
+int image_layer_tree(struct image *image, unsigned n, enum image_form form, struct wait *wait,
+		     struct rootfs **ret);
 /* What two trees of layers have in common if they are the same whatever image they are reached by:
  * a layer as stored is one, as overlayfs stacks it, it depends on the layers below. */
-void image_layer_tree_identity(const struct image *image, unsigned n, struct digest *ret);
+void image_layer_tree_identity(const struct image *image, unsigned n, enum image_form form,
+			       struct digest *ret);
 /* How to read blob DESCRIPTOR of this image raw. */
 void image_blob_id(const struct image *image, const struct oci_descriptor *descriptor,
 		   struct blob_id *ret);

@@ -13,10 +13,18 @@
 
 #define TREEDIR_ROOTFS (-1)
 
-/* Directory NAME of PARENT: the merged tree of IMAGE, or (LAYER >= 0) one layer's own. Held,
- * interned. */
-int treedir_new(const struct context *context, struct node *parent, const char *name,
-		struct image *image, int layer, struct wait *wait, struct node **ret);
+struct treedir_options {
+	const struct context *context;
+	struct node *parent;
+	const char *name;
+	struct image *image;  /* takes no reference of the caller's */
+	int layer;	      /* TREEDIR_ROOTFS: the merged tree; else one layer's own */
+	enum image_form form; /* of a layer's own */
+	bool serves;	      /* whoever goes in uses the image: image_entered() */
+	bool verbatim; /* for a container: symlinks as they are, whatever the mount's options */
+};
+/* Directory NAME of PARENT. Held, interned. */
+int treedir_new(const struct treedir_options *options, struct wait *wait, struct node **ret);
 
 /* TARGET of a symlink that stands DEPTH directories below its tree's root, as a relative path that
  * does not lead out of the tree by itself. Pure. The caller frees. 0, -ENOMEM, -ENAMETOOLONG. */

@@ -679,9 +679,9 @@ static void test_trees(void **state)
 	/* no layer names the root: it has the image's time */
 	assert_int_equal(rootfs_stat(rootfs, ROOTFS_ROOT, &f->wait, &st, &exact), 0);
 	assert_int_equal(st.st_mtime, 1767323045);
-	assert_int_equal(image_layer_tree(image, 0, &f->wait, &tree), 0);
+	assert_int_equal(image_layer_tree(image, 0, IMAGE_STORED, &f->wait, &tree), 0);
 	check_os_release(f, tree);
-	assert_int_equal(image_layer_tree(image, 1, &f->wait, &tree), -EINVAL);
+	assert_int_equal(image_layer_tree(image, 1, IMAGE_STORED, &f->wait, &tree), -EINVAL);
 	assert_int_equal(image_layer(image, 0, &f->wait, &layer), 0);
 	layer_unref(layer);
 	assert_int_equal(image_layer(image, 1, &f->wait, &layer), -EINVAL);
