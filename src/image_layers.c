@@ -78,34 +78,34 @@ int image_find_layer(struct image *image, const struct digest *digest, struct wa
 
 /* --- notes --- */
 
-static int note_id(const struct store *store, const char *repo, const struct digest *digest,
-		   struct cache_id *ret)
+static int note_id(const struct image_layer_name *name, struct cache_id *ret)
 {
-	char text[DIGEST_STR_MAX];
+	char digest[DIGEST_STR_MAX];
+	AUTO_FREE char *reference = format("%s %s", name->tag, digest_format(name->digest, digest));
 
-	return image_name_id("layer", store, repo, digest_format(digest, text), ret);
+	return reference ? image_name_id("layer", name->store, name->repo, reference, ret)
+			 : -ENOMEM;
 }
 
-void image_note_layer(const struct image_part *part, const struct digest *digest)
+void image_note_layer(const struct image_layer_name *name, const struct image_part *part)
 {
-	const struct image *image = part->image;
 	struct cache_id id;
 
-	if (note_id(image->store, image->repo, digest, &id) == 0)
-		record_digest(image->images, &id, &image->digest);
+	if (note_id(name, &id) == 0)
+		record_digest(part->image->images, &id, &part->image->digest);
 }
 
-int image_noted_layer(struct images *images, struct store *store, const char *repo,
-		      const struct digest *digest, struct wait *wait, struct image_part *ret)
+int image_noted_layer(struct images *images, const struct image_layer_name *name, struct wait *wait,
+		      struct image_part *ret)
 {
 	struct digest noted;
 	struct cache_id id;
 	struct image *image;
-	int r = note_id(store, repo, digest, &id);
+	int r = note_id(name, &id);
 
 	if (r == 0)
 		r = recall_digest(images, &id, &noted);
 	if (r == 0)
-		r = image_open(images, store, repo, &noted, wait, &image);
-	return r < 0 ? r : find_in_child(image, digest, ret);
+		r = image_open(images, name->store, name->repo, &noted, wait, &image);
+	return r < 0 ? r : find_in_child(image, name->digest, ret);
 }

@@ -68,8 +68,9 @@ static int find_now(struct names *names, struct host *host, const struct ref *re
 		return r;
 	r = image_find_layer(image, digest, wait, ret);
 	image_unref(image);
-	if (r == 0)
-		image_note_layer(ret, digest);
+	if (r == 0 && *ref->tag)
+		image_note_layer(
+			&(struct image_layer_name){host->store, ref->repo, ref->tag, digest}, ret);
 	return r;
 }
 
@@ -77,12 +78,14 @@ static int find_now(struct names *names, struct host *host, const struct ref *re
 static int find_noted(struct names *names, const struct ref *ref, const struct digest *digest,
 		      struct wait *wait, struct image_part *ret)
 {
+	struct image_layer_name name = {.repo = ref->repo, .tag = ref->tag, .digest = digest};
 	struct host *host;
-	int r = names_host(names, ref->host, &host);
+	int r = *ref->tag ? names_host(names, ref->host, &host) : -ENOENT;
 
 	if (r < 0)
 		return r;
-	return image_noted_layer(names->context->images, host->store, ref->repo, digest, wait, ret);
+	name.store = host->store;
+	return image_noted_layer(names->context->images, &name, wait, ret);
 }
 
 static bool is_final(int error)

@@ -78,11 +78,16 @@ struct image_part {
 };
 int image_find_layer(struct image *image, const struct digest *digest, struct wait *wait,
 		     struct image_part *ret);
-/* Notes in the cache which image has the layer that is asked for as DIGEST, and finds it again:
- * whoever uses a layer may do so for longer than a tag stands. */
-void image_note_layer(const struct image_part *part, const struct digest *digest);
-int image_noted_layer(struct images *images, struct store *store, const char *repo,
-		      const struct digest *digest, struct wait *wait, struct image_part *ret);
+/* Notes in the cache in which image a layer was found, and finds it there again: whoever uses a
+ * layer may do so for longer than the tag stands that he knows it by. */
+struct image_layer_name {
+	struct store *store;
+	const char *repo, *tag;
+	const struct digest *digest;
+};
+void image_note_layer(const struct image_layer_name *name, const struct image_part *part);
+int image_noted_layer(struct images *images, const struct image_layer_name *name, struct wait *wait,
+		      struct image_part *ret);
 
 /*
  * What refers to an image: signatures, SBOMs, attestations (whatever has it as its subject). A list

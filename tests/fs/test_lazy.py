@@ -32,7 +32,7 @@ class LazyLayer(oci.Layer):
     """FILES, (name, bytes) pairs, as eStargz; CHANGE may make the table's entries untrue. EXTERNAL: the table is
     not in the blob, but .table is a blob of its own."""
 
-    def __init__(self, files, change=lambda entries: None, external=False):
+    def __init__(self, files, change=lambda entries: None, external=False, mode=0o644):
         members, entries, tar = [], [], b""
         piece = b""
         size = 0
@@ -45,11 +45,11 @@ class LazyLayer(oci.Layer):
             piece = b""
 
         for name, data in files:
-            whole = b"".join(tarfiles.Tar().file(name, data).parts)
+            whole = b"".join(tarfiles.Tar().file(name, data, mode=mode).parts)
             head, rest = whole[:512], whole[512 + len(data):]
             tar += whole
             piece += head
-            entry = {"name": name, "type": "reg", "size": len(data), "mode": 0o644,
+            entry = {"name": name, "type": "reg", "size": len(data), "mode": mode,
                      "modtime": "2023-11-14T22:13:20Z", "digest": oci.sha256(data)}
             for off in range(0, len(data), CHUNK):
                 chunk = data[off:off + CHUNK]
