@@ -2,14 +2,14 @@
 """Cold starts off plain gzip, over a wire of several lengths, against pulling the image with this machine's podman."""
 from cold import ROUND_TRIPS_MS, Cold, report, rounds
 from wire import wire
-import images
+import service
 
 
 def bench_cold_start(bench):
     """a python3 service started off a plain gzip image of 500 MB, against podman pull and run"""
     with wire() as line:
-        registry = line.registry(bench, storage=images.debian().storage)
-        cold = Cold(bench, registry, "debian:gzip")
+        registry = line.registry(bench, storage=service.storage(bench.test))
+        cold = Cold(bench, registry, "service:gzip")
         saved, files = cold.save_index(), cold.files_read()
         total = sum(files.values())
         print(f"  the program reads {len(files)} files of {total / 1e6:.1f} MB")

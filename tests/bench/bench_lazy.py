@@ -4,7 +4,7 @@ import json
 
 from cold import ROUND_TRIPS_MS, Cold, report, rounds
 from wire import wire
-import lazyimages
+import service
 import stargz
 
 
@@ -13,7 +13,7 @@ class Peer:
 
     def __init__(self, bench, registry):
         self.bench, self.registry = bench, registry
-        manifest = registry.request("GET", "/v2/debian/manifests/estargz", None,
+        manifest = registry.request("GET", "/v2/service/manifests/estargz", None,
                                     {"Accept": "application/vnd.oci.image.manifest.v1+json"})[2]
         self.layers = [layer["digest"] for layer in json.loads(manifest)["layers"]]
 
@@ -21,7 +21,7 @@ class Peer:
         store = stargz.Store(self.bench, self.registry.host, "-lazy")
 
         def mount_and_run():
-            with store.rootfs("debian:estargz", self.layers) as root:
+            with store.rootfs("service:estargz", self.layers) as root:
                 cold.in_chroot(root)
 
         try:
@@ -33,11 +33,11 @@ class Peer:
 def bench_lazy_start(bench):
     """a python3 service started off eStargz and zstd:chunked of 500 MB, against stargz-store on the eStargz one"""
     stargz.build()
-    storage = lazyimages.storage(bench.test)
+    storage = service.storage(bench.test)
     with wire() as line:
         registry = line.registry(bench, storage=storage)
         peer = Peer(bench, registry)
-        ours = {tag: Cold(bench, registry, f"debian:{tag}") for tag in lazyimages.FORMATS}
+        ours = {tag: Cold(bench, registry, f"service:{tag}") for tag in service.FORMATS}
         files = ours["estargz"].files_read()
         print(f"  the program reads {len(files)} files of {sum(files.values()) / 1e6:.1f} MB;"
               f" the peer does not fetch in the background")
