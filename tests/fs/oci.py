@@ -48,6 +48,10 @@ class Layer:
         suffix = {"gzip": "+gzip", "zstd": "+zstd", "none": ""}[compression]
         self.media_type = media_type or LAYER + suffix
 
+    @property
+    def diff_id(self):
+        return sha256(self.tar)
+
     def descriptor(self):
         return {"mediaType": self.media_type, "digest": sha256(self.blob), "size": len(self.blob)}
 
@@ -59,7 +63,7 @@ class Image:
         self.layers = layers
         self.config = to_json({
             "architecture": "amd64", "os": "linux", "created": CREATED, "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [sha256(layer.tar) for layer in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
             "history": [{"created": CREATED, "created_by": f"step {number}"}
                         for number in range(1, len(layers) + 1)],
             **(config or {}),
