@@ -15,6 +15,7 @@
 static const char *const kind_dirs[] = {
 	[CACHE_MANIFEST] = "manifest", [CACHE_INDEX] = "index", [CACHE_SUMS] = "sums",
 	[CACHE_NAME] = "name",	       [CACHE_TOC] = "toc",	[CACHE_COPY] = "copy",
+	[CACHE_TRACE] = "trace",
 };
 
 const char *cache_kind_dir(unsigned kind)

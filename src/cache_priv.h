@@ -198,7 +198,8 @@ static inline bool cache_kind_is_block(unsigned kind)
 
 static inline bool cache_kind_is_file(unsigned kind)
 {
-	return (kind >= CACHE_MANIFEST && kind <= CACHE_TOC) || kind == CACHE_COPY;
+	return (kind >= CACHE_MANIFEST && kind <= CACHE_TOC) || kind == CACHE_COPY ||
+	       kind == CACHE_TRACE;
 }
 
 static inline uint32_t cache_pages(size_t len)

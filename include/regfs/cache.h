@@ -45,10 +45,11 @@ enum cache_kind {
 	CACHE_SUMS = 5,	    /* file: a blob's block sums */
 	CACHE_NAME = 6, /* file: the last known answer about a name; the id is a hash of the name */
 	CACHE_TOC = 7,	/* file: an index made from a table of contents */
-	CACHE_CHUNK = 8, /* blocks of a decoded chunk of a file; the id is a hash of its digest and
-			    length */
-	CACHE_COPY = 9,	 /* file: all bytes of a file of a layer, for the kernel to read; the id is
-			     a hash of which */
+	CACHE_CHUNK = 8,  /* blocks of a decoded chunk of a file; the id is a hash of its digest and
+			     length */
+	CACHE_COPY = 9,	  /* file: all bytes of a file of a layer, for the kernel to read; the id is
+			      a hash of which */
+	CACHE_TRACE = 10, /* file: what was read of an image; the id is of its digest */
 };
 
 struct cache_id {
