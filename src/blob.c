@@ -52,6 +52,7 @@ static void blob_free(struct blob *blob)
 		return;
 	pass_free(blob->pass);
 	sums_free(blob->sums);
+	ahead_forget(blob);
 	free(blob);
 }
 
@@ -291,6 +292,20 @@ static void request_want(const struct request *request, size_t done, struct want
 	want->buf = request->buf + done;
 }
 
+/* A sequential reader has come to what was fetched ahead for it. */
+static void came_on(struct blobs *blobs, const struct blob_id *id, uint32_t nr)
+{
+	struct blob *blob;
+
+	if (blob_hold(blobs, id, false, &blob) < 0)
+		return;
+	pthread_mutex_lock(&blobs->lock);
+	ahead_came(blob, nr);
+	pthread_mutex_unlock(&blobs->lock);
+	fetch_ahead(blob, id, nr);
+	blob_put(blob);
+}
+
 static ssize_t read_request(struct blobs *blobs, const struct blob_id *id,
 			    const struct request *request, struct wait *wait)
 {
@@ -304,6 +319,8 @@ static ssize_t read_request(struct blobs *blobs, const struct blob_id *id,
 
 		request_want(request, done, &want);
 		r = read_cached(blobs, &cache_id, &want);
+		if (r >= 0 && ahead_marked(blobs, &cache_id, want.block))
+			came_on(blobs, id, want.block);
 		if (r < 0 && !blob) {
 			r = blob_hold(blobs, id, wait_may_block(wait), &blob);
 			if (r < 0)
@@ -355,6 +372,43 @@ ssize_t blob_read_raw(struct blobs *blobs, const struct blob_id *id, uint64_t of
 	struct request request = {.off = off, .buf = buf, .len = len, .raw = true};
 
 	return read_clipped(blobs, id, request, wait);
+}
+
+static int bring_in(struct blob *blob, const struct blob_id *id, const struct blob_piece *piece,
+		    struct wait *wait)
+{
+	uint8_t byte;
+	struct blob_piece one = {.off = piece->off, .buf = &byte, .len = 1};
+
+	/* a small one comes whole with any byte of it */
+	if (blob->size <= BLOB_SMALL) {
+		ssize_t n = blob_read_on(blob->blobs, id, &one, wait);
+		return n < 0 ? (int)n : 0;
+	}
+	int r = blob_know_sums(blob, wait);
+	if (r <= 0)
+		return r;
+	return fetch_bring(blob, id, (uint32_t)(piece->off / CACHE_BLOCK),
+			   (uint32_t)((piece->off + piece->len - 1) / CACHE_BLOCK), wait);
+}
+
+ssize_t blob_bring(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
+		   struct wait *wait)
+{
+	struct blob_piece clipped = *piece;
+	struct blob *blob;
+
+	if (id->size > BLOB_MAX_SIZE)
+		return -EFBIG;
+	if (piece->off >= id->size || piece->len == 0)
+		return 0;
+	clipped.len = MIN(piece->len, id->size - piece->off);
+	int r = blob_hold(blobs, id, true, &blob);
+	if (r < 0)
+		return r;
+	r = bring_in(blob, id, &clipped, wait);
+	blob_put(blob);
+	return r < 0 ? r : (ssize_t)clipped.len;
 }
 
 void blob_known(struct blobs *blobs, const struct blob_id *id, const void *data)

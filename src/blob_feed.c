@@ -50,9 +50,13 @@ void feed_release(struct feed *feed)
 static int feed_open(struct feed *feed, uint64_t off, struct wait *wait)
 {
 	uint64_t len = feed->end == feed->blob->size ? UINT64_MAX : feed->end - off;
+	int64_t begun = now_us();
 
-	return feed->store->ops->open_blob(feed->store, feed->repo, &feed->blob->digest, off, len,
-					   &feed->stream, wait);
+	int r = feed->store->ops->open_blob(feed->store, feed->repo, &feed->blob->digest, off, len,
+					    &feed->stream, wait);
+	if (r == 0)
+		pace_latency(&feed->blob->blobs->pace, now_us() - begun);
+	return r;
 }
 
 int feed_block(struct feed *feed, uint32_t nr, void *data, struct wait *wait, bool *ret_cached)

@@ -2,7 +2,7 @@
 /*
  * Ranges of a blob whose block sums are known: single flight, coalesced, each block checked before
  * anybody sees it.
- * Knows sums and read-ahead. Must not know passes.
+ * Knows sums. Must not know passes, nor who is read ahead for (blob_ahead.c).
  *
  * A fetch is a job of its own with its own wait, so that a reader that is called off neither stops
  * nor delays the others that want the same blocks. Blocks are published in order as they are
@@ -182,6 +182,7 @@ static void fetch_finish(struct fetch *fetch, int result, bool unkept)
 	while (*link != fetch)
 		link = &(*link)->next;
 	*link = fetch->next;
+	pace_end(&blobs->pace, fetch->feed.received);
 	fetch->ended = true;
 	fetch->result = result;
 	wait_wake(&blob->fetched);
@@ -202,42 +203,12 @@ static void fetch_run(struct pool_work *work)
 
 /* --- which blocks --- */
 
-/* How far to read beyond what is wanted: nothing, unless a reader continues where its last range
- * ended; then ever more. Lock held. */
-static uint32_t read_ahead(const struct blob *blob, const struct want *want)
+/* The blocks from FIRST on that are missing, at most MOST. */
+static uint32_t missing_run(const struct blob *blob, uint32_t first, uint32_t most)
 {
-	uint32_t count = want->last - want->block + 1;
+	uint32_t limit = MIN(MIN(most, FETCH_MAX), blob->nblocks - first), count = 1;
 
-	for (size_t i = 0; i < RUNS; i++)
-		if (blob->runs[i].next == want->block && want->block > 0)
-			return MIN(MAX(2 * blob->runs[i].ahead, 2 * count), FETCH_MAX);
-	return 0;
-}
-
-/* Lock held. */
-static void note_run(struct blob *blob, const struct fetch *fetch, uint32_t ahead)
-{
-	struct run *run = NULL;
-
-	for (size_t i = 0; i < RUNS; i++)
-		if (blob->runs[i].next == fetch->first && fetch->first > 0)
-			run = &blob->runs[i];
-	if (!run) {
-		run = &blob->runs[blob->next_run];
-		blob->next_run = (blob->next_run + 1) % RUNS;
-	}
-	run->next = fetch->first + fetch->count;
-	run->ahead = ahead;
-}
-
-/* The blocks from WANT's on that are missing: those of the request and AHEAD more. */
-static uint32_t missing_run(const struct blob *blob, const struct want *want, uint32_t ahead)
-{
-	uint32_t limit = MIN(want->last - want->block + 1 + ahead, FETCH_MAX);
-	uint32_t count = 1;
-
-	limit = MIN(limit, blob->nblocks - want->block);
-	while (count < limit && !cache_has(blob->blobs->cache, &blob->id, want->block + count))
+	while (count < limit && !cache_has(blob->blobs->cache, &blob->id, first + count))
 		count++;
 	return count;
 }
@@ -268,7 +239,7 @@ static struct fetch *fetch_find(struct blob *blob, uint32_t nr)
 
 /* Makes FRESH the fetch of its first block, without the blocks that are in flight already, and
  * takes it; or finds that somebody was faster. Lock held. */
-static struct fetch *fetch_install(struct blob *blob, struct fetch **fresh, uint32_t ahead)
+static struct fetch *fetch_install(struct blob *blob, struct fetch **fresh)
 {
 	struct fetch *fetch = fetch_find(blob, (*fresh)->first);
 
@@ -280,33 +251,55 @@ static struct fetch *fetch_install(struct blob *blob, struct fetch **fresh, uint
 			fetch->count = MIN(fetch->count, other->first - fetch->first);
 	fetch->feed.end = MIN((uint64_t)(fetch->first + fetch->count) * CACHE_BLOCK, blob->size);
 	fetch->work.run = fetch_run;
-	fetch->refs = 2; /* the reader's and the job's */
+	fetch->refs = 2; /* the caller's and the job's */
 	fetch->next = blob->fetches;
 	blob->fetches = fetch;
-	note_run(blob, fetch, ahead);
+	pace_begin(&blob->blobs->pace);
 	job_begin(blob);
 	return fetch;
 }
 
-static struct fetch *fetch_start(struct blob *blob, const struct blob_id *id,
-				 const struct want *want)
+/* Sets off what is missing of at most MOST blocks from FIRST on; NOTE, of who asks, gets what came
+ * of it. Held; NULL when memory is short. */
+static struct fetch *fetch_start(struct blob *blob, const struct blob_id *id, uint32_t first,
+				 uint32_t most, struct ahead_note *note)
 {
 	struct blobs *blobs = blob->blobs;
 
-	pthread_mutex_lock(&blobs->lock);
-	uint32_t ahead = read_ahead(blob, want);
-	pthread_mutex_unlock(&blobs->lock);
-
-	struct fetch *fresh = fetch_new(blob, id, want->block, missing_run(blob, want, ahead));
+	struct fetch *fresh = fetch_new(blob, id, first, missing_run(blob, first, most));
 	if (!fresh)
 		return NULL;
 	pthread_mutex_lock(&blobs->lock);
-	struct fetch *fetch = fetch_install(blob, &fresh, ahead);
+	struct fetch *fetch = fetch_install(blob, &fresh);
+	if (!fresh && note) {
+		note->first = fetch->first;
+		note->end = fetch->first + fetch->count;
+		ahead_started(blob, note);
+	}
 	pthread_mutex_unlock(&blobs->lock);
 	if (!fresh && pool_submit(blobs->jobs, &fetch->work) < 0)
 		fetch_finish(fetch, -ENOMEM, false);
 	fetch_free(fresh);
 	return fetch;
+}
+
+void fetch_ahead(struct blob *blob, const struct blob_id *id, uint32_t nr)
+{
+	struct blobs *blobs = blob->blobs;
+	struct ahead_note note;
+
+	for (;;) {
+		pthread_mutex_lock(&blobs->lock);
+		bool more = !blobs->closing && ahead_next(blob, nr, &note);
+		pthread_mutex_unlock(&blobs->lock);
+		if (!more)
+			return;
+		struct fetch *fetch = fetch_start(blob, id, note.first, note.end - note.first,
+						  NULL);
+		if (!fetch)
+			return;
+		fetch_unref(blobs, fetch);
+	}
 }
 
 /* --- reading --- */
@@ -329,6 +322,20 @@ static ssize_t fetch_take(struct fetch *fetch, const struct want *want, struct w
 	return want->len;
 }
 
+/* Somebody wants a block that is nowhere. */
+static struct fetch *fetch_missed(struct blob *blob, const struct blob_id *id,
+				  const struct want *want)
+{
+	struct blobs *blobs = blob->blobs;
+	struct ahead_note note = {.wanted = want->last + 1};
+
+	pthread_mutex_lock(&blobs->lock);
+	note.window = ahead_window(blob, want);
+	pthread_mutex_unlock(&blobs->lock);
+	return fetch_start(blob, id, want->block, MAX(note.window, want->last - want->block + 1),
+			   &note);
+}
+
 ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct want *want,
 		   struct wait *wait)
 {
@@ -337,16 +344,67 @@ ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct wan
 	pthread_mutex_lock(&blobs->lock);
 	struct fetch *fetch = fetch_find(blob, want->block);
 	bool closing = blobs->closing;
+	if (fetch)
+		ahead_came(blob, want->block);
 	pthread_mutex_unlock(&blobs->lock);
 	if (!fetch && !wait_may_block(wait))
 		return -EWOULDBLOCK;
 	if (!fetch && closing)
 		return -EINTR;
 	if (!fetch)
-		fetch = fetch_start(blob, id, want);
+		fetch = fetch_missed(blob, id, want);
 	if (!fetch)
 		return -ENOMEM;
+	fetch_ahead(blob, id, want->block);
 	ssize_t n = fetch_take(fetch, want, wait);
 	fetch_unref(blobs, fetch);
 	return n;
+}
+
+/* --- bringing in --- */
+
+/* Until FETCH is over, or has all of what is wanted up to LAST. */
+static int fetch_await(struct fetch *fetch, uint32_t last, struct wait *wait)
+{
+	struct blob *blob = fetch->blob;
+	uint32_t count = MIN(fetch->count, last - fetch->first + 1);
+	int r = 0;
+
+	pthread_mutex_lock(&blob->blobs->lock);
+	while (r == 0 && fetch->ready < count && !fetch->ended)
+		r = wait_on(wait, &blob->fetched, &blob->blobs->lock, WAIT_FOREVER);
+	if (r == 0 && fetch->ready < count)
+		r = fetch->result;
+	pthread_mutex_unlock(&blob->blobs->lock);
+	return r;
+}
+
+int fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
+		struct wait *wait)
+{
+	struct blobs *blobs = blob->blobs;
+	uint32_t nr = first;
+
+	while (nr <= last) {
+		if (cache_has(blobs->cache, &blob->id, nr)) {
+			nr++;
+			continue;
+		}
+		pthread_mutex_lock(&blobs->lock);
+		bool closing = blobs->closing;
+		struct fetch *fetch = fetch_find(blob, nr);
+		pthread_mutex_unlock(&blobs->lock);
+		if (!fetch && closing)
+			return -EINTR;
+		if (!fetch)
+			fetch = fetch_start(blob, id, nr, last - nr + 1, NULL);
+		if (!fetch)
+			return -ENOMEM;
+		nr = fetch->first + fetch->count;
+		int r = fetch_await(fetch, last, wait);
+		fetch_unref(blobs, fetch);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }

@@ -2,8 +2,8 @@
 /*
  * What the files of the room `blob` share: blob.c (the table, the read paths), blob_pass.c (whole
  * streams), blob_follow.c (those who take from them), blob_fetch.c (verified ranges), blob_feed.c
- * (where bytes come from), blob_sums.c (block sums), blob_unverified.c (ranges for callers who check
- * them).
+ * (where bytes come from), blob_ahead.c (what is fetched before it is asked for), blob_sums.c
+ * (block sums), blob_unverified.c (ranges for callers who check them).
  *
  * One lock, blobs->lock, guards the table and every field marked so below. It is held for
  * bookkeeping only, never across the cache, a store, the log or a copy of a block.
@@ -30,6 +30,9 @@
 #define RETRY_MS       1000		   /* a failure is repeated, not tried again, for so long */
 #define FETCH_MAX      32		   /* blocks of one range request: 4 MiB */
 #define RUNS	       4		   /* sequential readers told apart, in one blob */
+#define MARKS	       64		   /* blocks that set off more when they are read */
+#define AHEAD_FIRST    8		   /* blocks of a sequential reader's first window: 1 MiB */
+#define AHEAD_STREAMS  6		   /* ranges on their way for one reader, at most */
 #define RECENT	       8		   /* ranges kept in memory where the cache keeps nothing */
 
 /* The state of a blob's hash after each of its blocks but the last. Immutable once a blob points to
@@ -59,6 +62,17 @@ void sums_save(struct cache *cache, const struct sums *sums);
 int sums_load(struct cache *cache, const struct digest *digest, uint64_t blob_size,
 	      struct sums **ret);
 
+/* How long and how fast the way to the stores is, as the requests of late had it. */
+struct pace {
+	atomic_int_fast64_t latency_us; /* from a request to its first byte; 0: not known */
+	bool fixed;			/* by a test */
+	/* guarded by blobs->lock */
+	uint64_t rate; /* bytes a second, of all ranges together; 0: not known */
+	unsigned running;
+	int64_t since_us; /* when the bytes below began to come */
+	uint64_t bytes;
+};
+
 struct blobs {
 	struct cache *cache;
 	struct pool *jobs;
@@ -75,11 +89,16 @@ struct blobs {
 	bool closing;
 	struct fetch *recent[RECENT];
 	unsigned next_recent;
+	struct pace pace;
+	/* hashes of (blob, block); 0: none */
+	atomic_uint_fast64_t marks[MARKS];
+	atomic_uint nmarks;
 };
 
-/* A sequential reader seen in a blob: where it should ask next, how far to read ahead. */
+/* A sequential reader seen in a blob: where it will find nothing, how many blocks it gets at a
+ * time, and up to where it is known to have come. */
 struct run {
-	uint32_t next, ahead;
+	uint32_t next, window, used;
 };
 
 struct blob {
@@ -250,8 +269,39 @@ int stream_open(struct blobs *blobs, const struct blob_id *id, bool keep, struct
 /* WANT by verified range; blob->sums is known. The count or an error. */
 ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct want *want,
 		   struct wait *wait);
+/* Sets off what a sequential reader who has come to block NR should find on its way. */
+void fetch_ahead(struct blob *blob, const struct blob_id *id, uint32_t nr);
+/* Until all of blocks FIRST … LAST is in the cache that it keeps; blob->sums is known. */
+int fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
+		struct wait *wait);
 void fetch_cancel_all(struct blob *blob); /* lock held */
 /* Forgets what is kept in memory of BLOB (NULL: of all). Lock held. */
 void fetch_forget(struct blobs *blobs, const struct blob *blob);
+
+/* --- blob_ahead.c; lock held unless said --- */
+
+/* A range that is set off: blocks FIRST … END - 1, of which those before WANTED are asked for. */
+struct ahead_note {
+	uint32_t first, end, wanted, window;
+};
+/* How many blocks a reader gets who misses WANT: 0, what it asks for; else it is a sequential one.
+ */
+uint32_t ahead_window(const struct blob *blob, const struct want *want);
+/* The range of a reader that missed is on its way. */
+void ahead_started(struct blob *blob, const struct ahead_note *note);
+/* A reader has come to block NR, which was set off ahead, or somewhere behind it. */
+void ahead_came(struct blob *blob, uint32_t nr);
+/* Whether a reader who has come to NR should have another range on its way, and which. */
+bool ahead_next(struct blob *blob, uint32_t nr, struct ahead_note *ret);
+/* What BLOB's readers got ahead and did not come to is counted. */
+void ahead_forget(struct blob *blob);
+/* Whether block NR, which was found in the cache, is to set off more. Any thread, without lock. */
+bool ahead_marked(struct blobs *blobs, const struct cache_id *id, uint32_t nr);
+int64_t now_us(void); /* of CLOCK_MONOTONIC */
+/* A request was sent and answered. Any thread, without lock. */
+void pace_latency(struct pace *pace, int64_t us);
+/* Ranges come and go. */
+void pace_begin(struct pace *pace);
+void pace_end(struct pace *pace, uint64_t bytes);
 
 #endif

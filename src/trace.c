@@ -64,8 +64,8 @@ static uint64_t unit_hash(uint16_t layer, uint32_t ino, uint32_t unit)
 	return hash64(0, name, sizeof(name)) | 1;
 }
 
-/* Where the unit is among those seen, or the empty slot where it would be. There is always one: half
- * of them are empty. */
+/* Where the unit is among those seen, or the empty slot where it would be. There is always one:
+ * half of them are empty. */
 static uint64_t *seen_slot(const struct trace *trace, uint64_t hash)
 {
 	size_t at = (hash >> 1) % SEEN_SLOTS;

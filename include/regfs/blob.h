@@ -75,6 +75,16 @@ struct blob_piece {
 ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
 		     struct wait *wait);
 
+/* Brings the blocks of PIECE (its buffer is of no meaning) into the cache, verified, in as few
+ * ranges as there are gaps in what it has; nothing, where that would take a pass. Waits: for jobs.
+ * A count, or an error. */
+ssize_t blob_bring(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
+		   struct wait *wait);
+
+/* How many ranges at once suit the way to the stores, as far as it is known: 1 where answers come
+ * at once. */
+unsigned blobs_parallel(struct blobs *blobs);
+
 /* LEN bytes at OFF for somebody who checks them by other means: as the store gives them (or out of
  * the cache, where it has them all). Nothing of them is kept. Waits for the store by itself: for
  * jobs. The count, short only at the blob's end; -EIO where the store has less. */

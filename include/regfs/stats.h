@@ -24,6 +24,11 @@
 	X(PASSES, "passes", "Blobs streamed whole and verified")                                   \
 	X(PASS_BYTES, "pass_bytes", "Bytes of blobs streamed whole")                               \
 	X(RANGE_BYTES, "range_bytes", "Bytes of blobs fetched by verified range")                  \
+	X(AHEAD_BYTES, "ahead_bytes", "Bytes of blobs fetched ahead of sequential readers")        \
+	X(AHEAD_UNUSED_BYTES, "ahead_unused_bytes", "Bytes fetched ahead that nobody came to")     \
+	X(REPLAYS, "replays", "Images whose recorded run was replayed")                            \
+	X(REPLAY_BYTES, "replay_bytes", "Bytes of blobs fetched by replaying recorded runs")       \
+	X(REPLAY_UNUSED_BYTES, "replay_unused_bytes", "Bytes of files replayed and not read")      \
 	X(DIGEST_MISMATCHES, "digest_mismatches",                                                  \
 	  "Blobs, ranges or manifests with a wrong digest")                                        \
 	X(LAYERS_INDEXED, "layers_indexed", "Layers decompressed and indexed")                     \

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What is fetched of a blob before it is asked for.
+ * Knows sequential readers, and how long and fast the way to the stores is. Must not know streams,
+ * nor verify anything.
+ *
+ * A reader who continues where its last range ended gets more each time: 1 MiB, 2, 4. Where an
+ * answer takes long, one whose window has grown to the full gets ranges set off before it comes to
+ * them, as many at once as keep the way full: twice what fits into it (rate times latency), so that
+ * the rate shows whether more would come. Where answers come at once, one stream is as fast.
+ *
+ * The first block of what a range brings unasked is *marked*: when it is read, out of the cache or
+ * on its way, the reader has come on, and the next range is due. Marks are looked at without a
+ * lock; one that is lost to another only means that its reader has to miss once.
+ */
+#include <time.h>
+
+#include "blob_priv.h"
+#include "regfs/stats.h"
+
+#define LATENCY_SHORT_US 5000  /* below, one range at a time does */
+#define RATE_SPAN_US	 50000 /* a rate is taken over so long at least */
+
+/* --- the pace --- */
+
+int64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void pace_latency(struct pace *pace, int64_t us)
+{
+	int64_t old = atomic_load(&pace->latency_us);
+
+	if (pace->fixed)
+		return;
+	/* a long one may have been a fresh connection; two at a time may lose one, which is as good
+	 */
+	if (old)
+		us = us < old ? (old + us) / 2 : (7 * old + us) / 8;
+	atomic_store(&pace->latency_us, MAX(us, 1));
+}
+
+void pace_begin(struct pace *pace)
+{
+	if (pace->running++ > 0)
+		return;
+	pace->since_us = now_us();
+	pace->bytes = 0;
+}
+
+void pace_end(struct pace *pace, uint64_t bytes)
+{
+	int64_t now = now_us(), span = now - pace->since_us;
+
+	pace->running--;
+	pace->bytes += bytes;
+	if (span < RATE_SPAN_US || pace->fixed)
+		return;
+	pace->rate = pace->bytes * 1000000 / (uint64_t)span;
+	pace->since_us = now;
+	pace->bytes = 0;
+}
+
+/* Blocks that a sequential reader should have before it; 0: none but its own range. */
+static uint32_t depth_of(const struct pace *pace)
+{
+	int64_t latency = atomic_load(&pace->latency_us);
+
+	if (latency < LATENCY_SHORT_US)
+		return 0;
+	uint64_t bytes = 2 * pace->rate * (uint64_t)latency / 1000000;
+	uint64_t blocks = bytes / CACHE_BLOCK;
+	return (uint32_t)MIN(MAX(blocks, (uint64_t)FETCH_MAX), (uint64_t)AHEAD_STREAMS * FETCH_MAX);
+}
+
+unsigned blobs_parallel(struct blobs *blobs)
+{
+	int64_t latency = atomic_load(&blobs->pace.latency_us);
+
+	if (latency == 0)
+		return AHEAD_STREAMS / 2;
+	if (latency < LATENCY_SHORT_US)
+		return 1;
+	return latency < 4 * LATENCY_SHORT_US ? AHEAD_STREAMS / 2 : AHEAD_STREAMS;
+}
+
+/* --- marks --- */
+
+static uint64_t mark_of(const struct cache_id *id, uint32_t nr)
+{
+	return hash64(nr, id->key, sizeof(id->key)) | 1;
+}
+
+static void mark_set(struct blob *blob, uint32_t nr)
+{
+	uint64_t mark = mark_of(&blob->id, nr);
+
+	if (atomic_exchange(&blob->blobs->marks[(mark >> 1) % MARKS], mark) == 0)
+		atomic_fetch_add(&blob->blobs->nmarks, 1);
+}
+
+bool ahead_marked(struct blobs *blobs, const struct cache_id *id, uint32_t nr)
+{
+	if (atomic_load_explicit(&blobs->nmarks, memory_order_relaxed) == 0)
+		return false;
+	uint64_t mark = mark_of(id, nr);
+	if (!atomic_compare_exchange_strong(&blobs->marks[(mark >> 1) % MARKS], &mark, 0))
+		return false;
+	atomic_fetch_sub(&blobs->nmarks, 1);
+	return true;
+}
+
+/* --- runs --- */
+
+static void run_end(struct run *run)
+{
+	if (run->next > run->used)
+		stats_add(STAT_AHEAD_UNUSED_BYTES, (int64_t)(run->next - run->used) * CACHE_BLOCK);
+	*run = (struct run){0};
+}
+
+void ahead_forget(struct blob *blob)
+{
+	for (size_t i = 0; i < RUNS; i++)
+		run_end(&blob->runs[i]);
+}
+
+/* The number of the reader who misses NR on its way; RUNS: none. */
+static size_t run_at(const struct blob *blob, uint32_t nr)
+{
+	size_t i = 0;
+
+	for (; i < RUNS; i++) {
+		const struct run *run = &blob->runs[i];
+
+		/* something may have been evicted before it came there */
+		if (nr > 0 && (run->next == nr || (nr >= run->used && nr < run->next)))
+			break;
+	}
+	return i;
+}
+
+uint32_t ahead_window(const struct blob *blob, const struct want *want)
+{
+	size_t n = run_at(blob, want->block);
+	uint32_t count = want->last - want->block + 1;
+
+	if (n == RUNS)
+		return 0;
+	return MIN(MAX(2 * MAX(blob->runs[n].window, count), AHEAD_FIRST), FETCH_MAX);
+}
+
+void ahead_started(struct blob *blob, const struct ahead_note *note)
+{
+	size_t n = run_at(blob, note->first);
+
+	if (n == RUNS) {
+		n = blob->next_run;
+		blob->next_run = (blob->next_run + 1) % RUNS;
+		run_end(&blob->runs[n]);
+	}
+	blob->runs[n] = (struct run){
+		.next = note->end,
+		.window = note->window,
+		.used = MIN(note->wanted, note->end),
+	};
+	if (note->wanted >= note->end)
+		return;
+	mark_set(blob, note->wanted);
+	stats_add(STAT_AHEAD_BYTES, (int64_t)(note->end - note->wanted) * CACHE_BLOCK);
+}
+
+/* The reader that NR is of: it lies in what was fetched for it last. */
+static struct run *run_over(struct blob *blob, uint32_t nr)
+{
+	for (size_t i = 0; i < RUNS; i++) {
+		struct run *run = &blob->runs[i];
+
+		if (nr < run->next && run->next - nr <= (AHEAD_STREAMS + 1) * FETCH_MAX)
+			return run;
+	}
+	return NULL;
+}
+
+void ahead_came(struct blob *blob, uint32_t nr)
+{
+	struct run *run = run_over(blob, nr);
+
+	/* of a range that somebody came to, all counts as used */
+	if (run)
+		run->used = MAX(run->used, MIN(run->next, nr + FETCH_MAX));
+}
+
+bool ahead_next(struct blob *blob, uint32_t nr, struct ahead_note *ret)
+{
+	uint32_t depth = depth_of(&blob->blobs->pace);
+	struct run *run = run_over(blob, nr);
+
+	if (!run)
+		return false;
+	if (run->window < FETCH_MAX || run->next - nr > depth || run->next >= blob->nblocks)
+		return false;
+	*ret = (struct ahead_note){
+		.first = run->next,
+		.end = MIN(run->next + FETCH_MAX, blob->nblocks),
+		.window = run->window,
+	};
+	run->next = ret->end;
+	mark_set(blob, ret->first);
+	stats_add(STAT_AHEAD_BYTES, (int64_t)(ret->end - ret->first) * CACHE_BLOCK);
+	return true;
+}
