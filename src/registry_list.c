@@ -10,40 +10,25 @@
  */
 #include <errno.h>
 
-#include "registry_priv.h"
 #include "regfs/log.h"
-#include "regfs/oci.h"
 #include "regfs/ref.h"
+
+#include "registry_list_priv.h"
 
 #define PAGES_MAX 10000
 #define NAMES_MAX 1000000
-#define PAGE_MAX  (32 * MIB)
 /* Of those who refuse large pages, ECR allows just so many (go-containerregistry#681). Lists that
  * turn out to be long are gone on with in larger steps, where the server allows that. */
-#define PAGE_NAMES  "1000"
-#define LARGE_NAMES "10000"
+#define PAGE_NAMES     "1000"
+#define PAGE_NAMES_MAX 1000
+#define LARGE_NAMES    "10000"
 /* Filtered lists may have some pages with nothing on them. */
 #define EMPTY_PAGES_MAX 100
-
-struct listing {
-	struct registry *registry;
-	struct registry_call call; /* .url is set for each page */
-	const char *field;
-	bool (*valid)(const char *name);
-	store_name_fn *fn;
-	void *arg;
-	int stopped; /* what FN returned */
-	size_t nnames;
-	uint64_t *seen; /* hashes of the pages visited */
-	size_t npages, cap;
-	size_t nempty;	/* pages in a row that brought nothing */
-	bool small;	/* large pages were refused */
-	char *verbatim; /* the Link behind .call.url, where that asks for a larger page */
-};
 
 static void listing_release(struct listing *listing)
 {
 	free(listing->seen);
+	free(listing->first);
 	free(listing->verbatim);
 }
 
@@ -53,11 +38,11 @@ static int visit(struct listing *listing, const char *url)
 	const char *path = strstr(url, "/v2/");
 	path = path ? path : url;
 	uint64_t hash = hash64(0, path, strlen(path));
-	for (size_t i = 0; i < listing->npages; i++) {
+	for (size_t i = 0; i < listing->nseen; i++) {
 		if (listing->seen[i] == hash)
 			return 0;
 	}
-	if (listing->npages == listing->cap) {
+	if (listing->nseen == listing->cap) {
 		size_t cap = MAX(listing->cap * 2, 16);
 		uint64_t *seen = realloc(listing->seen, cap * sizeof(*seen));
 		if (!seen)
@@ -65,18 +50,20 @@ static int visit(struct listing *listing, const char *url)
 		listing->seen = seen;
 		listing->cap = cap;
 	}
-	listing->seen[listing->npages++] = hash;
+	listing->seen[listing->nseen++] = hash;
 	return 1;
 }
 
-/* One name of a page. Names that are none (digests among tags, as Artifactory gives them) are left
- * out: they could not be entered. */
-static int on_name(void *arg, const char *name)
+bool listing_is_full(const struct listing *listing)
 {
-	struct listing *listing = arg;
-	if (!listing->valid(name))
-		return 0;
-	if (listing->nnames == NAMES_MAX)
+	return listing->npages >= PAGES_MAX || listing->nnames >= NAMES_MAX;
+}
+
+/* Names that are none (digests among tags, as Artifactory gives them) are left out: they could not
+ * be entered. */
+int listing_give(struct listing *listing, const char *name)
+{
+	if (!listing->valid(name) || listing->nnames == NAMES_MAX)
 		return 0;
 	listing->nnames++;
 	listing->stopped = listing->fn(listing->arg, name);
@@ -106,59 +93,54 @@ static void cut_short(const struct listing *listing, const char *why)
 		 listing->field, listing->nnames, why);
 }
 
-/* The URL of the page after TRANSFER's; *RET stays NULL at the end. */
-static int find_next(struct listing *listing, const struct http_transfer *transfer, char **ret)
+/* The URL of the page after PAGE; *RET stays NULL at the end. */
+static int find_next(struct listing *listing, struct list_page *page, char **ret)
 {
-	AUTO_FREE char *next = NULL;
-	int err = registry_next_page(transfer, &next);
-	if (err == -ENOMEM || (!err && !next))
-		return err;
 	const char *why = NULL;
-	if (err)
-		why = err == -EXDEV ? "the next page is on another host" : "its Link is no URL";
-	else if (listing->npages >= PAGES_MAX || listing->nnames >= NAMES_MAX)
+	free(STEAL(listing->verbatim));
+	if (page->lost)
+		why = page->lost == -EXDEV ? "the next page is on another host"
+					   : "its Link is no URL";
+	else if (!page->next)
+		return 0;
+	else if (listing_is_full(listing))
 		why = "there are too many";
 	else if (listing->nempty >= EMPTY_PAGES_MAX)
 		why = "page after page is empty";
 	if (!why) {
-		int fresh = visit(listing, next);
+		int fresh = visit(listing, page->next);
 		if (fresh < 0)
 			return fresh;
 		why = fresh ? NULL : "the same page comes again";
 	}
-	free(STEAL(listing->verbatim));
 	if (why) {
 		cut_short(listing, why);
 		return 0;
 	}
-	AUTO_FREE char *large = listing->small ? NULL : enlarge(next);
+	AUTO_FREE char *large = listing->small ? NULL : enlarge(page->next);
 	if (large && visit(listing, large) < 0)
 		return -ENOMEM;
 	if (large)
-		listing->verbatim = STEAL(next);
-	*ret = large ? STEAL(large) : STEAL(next);
+		listing->verbatim = STEAL(page->next);
+	*ret = large ? STEAL(large) : STEAL(page->next);
 	return 0;
 }
 
-static int read_page(struct listing *listing, struct http_transfer *transfer, struct wait *wait)
+/* Gives the names of PAGE. */
+static int take_names(struct listing *listing, const struct list_page *page)
 {
-	AUTO_BUF struct buf body = {0};
-	const char *why = "it is larger than 32 MiB";
+	const char *name = page->text.data;
 	size_t before = listing->nnames;
-	int err = http_read_all(transfer, PAGE_MAX, &body, wait);
-	if (err && err != -EFBIG)
-		return registry_failed(listing->registry, &listing->call, err, http_why(transfer));
-	if (!err)
-		err = oci_names_parse(body.data ? body.data : "", body.len, listing->field, on_name,
-				      listing, &why);
+	int stopped = 0;
+	if (page->n && !listing->first) {
+		listing->first = strdup(name);
+		if (!listing->first)
+			return -ENOMEM;
+	}
+	for (size_t i = 0; i < page->n && !stopped; i++, name += strlen(name) + 1)
+		stopped = listing_give(listing, name);
 	listing->nempty = listing->nnames == before ? listing->nempty + 1 : 0;
-	if (!err || listing->stopped || err == -ENOMEM)
-		return err;
-	const char *encoding = http_header(transfer, "Content-Encoding");
-	AUTO_FREE char *words = format("the list makes no sense: %s%s%s", why,
-				       encoding ? "; unasked, it has the Content-Encoding " : "",
-				       encoding ? encoding : "");
-	return registry_failed(listing->registry, &listing->call, -EIO, words ? words : why);
+	return stopped;
 }
 
 /* Whether STATUS may be about the page's size. */
@@ -219,19 +201,35 @@ static int ask_page(struct listing *listing, bool first, struct wait *wait,
 	return take_page(listing, &transfer, wait, ret);
 }
 
+/* A list that goes on behind its second page, in small pages of sorted names, by the last one. */
+static bool is_long(struct listing *listing, const struct list_page *page, const char *path)
+{
+	size_t from, len;
+	if (listing->npages < 2 || page->n > PAGE_NAMES_MAX || listing->tried_ahead)
+		return false;
+	return list_page_is_named(page, path, &from, &len) &&
+	       list_is_sorted(page->text.data, page->n);
+}
+
 /* One page from URL; *RET is the next page's, or NULL. */
-static int walk_page(struct listing *listing, const char *url, char **ret, struct wait *wait)
+static int walk_page(struct listing *listing, const char *path, const char *url, char **ret,
+		     struct wait *wait)
 {
 	AUTO_TRANSFER struct http_transfer *transfer = NULL;
-	AUTO_FREE char *next = NULL;
+	AUTO_LIST_PAGE struct list_page page = {0};
 	listing->call.url = url;
 	listing->call.deadline_ms = registry_name_deadline(listing->registry);
-	int err = ask_page(listing, listing->npages == 1, wait, &transfer);
-	err = err ? err : read_page(listing, transfer, wait);
-	err = err ? err : find_next(listing, transfer, &next);
-	if (!err)
-		*ret = STEAL(next);
-	return err;
+	int err = ask_page(listing, listing->npages++ == 0, wait, &transfer);
+	err = err ? err : list_page_read(listing, transfer, &page, wait);
+	err = err ? err : take_names(listing, &page);
+	if (!err && is_long(listing, &page, path)) {
+		AUTO_FREE char *rest = NULL;
+		listing->small = listing->tried_ahead = true;
+		err = list_ahead(listing, &page, path, wait, &rest);
+		free(page.next);
+		page.next = STEAL(rest);
+	}
+	return err ? err : find_next(listing, &page, ret);
 }
 
 static int walk(struct listing *listing, const char *path, struct wait *wait)
@@ -241,7 +239,7 @@ static int walk(struct listing *listing, const char *path, struct wait *wait)
 		return -ENOMEM;
 	while (url) {
 		AUTO_FREE char *next = NULL;
-		int err = walk_page(listing, url, &next, wait);
+		int err = walk_page(listing, path, url, &next, wait);
 		if (err)
 			return err;
 		free(url);

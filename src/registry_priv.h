@@ -8,7 +8,7 @@
  * registry_redirect.c where blobs were found
  * registry_etag.c     entity tags of manifests whose digest is not told
  * registry_error.c    a refusal to an errno and a line in the log
- * registry_list.c     catalogues and tag lists, page by page
+ * registry_list*.c    catalogues and tag lists, page by page (registry_list_priv.h)
  * registry_limit.c    who has to wait when it is asked too often
  * registry_link.c     the next page of a list
  * registry_read.c     heads, manifests, whether a blob is there

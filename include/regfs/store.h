@@ -77,10 +77,10 @@ struct store_ops {
 	/* Images that come without a manifest get OCI's types, not Docker's: who else reads an OCI
 	 * layout looks for no others. */
 	bool oci_types;
-	/* All repositories, in any order; FN's non-zero stops and is returned. -EOPNOTSUPP or
-	 * -EACCES where there is no catalogue. */
+	/* All repositories, in any order, perhaps twice; FN's non-zero stops and is returned.
+	 * -EOPNOTSUPP or -EACCES where there is no catalogue. */
 	int (*list_repos)(struct store *store, store_name_fn *fn, void *arg, struct wait *wait);
-	/* -ENOENT: no such repository. */
+	/* The same of tags. -ENOENT: no such repository. */
 	int (*list_tags)(struct store *store, const char *repo, store_name_fn *fn, void *arg,
 			 struct wait *wait);
 	/* The digest a tag names, without its bytes where that is possible (HEAD). */

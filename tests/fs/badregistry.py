@@ -22,6 +22,7 @@ or "main" limits it to one of the two ports. Actions:
     status=N, headers={...}, body="..."   a canned answer
     reset=True | close=True               the connection ends before an answer (RST | FIN)
     stall=SECONDS                         silence before the answer
+    gather=SECONDS                        all answers at once, when nobody has asked for so long
     stall_after=N                         silence for good after N bytes of the body
     truncate=N                            N bytes of the body, then the end
     extra=N                               N bytes beyond the Content-Length
@@ -41,6 +42,7 @@ redirects lead. All requests are kept with their headers.
 """
 import argparse
 import base64
+import bisect
 import functools
 import hashlib
 import json
@@ -165,6 +167,8 @@ class Handler(BaseHTTPRequestHandler):
     def before(self, act):
         if "stall" in act:
             self.silence(act["stall"])
+        if "gather" in act:
+            self.gather(act["gather"])
         if act.get("reset"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
@@ -180,6 +184,19 @@ class Handler(BaseHTTPRequestHandler):
         while time.monotonic() < end and not self.server.state.ended.is_set():
             if gone.poll(min(end - time.monotonic(), 0.1) * 1000):
                 raise Dropped
+
+    def gather(self, seconds):
+        """So a client's requests come in rounds, as they do where the way is long."""
+        state = self.server.state
+        with state.lock:
+            mine, state.gathered = state.rounds, time.monotonic()
+        while not state.ended.is_set():
+            with state.lock:
+                quiet = time.monotonic() - state.gathered >= seconds
+                state.rounds += quiet and state.rounds == mine
+                if state.rounds != mine:
+                    return
+            time.sleep(seconds / 10)
 
     def drop(self):
         try:
@@ -260,10 +277,14 @@ class Handler(BaseHTTPRequestHandler):
             return error(400, "UNSUPPORTED", "n is too large")
         n = min(n, state.page_size or n)
         last = query.get("last", "")
-        left = [name for name in sorted(names) if name > last]
+        if last and last not in names and state.unknown_last == "refuse":
+            return error(400, "PAGINATION_NUMBER_INVALID")
+        if last and last not in names and state.unknown_last == "ignore":
+            last = ""
+        found, more = state.names_after(names, last, n)
         headers = {"Content-Type": "application/json"}
-        if len(left) > n:
-            link = "%s?last=%s&n=%d" % (path, urllib.parse.quote(left[n - 1]), n)
+        if more:
+            link = "%s?last=%s&n=%d" % (path, urllib.parse.quote(found[-1]), n)
             if state.link_style == "absolute":
                 link = state.url + link
             elif state.link_style == "other":
@@ -279,9 +300,9 @@ class Handler(BaseHTTPRequestHandler):
                 link = state.url.replace("http:", "https:") + link
             headers["Link"] = '<%s>; rel="next"' % link
         if state.link_style == "empty":
-            left = []
+            found = []
             headers["Link"] = '<%s?last=%s>; rel="next"' % (path, uuid.uuid4().hex)
-        return Answer(200, json.dumps({field: left[:n]}).encode(), headers)
+        return Answer(200, json.dumps({field: found}).encode(), headers)
 
     def catalog(self, method, names, query, body, act):
         return self.page("repositories", self.server.state.repos, query, "/v2/_catalog")
@@ -290,8 +311,7 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.server.state.repos.get(names[0])
         if repo is None:
             return error(404, "NAME_UNKNOWN", "repository name not known to registry")
-        tags = [name for name in repo["tags"]]
-        return self.page("tags", tags, query, "/v2/%s/tags/list" % names[0])
+        return self.page("tags", repo["tags"], query, "/v2/%s/tags/list" % names[0])
 
     def manifests(self, method, names, query, body, act):
         state, (name, ref) = self.server.state, names
@@ -474,7 +494,7 @@ class Handler(BaseHTTPRequestHandler):
         """POST JSON {"rule": {...}} | {"set": {attribute: value}} | {"clear": true};
         GET ?count=REGEX ("GET /v2/.*") the number of such requests; ?header=NAME&of=REGEX the
         header of the last such request ("-" if it had none); ?clients=REGEX the connections they
-        came on; ?most=1 connections at a time."""
+        came on; ?most=1 connections at a time; ?rounds=1 how often answers were given together."""
         state = self.server.state
         body = self.request_body()
         with state.lock:
@@ -483,6 +503,8 @@ class Handler(BaseHTTPRequestHandler):
             query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
             if "most" in query:
                 return str(state.open_most)
+            if "rounds" in query:
+                return str(state.rounds)
             found = [r for r in state.requests
                      if re.search(query.get("of") or query.get("clients") or query.get("count", ""),
                                   "%s %s %s" % (r["where"], r["method"], r["path"]))]
@@ -520,8 +542,12 @@ class BadRegistry:
         self.rules, self.requests = [], []
         self.repos, self.blobs, self.uploads = {}, {}, {}
         self.open_now = self.open_most = 0
+        self.rounds, self.gathered = 0, 0.0  # answers that were given together; the last request for one
+        self.sorted = {}          # the long list that was last asked for
         # ways of a server; tests set them
         self.page_size, self.n_max, self.link_style = None, None, "relative"
+        self.sort = "bytes"       # "path" ('/' before all, as distribution does) or "hash"
+        self.unknown_last = None  # of a page behind a name that is none: "refuse", "ignore"
         self.tag_delete = True
         self.referrers_api = False
         self.etag = None  # "%s" in it: of what is served
@@ -570,10 +596,22 @@ class BadRegistry:
         with self.lock:
             self.rules.append(Rule(method, path, **actions))
 
+    def names_after(self, names, last, n):
+        """At most N of NAMES behind LAST, and whether there are more."""
+        key = {"bytes": str, "path": lambda name: name.replace("/", "\0"),
+               "hash": lambda name: hashlib.md5(name.encode()).hexdigest()}[self.sort]
+        which = (id(names), len(names), self.sort)
+        if which not in self.sorted or len(names) < 1000:
+            self.sorted = {which: (names, sorted((key(name), name) for name in names))}
+        order = self.sorted[which][1]
+        first = bisect.bisect_right(order, (key(last), last)) if last else 0
+        return [name for _, name in order[first:first + n]], first + n < len(order)
+
     def clear(self):
         with self.lock:
             self.rules.clear()
             self.requests.clear()
+            self.rounds = 0
             self.open_most = self.open_now
 
     def count(self, method, path, where=None):
@@ -591,6 +629,8 @@ class BadRegistry:
             setattr(self, name, value)
         if order.get("clear"):
             self.clear()
+        if "many" in order:
+            self.add_many(order["many"], order["names"], order.get("repo"))
         if "blob" in order:
             return self.add_blob(order["repo"], pattern(order["blob"]))
         if "manifest" in order:
@@ -599,6 +639,12 @@ class BadRegistry:
         return "ok"
 
     # ---- content ----
+
+    def add_many(self, count, names, repo=None):
+        """COUNT tags of REPO, or repositories, whose NAMES are a format of a number {n} and its hash {h}."""
+        with self.lock:
+            where, what = (self.repo(repo)["tags"], "x") if repo else (self.repos, self.repo("empty"))
+            where.update({names.format(n=n, h=hashlib.md5(b"%d" % n).hexdigest()): what for n in range(count)})
 
     def repo(self, name):
         return self.repos.setdefault(name, {"tags": {}, "manifests": {}, "blobs": set()})

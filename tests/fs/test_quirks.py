@@ -323,13 +323,15 @@ def test_lists_that_are_long(t):
     many = [f"group{number // 100:04}/image{number:06}" for number in range(100_000)]
     registry.repos.update({name: registry.repos["solo"] for name in many})
     registry.n_max = 1000
+    registry.rule("GET", "/_catalog|/tags/list", gather=0.05)
     mount = t.mount(registry.host)
     lib.equal(len([name for name in os.listdir(mount.point) if name[0] != "_"]), 1002)
     lib.equal(len(os.listdir(mount.path("group0999"))), 100)
     lib.equal(len(os.listdir(mount.path("team/app/_tags"))), 50_003)
-    # One that asks for more than 1,000 and is refused; each page once.
-    assert registry.count("GET", "/_catalog") <= 103, registry.count("GET", "/_catalog")
-    assert registry.count("GET", "/tags/list") <= 53, registry.count("GET", "/tags/list")
+    # One asks for more than 1,000 and is refused. Several places are read at a time (registry_list_ahead.c), some in vain.
+    assert registry.count("GET", "/_catalog") <= 135, registry.count("GET", "/_catalog")
+    assert registry.count("GET", "/tags/list") <= 70, registry.count("GET", "/tags/list")
+    assert registry.rounds <= 60, registry.rounds
     kib = re.search(r"RssAnon:\s+(\d+) kB", pathlib.Path(f"/proc/{mount.process.pid}/status").read_text())[1]
     assert int(kib) < 64 * 1024, f"{kib} KiB"
 

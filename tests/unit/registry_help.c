@@ -42,7 +42,8 @@ int help_setup(void **state)
 		     " \"n_max\": null, \"link_style\": \"relative\", \"users\": {},"
 		     " \"anonymous\": true, \"realm\": null, \"repos\": {}, \"tokens\": {},"
 		     " \"token_field\": \"token\", \"identity_token\": null,"
-		     " \"tag_delete\": true, \"etag\": null}}");
+		     " \"tag_delete\": true, \"etag\": null, \"sort\": \"bytes\","
+		     " \"unknown_last\": null}}");
 	help.http = http_new(&(struct http_options){.timeout_ms = HELP_TIMEOUT_MS});
 	if (!help.http)
 		return -1;
