@@ -13,19 +13,17 @@
 
 #include "names_priv.h"
 
-#define FAILURE_MS    2000
-#define MISSED_MS     1000
-#define MISSED_TIMES  10
-#define SLOW_MS	      500
-#define SLOW_TIMES    5
-#define SLOW_MAX_MS   10000
-#define REFUSED_MS    60000
-#define MAX_LISTS     512
-#define MAX_NAMES     2000000 /* in all lists */
-#define MEMO_SLOTS    4096    /* a power of two */
-#define LIST_TEXT_MAX (64 * MIB)
-
-enum list_kind { LIST_REPOS, LIST_TAGS };
+#define FAILURE_MS	2000
+#define MISSED_MS	1000
+#define MISSED_TIMES	10
+#define SLOW_MS		500
+#define SLOW_TIMES	5
+#define SLOW_MAX_MS	10000
+#define REFUSED_MS	60000
+#define REFUSED_KEPT_MS (24 * 60 * 60 * 1000) /* for who enters a name */
+#define MAX_LISTS	512
+#define MAX_NAMES	2000000 /* in all lists */
+#define MEMO_SLOTS	4096	/* a power of two */
 
 struct list {
 	enum list_kind kind;
@@ -38,6 +36,8 @@ struct list {
 	int64_t fetched_ms;    /* when the store was last asked */
 	int64_t took_ms;       /* and how long it took */
 	int error;	       /* of the last fetch */
+	int64_t refused_ms;    /* when the store refused it, in wall_ms() time; 0: it did not */
+	bool recalled;	       /* what was kept of it (names_kept.c) is in .names, .refused_ms */
 	bool fetching;
 	bool changed; /* since the present fetch began: what comes is old already */
 	unsigned users;
@@ -184,56 +184,6 @@ static void list_expire(struct list *list)
 	list->changed = true;
 }
 
-/* --- what survives in the cache --- */
-
-static int list_cache_id(const struct list *list, struct cache_id *ret)
-{
-	AUTO_FREE char *text = format("list %d %s/%s", list->kind, list->host->name, list->repo);
-	struct digest digest;
-
-	if (!text)
-		return -ENOMEM;
-	digest_of(DIGEST_SHA256, text, strlen(text), &digest);
-	ret->kind = CACHE_NAME;
-	digest_key(&digest, ret->key);
-	return 0;
-}
-
-static void list_save(const struct answers *answers, const struct list *list,
-		      const struct nameset *names)
-{
-	AUTO_BUF struct buf text = BUF_INIT(LIST_TEXT_MAX);
-	struct cache_id id;
-
-	for (size_t i = 0; i < nameset_len(names); i++)
-		if (buf_puts(&text, nameset_at(names, i)) < 0 || buf_puts(&text, "\n") < 0)
-			return;
-	if (list_cache_id(list, &id) == 0)
-		(void)cache_put(answers->context->cache, &id, text.data ? text.data : "", text.len);
-}
-
-static struct nameset *list_load(const struct answers *answers, const struct list *list)
-{
-	AUTO_BUF struct buf text = BUF_INIT(LIST_TEXT_MAX);
-	struct nameset *names;
-	struct cache_id id;
-	char *line, *rest;
-
-	if (list_cache_id(list, &id) < 0 || cache_get(answers->context->cache, &id, &text) < 0)
-		return NULL;
-	names = nameset_new();
-	rest = text.data;
-	while (names && rest && (line = strsep(&rest, "\n")) && *line) {
-		if (nameset_add(names, line) < 0) {
-			nameset_unref(names);
-			return NULL;
-		}
-	}
-	if (names)
-		nameset_seal(names);
-	return names;
-}
-
 /* --- fetching --- */
 
 struct collect {
@@ -280,7 +230,8 @@ bool store_is_gone(int error)
 /* Lock held, released while the store is asked. Takes in the answer. */
 static void list_refresh(struct answers *answers, struct list *list, struct wait *wait)
 {
-	struct nameset *fresh = NULL;
+	const struct kept_key key = {list->kind, list->host->name, list->repo};
+	struct kept_list fresh = {0};
 	bool had = list->names != NULL;
 	int64_t believe, begin = now_ms();
 	int r;
@@ -288,17 +239,21 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 	list->fetching = true;
 	list->changed = false;
 	pthread_mutex_unlock(&answers->lock);
-	r = list_fetch(list, wait, &fresh);
+	r = list_fetch(list, wait, &fresh.names);
 	believe = ttl_ms(answers, list->host);
-	if (r == 0 && believe > 0)
-		list_save(answers, list, fresh);
+	if (list->kind == LIST_REPOS && (r == -EACCES || r == -EOPNOTSUPP))
+		fresh.refused_ms = wall_ms();
+	if ((r == 0 || fresh.refused_ms) && believe > 0)
+		kept_list_save(answers->context->cache, &key, &fresh);
 	else if (store_is_gone(r) && !had)
-		fresh = list_load(answers, list);
+		(void)kept_list_load(answers->context->cache, &key, &fresh);
 	pthread_mutex_lock(&answers->lock);
 	list->fetching = false;
-	if (fresh) {
+	if (fresh.names || fresh.refused_ms)
+		list->refused_ms = fresh.refused_ms;
+	if (fresh.names) {
 		nameset_unref(list->names);
-		list->names = fresh;
+		list->names = fresh.names;
 	} else if (!store_is_gone(r) && r != -EINTR && r != -EWOULDBLOCK && r != -ENOMEM) {
 		nameset_unref(STEAL(list->names)); /* it is not there any more, or refused */
 	}
@@ -376,6 +331,57 @@ int answers_repos(struct answers *answers, struct host *host, struct wait *wait,
 		*ret = list_union(list);
 		*ret_complete = r == 0;
 		r = 0;
+	}
+	if (list)
+		list_put(list);
+	pthread_mutex_unlock(&answers->lock);
+	return r;
+}
+
+/* Lock held. */
+static bool list_leads_to(const struct list *list, const char *repo)
+{
+	return nameset_has_under(list->names, repo) || nameset_has_under(list->extra, repo) ||
+	       (list->refused_ms && wall_ms() - list->refused_ms < REFUSED_KEPT_MS);
+}
+
+/* Lock held, released meanwhile. What was kept of the list, if nobody has asked the store yet. */
+static void list_recall(struct answers *answers, struct list *list)
+{
+	const struct kept_key key = {list->kind, list->host->name, list->repo};
+	struct kept_list kept = {0};
+	int r;
+
+	pthread_mutex_unlock(&answers->lock);
+	r = kept_list_load(answers->context->cache, &key, &kept);
+	pthread_mutex_lock(&answers->lock);
+	list->recalled = true;
+	if (r == 0 && !list->names && !list->refused_ms) {
+		list->names = STEAL(kept.names);
+		list->refused_ms = kept.refused_ms;
+	}
+	nameset_unref(kept.names);
+}
+
+int answers_has_repo(struct answers *answers, struct host *host, const char *repo,
+		     struct wait *wait)
+{
+	struct list *list;
+	int r;
+
+	/* Who believes nothing asks each time. */
+	if (ttl_ms(answers, host) <= 0)
+		return 0;
+	pthread_mutex_lock(&answers->lock);
+	list = list_get(answers, LIST_REPOS, host, "");
+	r = list ? list_leads_to(list, repo) : -ENOMEM;
+	if (r == 0 && !list->recalled && !list->names) {
+		if (wait_may_block(wait)) {
+			list_recall(answers, list);
+			r = list_leads_to(list, repo);
+		} else {
+			r = -EWOULDBLOCK;
+		}
 	}
 	if (list)
 		list_put(list);

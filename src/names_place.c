@@ -65,16 +65,19 @@ static int in_catalogue(struct names *names, struct host *host, const char *repo
 }
 
 /*
- * Whether REPO is a repository or a path that leads to one. Where there is no catalogue, or it
- * cannot be had just now, any valid name can be entered. One that the catalogue lacks may be newer;
+ * Whether REPO is a repository or a path that leads to one. What the last known catalogue names
+ * costs nothing; a no is asked for. Where there is no catalogue, or it cannot be had just now, any
+ * valid name can be entered. One that the catalogue lacks may be newer;
  * the repository itself is asked first, which costs one request and not all pages of a list.
  */
 static int place_exists(struct names *names, struct host *host, const char *repo, struct wait *wait)
 {
 	struct nameset *tags = NULL;
-	int found = in_catalogue(names, host, repo, wait);
+	int found = answers_has_repo(names->answers, host, repo, wait);
 	int r;
 
+	if (found == 0)
+		found = in_catalogue(names, host, repo, wait);
 	if (found != 0)
 		return MIN(found, 0);
 	r = answers_tags(names->answers, host, repo, wait, &tags);

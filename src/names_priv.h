@@ -53,6 +53,22 @@ struct names {
 	struct wait_queue settled;
 };
 
+/* --- what is known of lists from before (names_kept.c); any thread --- */
+
+enum list_kind { LIST_REPOS, LIST_TAGS };
+
+struct kept_key {
+	enum list_kind kind;
+	const char *host, *repo; /* repo "" for LIST_REPOS */
+};
+struct kept_list {
+	struct nameset *names; /* NULL: it was refused */
+	int64_t refused_ms;    /* when, in wall_ms() time */
+};
+void kept_list_save(struct cache *cache, const struct kept_key *key, const struct kept_list *list);
+/* The caller unrefs the names. -ENOENT, -ENOMEM, -E2BIG. */
+int kept_list_load(struct cache *cache, const struct kept_key *key, struct kept_list *ret);
+
 /* --- answers about names (names_answers.c); any thread --- */
 
 struct answers *answers_new(const struct context *context);
@@ -64,6 +80,11 @@ int answers_repos(struct answers *answers, struct host *host, struct wait *wait,
 		  struct nameset **ret, bool *ret_complete);
 /* The same without asking anybody, and whether it is still fresh. */
 struct nameset *answers_repos_known(struct answers *answers, struct host *host, bool *ret_fresh);
+/* Whether REPO can be entered by what is known already, of whatever age: the last catalogue names
+ * it or something below it, it was visited or made, or the catalogue was refused within a day. 1;
+ * 0: the store has to be asked; -EWOULDBLOCK, -ENOMEM. */
+int answers_has_repo(struct answers *answers, struct host *host, const char *repo,
+		     struct wait *wait);
 /* A repository exists for us: it was made, or its tags answered. */
 int answers_add_repo(struct answers *answers, struct host *host, const char *repo);
 /* A repository was not found in the catalogue: it may be new, so that the next use asks again

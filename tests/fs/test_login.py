@@ -376,6 +376,44 @@ def test_requests_of_a_cold_cat(t):
     lib.equal(service.requests, [("GET", "ann", ["repository:solo:pull"], 200)])
 
 
+def test_requests_of_a_cold_cat_below_a_path(t):
+    """`team` of team/app:1.5 is looked up in the last catalogue, of an earlier mount: it costs nothing. What that does
+    not name is asked for."""
+    registry, service = token_registry(t)
+    write_config({"auths": {registry.host: entry("ann")}})
+    mount = t.mount(registry.host, cache_dir=t.dir / "kept")
+    assert "team" in os.listdir(mount.point)
+    mount.stop()
+    mount = t.mount(registry.host, cache_dir=t.dir / "kept")
+    registry.forget()
+    service.requests.clear()
+    lib.equal(version_of(mount, "team/app:1.5/rootfs/app/version"), "1.5")
+    served = [(method, re.sub(r"sha256:\w+", "DIGEST", path), status)
+              for method, path, status, _ in registry.requests()]
+    manifest, blob = ("GET", "/v2/team/app/manifests/1.5"), ("GET", "/v2/team/app/blobs/DIGEST")
+    assert [line[:2] for line in served if line[2] == 200] in ([manifest, blob], [manifest, blob, blob]), served
+    lib.equal([line for line in served if line[2] != 200], [("GET", "/v2/", 401)], served)
+    lib.equal(service.requests, [("GET", "ann", ["repository:team/app:pull"], 200)])
+    with lib.fails(errno.ENOENT):
+        os.stat(mount.path("nobody"))
+    os.mkdir(mount.path("nobody"))
+
+
+def test_a_refused_catalogue_is_asked_for_once(t):
+    """By who enters names; a mount later, too. Who lists asks again."""
+    registry, mount = bad_registry(t, cache_dir=t.dir / "kept", tag_ttl=30)
+    write_config({"auths": {registry.host: entry("ann")}})
+    registry.rule("GET", "/_catalog", status=403)
+    os.stat(mount.path("team/app:1.5"))
+    lib.equal(registry.count("GET", "/_catalog"), 1)
+    mount.stop()
+    mount = t.mount(registry.host, cache_dir=t.dir / "kept")
+    lib.equal(version_of(mount), "1.5")
+    lib.equal(registry.count("GET", "/_catalog"), 1)
+    os.listdir(mount.point)
+    lib.equal(registry.count("GET", "/_catalog"), 2)
+
+
 def test_identity_token(t):
     registry, service = token_registry(t)
     service.identity_tokens["id+1"] = "ann"

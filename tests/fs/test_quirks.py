@@ -313,6 +313,21 @@ def test_a_repository_newer_than_the_list(t):
     lib.wait_for(lambda: os.path.isdir(mount.path("late/comer/_tags")), "the repository below a new path")
 
 
+def test_a_repository_newer_than_the_last_mount(t):
+    """What the catalogue of an earlier mount does not name is asked for; a listing is always as new as it can be."""
+    registry, _, mount = play(t, cache_dir=t.dir / "kept")
+    assert "solo" in os.listdir(mount.point)
+    mount.stop()
+    sample.image("1").push(registry, "later", "1")
+    del registry.repos["solo"]
+    mount = t.mount(registry.host, cache_dir=t.dir / "kept")
+    assert os.path.isdir(mount.path("solo"))
+    lib.equal(registry.count("GET", "/_catalog"), 1)
+    assert os.path.isdir(mount.path("later"))
+    names = os.listdir(mount.point)
+    assert "later" in names and "solo" not in names, names
+
+
 @lib.slow
 def test_lists_that_are_long(t):
     """A catalogue of 100,000 repositories and a repository of 50,000 tags, as ECR gives them out: 1,000 names a page."""
