@@ -157,18 +157,19 @@ static int open_info(const struct index_header *header, struct index *index)
 {
 	struct index_info *info = &index->info;
 	uint32_t codec = le32toh(header->codec);
-	uint32_t algo = le32toh(header->diff_algo);
+	uint32_t blob_algo = le32toh(header->blob_algo), diff_algo = le32toh(header->diff_algo);
 
-	if (codec > CODEC_ZSTD || algo > DIGEST_SHA512)
+	if (codec > CODEC_ZSTD || blob_algo > DIGEST_SHA512 || diff_algo > DIGEST_SHA512)
 		return -EIO;
-	memcpy(info->blob_key, header->blob_key, sizeof(info->blob_key));
+	info->blob.algo = (enum digest_algo)blob_algo;
+	memcpy(info->blob.bytes, header->blob_bytes, sizeof(info->blob.bytes));
 	info->blob_size = le64toh(header->blob_size);
 	info->decoded_size = le64toh(header->decoded_size);
 	info->codec = (enum codec)codec;
 	info->keep_decoded = header->keep_decoded != 0;
 	info->by_toc = header->by_toc != 0;
 	info->by_spans = header->by_spans != 0;
-	info->diff_id.algo = (enum digest_algo)algo;
+	info->diff_id.algo = (enum digest_algo)diff_algo;
 	memcpy(info->diff_id.bytes, header->diff_bytes, sizeof(info->diff_id.bytes));
 	info->ninodes = (uint32_t)index->limit[SECTION_INODES];
 	info->nnames = (uint32_t)index->limit[SECTION_NAMES];

@@ -46,7 +46,8 @@ struct index_header {
 	char magic[8];
 	uint32_t version;
 	uint32_t codec;
-	uint8_t blob_key[DIGEST_KEY_LEN];
+	uint32_t blob_algo;
+	uint8_t blob_bytes[DIGEST_MAX];
 	uint64_t blob_size, decoded_size;
 	uint32_t keep_decoded;
 	uint32_t by_toc;

@@ -374,6 +374,7 @@ static void write_header(const struct plan *plan, uint8_t *file, const struct in
 		.magic = INDEX_MAGIC,
 		.version = htole32(INDEX_VERSION),
 		.codec = htole32((uint32_t)info->codec),
+		.blob_algo = htole32((uint32_t)info->blob.algo),
 		.blob_size = htole64(info->blob_size),
 		.decoded_size = htole64(info->decoded_size),
 		.keep_decoded = htole32(info->keep_decoded),
@@ -382,7 +383,7 @@ static void write_header(const struct plan *plan, uint8_t *file, const struct in
 		.diff_algo = htole32((uint32_t)info->diff_id.algo),
 	};
 
-	memcpy(header.blob_key, info->blob_key, sizeof(header.blob_key));
+	memcpy(header.blob_bytes, info->blob.bytes, sizeof(header.blob_bytes));
 	memcpy(header.diff_bytes, info->diff_id.bytes, sizeof(header.diff_bytes));
 	for (int i = 0; i < NSECTIONS; i++) {
 		header.sections[i].off = htole64(plan->off[i]);

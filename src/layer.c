@@ -342,7 +342,7 @@ static int map_check(const struct layer *layer, const struct cache_map *map, str
 
 	if (r < 0)
 		return r;
-	if (*map->broken || memcmp(ret->info.blob_key, layer->key, DIGEST_KEY_LEN) != 0)
+	if (*map->broken || !digest_equal(&ret->info.blob, &layer->digest))
 		return -EIO;
 	/* the right layer under a wrong size: the pass over the blob will find the lie */
 	return ret->info.blob_size == layer->size ? 0 : -ENOENT;

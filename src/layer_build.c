@@ -276,12 +276,12 @@ static void build_describe(struct build *build, struct index_info *info)
 	const struct layer *layer = build->layer;
 
 	*info = (struct index_info){
+		.blob = layer->digest,
 		.blob_size = layer->size,
 		.decoded_size = build->decoder ? decoder_out_off(build->decoder) : build->plain_len,
 		.codec = build->codec,
 		.keep_decoded = build->keep.gap,
 	};
-	memcpy(info->blob_key, layer->key, DIGEST_KEY_LEN);
 	if (build->codec == CODEC_PLAIN)
 		info->diff_id = layer->digest;
 	else if (!diff_finish(STEAL(build->diff), &info->diff_id))

@@ -118,6 +118,7 @@ static int build(struct table *table, struct buf *ret)
 	CLEANUP(index_builder_cleanup) struct index_builder *builder = index_builder_new();
 	AUTO_BUF struct buf json = BUF_INIT(TOC_JSON_MAX);
 	struct index_info info = {
+		.blob = table->layer->digest,
 		.blob_size = table->layer->size,
 		.codec = codec_detect(table->bytes, table->ref.len),
 		.by_toc = true,
@@ -125,7 +126,6 @@ static int build(struct table *table, struct buf *ret)
 
 	if (!builder)
 		return -ENOMEM;
-	memcpy(info.blob_key, table->layer->key, DIGEST_KEY_LEN);
 	int r = toc_unpack(&table->ref, table->bytes, &json, &table->why);
 	table->vouched = r == 0;
 	if (r == 0)

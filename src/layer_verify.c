@@ -24,12 +24,13 @@ static const struct store_ops nowhere_ops = {.kind = "nowhere", .open_blob = now
 /* Never changed; static because a store outlives the blobs (a pass may go on for a while). */
 static struct store nowhere = {.ops = &nowhere_ops, .name = (char *)"cache"};
 
-/* Decodes the whole stream. */
-static int hash_decoded(struct blob_stream *stream, enum codec codec, struct digest *ret,
-			struct wait *wait)
+/* Decodes the whole stream. The hash is that of the index's own diff ID, else the usual one. */
+static int hash_decoded(struct blob_stream *stream, const struct index_info *info,
+			struct digest *ret, struct wait *wait)
 {
-	AUTO_DECODER struct decoder *decoder = decoder_new(codec, NULL);
-	AUTO_HASHER struct hasher *hasher = hasher_new(DIGEST_SHA256);
+	enum digest_algo algo = info->diff_id.algo ? info->diff_id.algo : DIGEST_SHA256;
+	AUTO_DECODER struct decoder *decoder = decoder_new(info->codec, NULL);
+	AUTO_HASHER struct hasher *hasher = hasher_new(algo);
 	AUTO_FREE uint8_t *out = malloc(OUTPUT);
 	const void *data;
 	ssize_t n;
@@ -74,7 +75,7 @@ int layer_verify(struct blobs *blobs, struct cache *cache, const struct cache_id
 		 struct wait *wait)
 {
 	AUTO_BUF struct buf bytes = BUF_INIT(INDEX_MAX);
-	struct digest digest = {.algo = DIGEST_SHA256}, found;
+	struct digest digest, found;
 	struct blob_id blob = {.digest = &digest, .store = &nowhere, .repo = ""};
 	char text[DIGEST_STR_MAX];
 	struct blob_stream *stream;
@@ -85,13 +86,12 @@ int layer_verify(struct blobs *blobs, struct cache *cache, const struct cache_id
 		r = index_open(bytes.data, bytes.len, &index);
 	if (r < 0)
 		return r;
-	/* blocks and sums go by the key, which a sha256 is itself */
-	memcpy(digest.bytes, index.info.blob_key, DIGEST_KEY_LEN);
+	digest = index.info.blob;
 	blob.size = index.info.blob_size;
 	r = blob_stream_open(blobs, &blob, wait, &stream);
 	if (r < 0)
 		return r;
-	r = hash_decoded(stream, index.info.codec, &found, wait);
+	r = hash_decoded(stream, &index.info, &found, wait);
 	blob_stream_close(stream);
 	if (r < 0)
 		return r == -EHOSTUNREACH ? -ENOENT : r;

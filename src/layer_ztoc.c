@@ -28,6 +28,7 @@ static int build(const struct layer *layer, const struct ztoc *ztoc, struct buf 
 {
 	CLEANUP(index_builder_cleanup) struct index_builder *builder = index_builder_new();
 	struct index_info info = {
+		.blob = layer->digest,
 		.blob_size = layer->size,
 		.decoded_size = ztoc->decoded_size,
 		.codec = ztoc->codec,
@@ -37,7 +38,6 @@ static int build(const struct layer *layer, const struct ztoc *ztoc, struct buf 
 
 	if (!builder)
 		return -ENOMEM;
-	memcpy(info.blob_key, layer->key, DIGEST_KEY_LEN);
 	int r = ztoc_index(ztoc, builder, ret_why);
 	return r < 0 ? r : index_builder_finish(builder, &info, ret);
 }

@@ -37,7 +37,7 @@
 #include "regfs/digest.h"
 #include "regfs/tar.h"
 
-#define INDEX_VERSION 2
+#define INDEX_VERSION 3
 #define INDEX_ROOT    0
 #define INDEX_NONE    UINT32_MAX
 
@@ -89,7 +89,7 @@ struct index_name {
 
 /* What the layer is, beside its table. */
 struct index_info {
-	uint8_t blob_key[DIGEST_KEY_LEN]; /* digest_key() of the blob */
+	struct digest blob;
 	uint64_t blob_size;
 	uint64_t decoded_size;
 	enum codec codec;

@@ -138,7 +138,9 @@ static void test_key(void **state)
 	digest_of(DIGEST_SHA512, "a", 1, &longer);
 	digest_of(DIGEST_SHA256, longer.bytes, 64, &hashed);
 	digest_key(&longer, key);
-	assert_memory_equal(key, hashed.bytes, DIGEST_KEY_LEN);
+	assert_memory_equal(key, longer.bytes, DIGEST_KEY_LEN);
+	/* not that of the blob whose bytes the digest is */
+	assert_memory_not_equal(key, hashed.bytes, DIGEST_KEY_LEN);
 }
 
 /* From any state on, the same bytes come to the same states and digest; others do not. */

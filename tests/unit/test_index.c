@@ -315,7 +315,7 @@ static void build_rich(struct built *built)
 		assert_int_equal(index_builder_member(built->builder, &rich_members[i]), 0);
 	add_points(built->builder);
 	built->info = (struct index_info){
-		.blob_key = {1, 2, 3},
+		.blob = {.algo = DIGEST_SHA512, .bytes = {1, 2, 3}},
 		.blob_size = 77,
 		.decoded_size = 200000,
 		.codec = CODEC_GZIP,
@@ -444,7 +444,8 @@ static void test_points(void **state)
 	assert_int_equal(built.index.info.blob_size, 77);
 	assert_int_equal(built.index.info.decoded_size, 200000);
 	assert_true(built.index.info.keep_decoded);
-	assert_int_equal(built.index.info.blob_key[2], 3);
+	assert_int_equal(built.index.info.blob.algo, DIGEST_SHA512);
+	assert_int_equal(built.index.info.blob.bytes[2], 3);
 	assert_int_equal(built.index.info.diff_id.bytes[0], 9);
 	assert_int_equal(index_point(&built.index, 0, window, &point), 0);
 	assert_true(point.member && point.in_off == 0 && point.out_off == 0 && !point.window_len);

@@ -700,6 +700,31 @@ static void test_verify(void **state)
 	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 2);
 }
 
+/* Its index knows which digest it is about. */
+static void test_verify_sha512(void **state)
+{
+	static const enum kind kinds[] = {GZIP, PLAIN};
+	struct fixture *f = *state;
+	AUTO_BUF struct buf file = BUF_INIT(ARCHIVE_MAX);
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		use(f, kinds[i]);
+		digest_of(DIGEST_SHA512, f->blob.data, f->blob.len, &f->digest);
+		fakestore_add_wrong_blob(f->store, f->id.repo, &f->digest, f->blob.data,
+					 f->blob.len);
+		assert_int_equal(try_open(f, NULL), 0);
+		unsigned fetched = fakestore_calls(f->store, FAKE_OPEN_BLOB);
+		assert_int_equal(verify(f, &file), 0);
+		assert_true(file.len > 0);
+		/* and all of it is still there */
+		reopen(f);
+		struct layer *layer = open_layer(f);
+		check_all(f, layer);
+		layer_unref(layer);
+		assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), fetched);
+	}
+}
+
 static void test_store_errors(void **state)
 {
 	struct fixture *f = *state;
@@ -1026,6 +1051,7 @@ int main(void)
 		TEST(test_index_of_another),
 		TEST(test_broken_index),
 		TEST(test_verify),
+		TEST(test_verify_sha512),
 		TEST(test_store_errors),
 		TEST(test_other_source),
 		TEST(test_would_block),
