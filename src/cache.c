@@ -10,6 +10,7 @@
  * generation. A write fills an entry that nobody else can see, and publishes it.
  */
 #include <errno.h>
+#include <sched.h>
 
 #include "regfs/log.h"
 #include "regfs/stats.h"
@@ -21,32 +22,42 @@
 
 /* --- the current view --- */
 
+/* OLD is nobody's current view any more: once those are through who may have seen it, its
+ * reference goes. They are a few instructions from there. */
+static void retire(struct cache *cache, struct cache_view *old)
+{
+	while (atomic_load(&cache->entering))
+		sched_yield();
+	cache_view_unref(old);
+}
+
+static void leave_broken(struct cache *cache, struct cache_view *view)
+{
+	struct cache_view *current = view;
+	if (!atomic_compare_exchange_strong(&cache->view, &current, NULL))
+		return;
+	atomic_store(&cache->next_check_ms, 0);
+	log_warn("cache %s: its table was cut short", view->dir);
+	retire(cache, view);
+}
+
 struct cache_view *cache_get_view(struct cache *cache)
 {
-	struct cache_view *broken = NULL;
-	pthread_mutex_lock(&cache->mutex);
-	struct cache_view *view = cache->view;
-	if (view && cache_guard_broken(view->broken)) {
-		broken = view;
-		view = cache->view = NULL;
-		atomic_store(&cache->next_check_ms, 0);
-	}
+	atomic_fetch_add(&cache->entering, 1);
+	struct cache_view *view = atomic_load(&cache->view);
 	if (view)
 		cache_view_ref(view);
-	pthread_mutex_unlock(&cache->mutex);
-	if (broken)
-		log_warn("cache %s: its table was cut short", broken->dir);
-	cache_view_unref(broken);
-	return view;
+	atomic_fetch_sub(&cache->entering, 1);
+	if (!view || !cache_guard_broken(view->broken))
+		return view;
+	leave_broken(cache, view);
+	cache_view_unref(view);
+	return NULL;
 }
 
 static void set_view(struct cache *cache, struct cache_view *view)
 {
-	pthread_mutex_lock(&cache->mutex);
-	struct cache_view *old = cache->view;
-	cache->view = view;
-	pthread_mutex_unlock(&cache->mutex);
-	cache_view_unref(old);
+	retire(cache, atomic_exchange(&cache->view, view));
 }
 
 static int reopen(struct cache *cache)
@@ -115,7 +126,6 @@ static struct cache *cache_new(const char *dir, uint64_t limit_bytes)
 	struct cache *cache = calloc(1, sizeof(*cache));
 	if (!cache)
 		return NULL;
-	pthread_mutex_init(&cache->mutex, NULL);
 	cache->limit_bytes = limit_bytes;
 	cache->dir = absolute(dir);
 	if (cache->dir)
@@ -149,8 +159,7 @@ void cache_close(struct cache *cache)
 {
 	if (!cache)
 		return;
-	cache_view_unref(cache->view);
-	pthread_mutex_destroy(&cache->mutex);
+	cache_view_unref(atomic_load(&cache->view));
 	free(cache->dir);
 	free(cache);
 }
@@ -160,6 +169,8 @@ void cache_close(struct cache *cache)
 int cache_look_up(struct cache_view *view, const struct cache_id *id, uint32_t block, uint64_t pass,
 		  struct cache_hit *ret)
 {
+	if (cache_peek(view, id, block, ret))
+		return 0;
 	if (cache_view_lock(view))
 		return -ENOENT;
 	uint32_t index = cache_table_find(&view->table, id, block, 0);

@@ -12,14 +12,9 @@
 
 /* --- read --- */
 
-struct span {
-	void *buf;
-	size_t off, len;
-};
-
 /* The whole block is read and checked, into the caller's memory where it fits. */
 static ssize_t read_span(struct cache_view *view, const struct cache_hit *hit,
-			 const struct span *span)
+			 const struct cache_span *span)
 {
 	size_t len = hit->entry.len;
 	if (span->off == 0 && span->len >= len) {
@@ -28,6 +23,9 @@ static ssize_t read_span(struct cache_view *view, const struct cache_hit *hit,
 	}
 	if (span->off >= len)
 		return 0;
+	ssize_t copied = cache_peek_read(view, hit, span);
+	if (copied != -ENOSYS)
+		return copied < 0 ? cache_judge(view, hit, (int)copied) : copied;
 	AUTO_FREE char *whole = malloc(len);
 	int err = whole ? cache_read_hit(view, hit, whole) : -ENOENT;
 	if (err)
@@ -40,7 +38,7 @@ static ssize_t read_span(struct cache_view *view, const struct cache_hit *hit,
 ssize_t cache_read(struct cache *cache, const struct cache_id *id, uint32_t block, size_t off,
 		   void *buf, size_t len, uint64_t pass)
 {
-	struct span span = {.buf = buf, .off = off, .len = len};
+	struct cache_span span = {.buf = buf, .off = off, .len = len};
 	struct cache_hit hit;
 	AUTO_VIEW struct cache_view *view = cache_get_view(cache);
 	ssize_t n = -ENOENT;

@@ -8,6 +8,7 @@
  *   cache_disk.c   the bytes of one entry: a slot of the arena, or a file
  *   cache_make.c   making, resizing and mending the directory at open
  *   cache_view.c   one opening of the directory: its descriptors, its map, the table's lock
+ *   cache_peek.c   looking at an entry, and at its block, without the lock
  *   cache_evict.c  making room: eviction, and what dead processes left behind
  *   cache.c        the cache as a whole: open, the current view, any entry's read and store
  *   cache_blocks.c, cache_files.c, cache_admin.c   the public calls on blocks, on files, for people
@@ -105,7 +106,9 @@ struct cache_entry {
 	uint64_t seal;			/* 0 unless LIVE */
 	uint64_t owner;			/* of a busy one; 0: given up */
 	uint32_t hash_next, prev, next; /* entries count from 1; 0 ends a list */
-	uint32_t stamp;			/* seconds of the last use: the LRU order after a rebuild */
+	/* Seconds of the last use, for the LRU order after a rebuild; the lowest bit says instead
+	 * that it was used without the lock since it was put where it stands in the list. */
+	uint32_t stamp;
 };
 
 struct cache_list {
@@ -147,6 +150,8 @@ struct cache_table {
 	uint32_t n;
 	uint64_t hash_seed;
 };
+
+#define CACHE_STAMP_USED 1u
 
 /* A copy of an entry, and where it stood. */
 struct cache_hit {
@@ -236,7 +241,10 @@ struct cache_view {
 	int dir_fd, table_fd, arena_fd, files_fd;
 	void *map;
 	size_t map_len;
-	bool *broken;		  /* the guard's: the table was cut short */
+	bool *broken;	      /* the guard's: the table was cut short */
+	const uint8_t *arena; /* mapped for reading; NULL: it is not */
+	size_t arena_len;
+	bool *arena_broken;
 	pthread_mutex_t mutex;	  /* the process's threads, before the kernel's lock */
 	struct cache_table table; /* what it points to: under mutex and the lock */
 	/* under mutex */
@@ -266,6 +274,21 @@ bool cache_lock_is_held(int fd, off_t at);
 #define CACHE_LOCK_TABLE 0	     /* the critical section */
 #define CACHE_LOCK_USE	 1	     /* shared by all who have it open */
 #define CACHE_LOCK_OWNER (1ll << 32) /* and above: an owner that lives */
+
+/* --- peek: without the lock --- */
+
+/* The ordinary entry of BLOCK, if it can be told without the lock; it counts as used. False says
+ * nothing. */
+bool cache_peek(struct cache_view *view, const struct cache_id *id, uint32_t block,
+		struct cache_hit *ret);
+/* SPAN of HIT's block, out of the map of the arena; the whole block is checked. The count; -EAGAIN:
+ * the entry has changed meanwhile, look it up again; -EBADMSG; -ENOSYS: there is no map. */
+struct cache_span {
+	void *buf;
+	size_t off, len;
+};
+ssize_t cache_peek_read(struct cache_view *view, const struct cache_hit *hit,
+			const struct cache_span *span);
 
 /* --- make: what opening does to the directory; under its opening lock --- */
 
@@ -325,10 +348,10 @@ void cache_sweep(struct cache_view *view);
 struct cache {
 	char *dir; /* absolute: the process may change its directory */
 	uint64_t limit_bytes;
-	_Atomic int64_t next_check_ms; /* is the directory still there? */
-	_Atomic int64_t off_until_ms;  /* no writes before that: the disk was full */
-	pthread_mutex_t mutex;
-	struct cache_view *view; /* under mutex; NULL: off */
+	_Atomic int64_t next_check_ms;	   /* is the directory still there? */
+	_Atomic int64_t off_until_ms;	   /* no writes before that: the disk was full */
+	_Atomic(struct cache_view *) view; /* NULL: off */
+	atomic_uint entering;		   /* threads between seeing a view and holding it */
 };
 
 /* A reference to the current view; NULL while the cache is off. */

@@ -220,10 +220,15 @@ uint32_t cache_table_find_any(struct cache_table *table, const struct cache_id *
 	return find(table, id, block, NULL);
 }
 
+static uint32_t stamp_now(void)
+{
+	return (uint32_t)(wall_ms() / 1000) & ~CACHE_STAMP_USED;
+}
+
 void cache_table_touch(struct cache_table *table, uint32_t index)
 {
 	struct cache_list *list = &table->head->lru_list;
-	cache_table_at(table, index)->stamp = (uint32_t)(wall_ms() / 1000);
+	cache_table_at(table, index)->stamp = stamp_now();
 	if (list->first != index) {
 		list_remove(table, list, index);
 		list_push(table, list, index);
@@ -272,23 +277,29 @@ static void begin(struct cache_table *table, uint32_t index, const struct cache_
 	*ret = (struct cache_hit){.index = index, .entry = *entry};
 }
 
-/* The least recently used; NULL if there is none. */
+/* The least recently used, which is then the list's last; NULL if there is none. What was used
+ * without the lock is moved now. */
 static struct cache_entry *oldest(struct cache_table *table)
 {
-	struct cache_entry *entry = cache_table_at(table, table->head->lru_list.last);
-	if (entry && entry->state != CACHE_LIVE) {
-		suspect(table);
-		return NULL;
+	const struct cache_list *list = &table->head->lru_list;
+	for (unsigned chances = 64;; chances--) {
+		struct cache_entry *entry = cache_table_at(table, list->last);
+		if (entry ? entry->state != CACHE_LIVE : list->last != 0) {
+			suspect(table);
+			return NULL;
+		}
+		if (!entry || !(entry->stamp & CACHE_STAMP_USED) || chances == 0)
+			return entry;
+		cache_table_touch(table, list->last);
 	}
-	return entry;
 }
 
 /* The full cache's usual case: one block goes, one of the same size comes, into its slot. */
 static bool take_over(struct cache_table *table, const struct cache_entry *want, uint64_t owner,
 		      struct cache_hit *ret)
 {
-	uint32_t index = table->head->lru_list.last;
 	struct cache_entry *victim = oldest(table);
+	uint32_t index = table->head->lru_list.last;
 	if (!victim || !cache_kind_is_block(victim->kind) || !cache_kind_is_block(want->kind) ||
 	    victim->pages != want->pages || table->head->used_pages > table->head->capacity_pages)
 		return false;
@@ -357,7 +368,7 @@ int cache_table_publish(struct cache_table *table, const struct cache_hit *hit, 
 		cache_table_doom(table, older, owner, batch);
 	leave_busy(table, hit->index);
 	entry->crc = hit->entry.crc;
-	entry->stamp = (uint32_t)(wall_ms() / 1000);
+	entry->stamp = stamp_now();
 	entry->state = CACHE_LIVE;
 	entry->seal = cache_entry_seal(entry);
 	cache_table_hash(table, hit->index);

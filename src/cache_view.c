@@ -128,6 +128,9 @@ static void view_free(struct cache_view *view)
 	cache_guard_remove(view->broken);
 	if (view->map != MAP_FAILED)
 		munmap(view->map, view->map_len);
+	cache_guard_remove(view->arena_broken);
+	if (view->arena)
+		munmap((void *)view->arena, view->arena_len);
 	int fds[] = {view->lock_fd, view->files_fd, view->arena_fd, view->table_fd, view->dir_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		fd_cleanup(&fds[i]);
@@ -207,6 +210,22 @@ static int map_table(struct cache_view *view, uint32_t n)
 	return 0;
 }
 
+/* Without it blocks are read by pread(2): there may be too little address space. */
+static void map_arena(struct cache_view *view, uint32_t n)
+{
+	size_t len = (size_t)n * CACHE_BLOCK;
+	void *arena = mmap(NULL, len, PROT_READ, MAP_SHARED | MAP_NORESERVE, view->arena_fd, 0);
+	if (arena == MAP_FAILED)
+		return;
+	view->arena_broken = cache_guard_add(arena, len, PROT_READ);
+	if (!view->arena_broken) {
+		munmap(arena, len);
+		return;
+	}
+	view->arena = arena;
+	view->arena_len = len;
+}
+
 static int open_locked(struct cache_view *view, uint64_t limit_bytes)
 {
 	struct cache_made made;
@@ -215,6 +234,7 @@ static int open_locked(struct cache_view *view, uint64_t limit_bytes)
 		err = map_table(view, made.n);
 	if (err)
 		return err;
+	map_arena(view, made.n);
 	err = become_this_process(view);
 	if (err) {
 		log_error("cache %s: cannot lock it: %s", view->dir, strerror(-err));

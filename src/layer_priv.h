@@ -3,13 +3,15 @@
  * What the files of the room `layer` share: layer.c (the table, opening), layer_build.c (stream,
  * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
  * ID beside it), layer_read.c (a file's bytes), layer_backing.c (as a file on disk), layer_spans.c
- * (decoded pieces), layer_verify.c (regfs cache verify); and where there is a table of contents:
- * layer_toc.c and layer_ztoc.c (an index out of it), layer_chunks.c and layer_flight.c (decoded
- * chunks), layer_whole.c (the same layer without its table).
+ * and layer_pieces.c (decoded pieces: made, and kept in memory), layer_verify.c (regfs cache
+ * verify); and where there is a table of contents: layer_toc.c and layer_ztoc.c (an index out of
+ * it), layer_chunks.c and layer_flight.c (decoded chunks), layer_whole.c (the same layer without
+ * its table).
  *
- * Three locks: layers->lock for the table and the states of layers, spans->lock for decoded pieces
- * and cursors, chunks->lock for chunks under way. None is held across I/O or decoding, nor inside
- * another.
+ * Locks: layers->lock for the table and the states of layers, spans->lock for cursors, chunks->lock
+ * for chunks under way; the table of pieces has its own. None is held across I/O or decoding, nor
+ * inside another. A file's bytes that are in memory or in the cache are read without any but that
+ * of a few pieces.
  *
  * The decoded stream is cut into *pieces*: from each resume point on, LAYER_PIECE bytes each, the
  * last one before the next point being shorter. A piece is what is kept in memory, and, where it is
@@ -192,6 +194,32 @@ struct file_read {
 	uint8_t *buf;
 	size_t len;
 };
+
+/* --- layer_pieces.c --- */
+
+/* A piece of the decoded stream of the layer with that serial. */
+struct span_piece {
+	atomic_uint refs;
+	uint64_t serial, off;
+	size_t len;
+	/* the table's, guarded by its lock */
+	struct span_piece *chain; /* of its bucket */
+	struct span_piece *newer, *older;
+	uint8_t data[LAYER_PIECE];
+};
+
+struct pieces;
+
+/* An empty one, held once. NULL when memory is short. */
+struct span_piece *span_piece_new(uint64_t serial, uint64_t off);
+void span_piece_unref(struct span_piece *piece); /* NULL is fine */
+
+struct pieces *pieces_new(void);
+void pieces_free(struct pieces *pieces);
+/* Held for the caller, or NULL. */
+struct span_piece *pieces_find(struct pieces *pieces, uint64_t serial, uint64_t off);
+/* Takes over the caller's reference to PIECE, which is constant from now on. */
+void pieces_add(struct pieces *pieces, struct span_piece *piece);
 
 /* --- layer_spans.c --- */
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Decoded pieces in memory, and the cursors that make them.
+ * The cursors that make decoded pieces (layer_pieces.c keeps them in memory).
  * Knows resume points and decoders. Must not know files.
  *
  * A *cursor* is a decoder that stands somewhere in a layer's stream. To get at a piece, the cursor
@@ -12,8 +12,8 @@
  * may not block or was called off, leaves the cursor as it stands, with the piece half made, and
  * the next one goes on.
  *
- * All tables are guarded by spans->lock; a busy cursor's other fields belong to its thread. A
- * complete piece is constant and counted.
+ * The list of cursors is guarded by spans->lock; a busy cursor's other fields belong to its thread.
+ * Who finds a complete piece takes none of that.
  */
 #include <errno.h>
 
@@ -21,21 +21,10 @@
 #include "regfs/log.h"
 #include "regfs/stats.h"
 
-#define PIECES_MAX  128 /* 16 MiB */
-#define BUCKETS	    256
 #define CURSORS_MAX 8	      /* idle ones */
 #define QUICK_LEN   (2 * MIB) /* decoded at most by a thread that may not block */
 #define NO_POSITION UINT64_MAX
 #define INPUT_SLACK (24 * KIB)
-
-struct span_piece {
-	atomic_uint refs; /* the table's and readers' */
-	uint64_t serial, off;
-	size_t len;
-	struct span_piece *chain; /* of its bucket */
-	struct span_piece *newer, *older;
-	uint8_t data[LAYER_PIECE];
-};
 
 struct cursor {
 	struct cursor *next;
@@ -51,10 +40,8 @@ struct cursor {
 };
 
 struct spans {
-	pthread_mutex_t lock;
-	struct span_piece *buckets[BUCKETS];
-	struct span_piece *newest, *oldest;
-	unsigned npieces;
+	struct pieces *pieces;
+	pthread_mutex_t lock;	/* of what follows */
 	struct cursor *cursors; /* all, the last used first */
 	struct wait_queue moved;
 };
@@ -71,15 +58,15 @@ struct spans *spans_new(void)
 {
 	struct spans *spans = calloc(1, sizeof(*spans));
 
-	if (spans)
-		pthread_mutex_init(&spans->lock, NULL);
+	if (!spans)
+		return NULL;
+	spans->pieces = pieces_new();
+	if (!spans->pieces) {
+		free(spans);
+		return NULL;
+	}
+	pthread_mutex_init(&spans->lock, NULL);
 	return spans;
-}
-
-static void span_piece_unref(struct span_piece *piece)
-{
-	if (piece && atomic_fetch_sub(&piece->refs, 1) == 1)
-		free(piece);
 }
 
 static void cursor_free(struct cursor *cursor)
@@ -101,12 +88,7 @@ void spans_free(struct spans *spans)
 		spans->cursors = cursor->next;
 		cursor_free(cursor);
 	}
-	while (spans->newest) {
-		struct span_piece *piece = spans->newest;
-
-		spans->newest = piece->older;
-		span_piece_unref(piece);
-	}
+	pieces_free(spans->pieces);
 	pthread_mutex_destroy(&spans->lock);
 	free(spans);
 }
@@ -130,82 +112,6 @@ static int place_of(const struct index *index, uint64_t off, struct place *ret)
 	ret->off = off - (off - point.out_off) % LAYER_PIECE;
 	ret->len = MIN(LAYER_PIECE, end - ret->off);
 	return 0;
-}
-
-/* --- the table of pieces; lock held --- */
-
-static struct span_piece **bucket(struct spans *spans, uint64_t serial, uint64_t off)
-{
-	return &spans->buckets[hash64(serial, &off, sizeof(off)) % BUCKETS];
-}
-
-static void age_unlink(struct spans *spans, struct span_piece *piece)
-{
-	*(piece->newer ? &piece->newer->older : &spans->newest) = piece->older;
-	*(piece->older ? &piece->older->newer : &spans->oldest) = piece->newer;
-}
-
-static void age_link(struct spans *spans, struct span_piece *piece)
-{
-	piece->newer = NULL;
-	piece->older = spans->newest;
-	*(spans->newest ? &spans->newest->newer : &spans->oldest) = piece;
-	spans->newest = piece;
-}
-
-static struct span_piece *table_find(struct spans *spans, uint64_t serial, uint64_t off)
-{
-	struct span_piece *piece = *bucket(spans, serial, off);
-
-	while (piece && (piece->serial != serial || piece->off != off))
-		piece = piece->chain;
-	if (!piece)
-		return NULL;
-	age_unlink(spans, piece);
-	age_link(spans, piece);
-	atomic_fetch_add(&piece->refs, 1);
-	return piece;
-}
-
-static struct span_piece *table_drop_oldest(struct spans *spans)
-{
-	struct span_piece *piece = spans->oldest;
-	struct span_piece **link = bucket(spans, piece->serial, piece->off);
-
-	while (*link != piece)
-		link = &(*link)->chain;
-	*link = piece->chain;
-	age_unlink(spans, piece);
-	spans->npieces--;
-	return piece;
-}
-
-/* Takes over the caller's reference. Gives the piece that has to go, or NULL. */
-static struct span_piece *table_add(struct spans *spans, struct span_piece *piece)
-{
-	struct span_piece **head = bucket(spans, piece->serial, piece->off);
-	struct span_piece *gone = NULL;
-
-	if (spans->npieces == PIECES_MAX)
-		gone = table_drop_oldest(spans);
-	piece->chain = *head;
-	*head = piece;
-	age_link(spans, piece);
-	spans->npieces++;
-	return gone;
-}
-
-static struct span_piece *piece_make(const struct layer *layer, uint64_t off)
-{
-	struct span_piece *piece = malloc(sizeof(*piece));
-
-	if (!piece)
-		return NULL;
-	atomic_init(&piece->refs, 1);
-	piece->serial = layer->serial;
-	piece->off = off;
-	piece->len = 0;
-	return piece;
 }
 
 /* --- cursors --- */
@@ -301,7 +207,7 @@ static int cursor_make(struct layer *layer, struct cursor *cursor, struct wait *
 	if (r == 0 && !cursor->decoder)
 		r = cursor_resume(layer, cursor, wait);
 	if (r == 0 && !cursor->part) {
-		cursor->part = piece_make(layer, cursor->pos);
+		cursor->part = span_piece_new(layer->serial, cursor->pos);
 		r = cursor->part ? 0 : -ENOMEM;
 	}
 	return r < 0 ? r : cursor_decode(layer, cursor, ret->len, wait);
@@ -331,12 +237,11 @@ static void cursor_publish(struct layer *layer, struct cursor *cursor, const str
 		cache_write(layer->layers->cache, &id, place->off / LAYER_PIECE, piece->data,
 			    piece->len, 0);
 	}
+	pieces_add(spans->pieces, piece);
 	pthread_mutex_lock(&spans->lock);
-	struct span_piece *gone = table_add(spans, piece);
 	cursor->pos = place->off + place->len;
 	wait_wake(&spans->moved);
 	pthread_mutex_unlock(&spans->lock);
-	span_piece_unref(gone);
 }
 
 /* Where the input ends, about, that makes the output up to OUT_OFF: one range brings it all. */
@@ -513,9 +418,8 @@ static int pieces_advance(struct layer *layer, const struct place *want, struct 
 /* From what was kept of the decoded output. */
 static struct span_piece *piece_kept(struct layer *layer, const struct place *want)
 {
-	struct spans *spans = layer->layers->spans;
 	struct cache_id id = decoded_id(layer);
-	struct span_piece *piece = piece_make(layer, want->off);
+	struct span_piece *piece = span_piece_new(layer->serial, want->off);
 
 	if (!piece)
 		return NULL;
@@ -527,20 +431,14 @@ static struct span_piece *piece_kept(struct layer *layer, const struct place *wa
 	}
 	piece->len = want->len;
 	atomic_fetch_add(&piece->refs, 1);
-	pthread_mutex_lock(&spans->lock);
-	struct span_piece *gone = table_add(spans, piece);
-	pthread_mutex_unlock(&spans->lock);
-	span_piece_unref(gone);
+	pieces_add(layer->layers->spans->pieces, piece);
 	return piece;
 }
 
 static struct span_piece *piece_find(struct layer *layer, const struct place *want)
 {
-	struct spans *spans = layer->layers->spans;
-
-	pthread_mutex_lock(&spans->lock);
-	struct span_piece *piece = table_find(spans, layer->serial, want->off);
-	pthread_mutex_unlock(&spans->lock);
+	struct span_piece *piece = pieces_find(layer->layers->spans->pieces, layer->serial,
+					       want->off);
 	if (!piece && is_kept(want))
 		piece = piece_kept(layer, want);
 	return piece;
