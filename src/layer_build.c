@@ -334,12 +334,10 @@ static int build_index(struct build *build, bool *ret_for_good)
 
 static void build_free(struct build *build)
 {
-	struct digest unused;
-
 	blob_stream_close(build->stream);
 	decoder_free(build->decoder);
 	index_builder_free(build->builder);
-	diff_finish(build->diff, &unused);
+	diff_free(build->diff);
 	wait_release(&build->wait);
 	free(build->out);
 	free(build->repo);

@@ -76,7 +76,7 @@ static int diff_spawn(struct diff *diff)
 	return r;
 }
 
-static void diff_free(struct diff *diff)
+static void diff_release(struct diff *diff)
 {
 	sem_destroy(&diff->filled);
 	hasher_free(diff->hasher);
@@ -94,7 +94,7 @@ struct diff *diff_start(void)
 	diff->hasher = hasher_new(DIGEST_SHA256);
 	diff->slots = malloc(SLOTS * sizeof(*diff->slots));
 	if (!diff->hasher || !diff->slots || diff_spawn(diff) != 0) {
-		diff_free(diff);
+		diff_release(diff);
 		return NULL;
 	}
 	return diff;
@@ -141,6 +141,17 @@ bool diff_finish(struct diff *diff, struct digest *ret)
 	bool computed = !atomic_load(&diff->given_up);
 	if (computed)
 		hasher_final(diff->hasher, ret);
-	diff_free(diff);
+	diff_release(diff);
 	return computed;
+}
+
+void diff_free(struct diff *diff)
+{
+	struct digest unused;
+
+	if (!diff)
+		return;
+	/* what is in the ring is not hashed: on a busy machine that could take long */
+	atomic_store(&diff->given_up, true);
+	diff_finish(diff, &unused);
 }

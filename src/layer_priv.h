@@ -176,6 +176,8 @@ struct diff *diff_start(void);
 void diff_push(struct diff *diff, const void *data, size_t len);
 /* Frees DIFF; true and the SHA-256 of all that was pushed, if it kept up. NULL: false. */
 bool diff_finish(struct diff *diff, struct digest *ret);
+/* Frees DIFF, whose hash nobody wants. NULL is fine. */
+void diff_free(struct diff *diff);
 
 /* --- layer_read.c --- */
 

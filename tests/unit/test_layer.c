@@ -593,6 +593,11 @@ static void test_diff_beside(void **state)
 		hasher_free(hasher);
 		assert_true(digest_equal(&digest, &expected));
 	}
+	/* one that nobody wants any more */
+	diff = diff_start();
+	diff_push(diff, f->big, BIG);
+	diff_free(diff);
+	diff_free(NULL);
 }
 
 static void test_damaged_index(void **state)
