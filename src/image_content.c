@@ -173,17 +173,25 @@ static void layer_blob(const struct image *image, unsigned n, struct blob_id *re
 		blob_known(image->images->options.blobs, ret, descriptor->data);
 }
 
-/* The table of contents of layer N: the one that the manifest vouches for, else a ztoc; NULL: none,
- * or none that makes sense. */
-static const struct toc_ref *find_toc(struct image *image, unsigned n, struct toc_ref *ret)
+/* The table of contents of layer N: the one that the manifest vouches for, else a ztoc. 0; -ENOENT:
+ * none; -EINVAL: none, as the manifest's annotations make no sense. */
+static int find_toc(struct image *image, unsigned n, struct toc_ref *ret)
 {
 	const struct oci_descriptor *layer = &image->manifest.layers[n];
-
 	int r = toc_ref_find(layer->annotations, layer->nannotations, ret);
+
+	return r < 0 && image_soci_table(image, n, ret) ? 0 : r;
+}
+
+/* NULL: none. */
+static const struct toc_ref *claim_toc(struct image *image, unsigned n, struct toc_ref *ret)
+{
+	int r = find_toc(image, n, ret);
+
 	if (r < 0 && r != -ENOENT)
 		complain(image, "manifest",
 			 "a layer's table of contents is annotated wrongly and not used");
-	return r == 0 || image_soci_table(image, n, ret) ? ret : NULL;
+	return r == 0 ? ret : NULL;
 }
 
 int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer **ret)
@@ -202,7 +210,7 @@ int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer
 	if (n >= image->manifest.nlayers)
 		return -EINVAL;
 	layer_blob(image, n, &id);
-	claims.toc = find_toc(image, n, &toc);
+	claims.toc = claim_toc(image, n, &toc);
 	claims.diff_id = n < config->ndiff_ids ? &config->diff_ids[n] : NULL;
 	r = layer_open(image->images->options.layers, &id, &claims, wait, ret);
 	if (r != -EREMOTE)
@@ -228,7 +236,7 @@ static void prepare_layer(void *arg, unsigned n)
 
 	if (n >= image->manifest.nlayers)
 		return;
-	claims.toc = find_toc(image, n, &toc);
+	claims.toc = claim_toc(image, n, &toc);
 	layer_blob(image, n, &id);
 	layer_prepare(image->images->options.layers, &id, &claims);
 }
@@ -308,8 +316,9 @@ int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret)
 	return get_rootfs(image, &options, &image->rootfs, wait, ret);
 }
 
-void image_layer_tree_identity(const struct image *image, unsigned n, enum image_form form,
-			       struct digest *ret)
+/* What is in the tree of layer N, as its manifest has it. */
+static void layer_tree_identity(const struct image *image, unsigned n, enum image_form form,
+				struct digest *ret)
 {
 	const struct oci_descriptor *layers = image->manifest.layers;
 	struct digest pair[2] = {layers[n].digest};
@@ -346,7 +355,38 @@ int image_layer_tree(struct image *image, unsigned n, enum image_form form, stru
 	}
 	if (!stacked)
 		options.arg = &image->trees[n];
-	image_layer_tree_identity(image, n, form, &digest);
+	layer_tree_identity(image, n, form, &digest);
 	digest_key(&digest, identity);
 	return get_rootfs(image, &options, &image->trees[n].forms[form], wait, ret);
+}
+
+/* --- numbers --- */
+
+/* Mixes what layer N is read by into DIGEST. */
+static void mix_table(struct image *image, unsigned n, struct digest *digest)
+{
+	char text[32 + 3 * DIGEST_STR_MAX], before[DIGEST_STR_MAX], json[DIGEST_STR_MAX];
+	char packed[DIGEST_STR_MAX];
+	struct toc_ref ref;
+
+	if (find_toc(image, n, &ref) < 0)
+		return;
+	snprintf(text, sizeof(text), "%s by %d %s %s", digest_format(digest, before), ref.kind,
+		 digest_format(&ref.json, json), digest_format(&ref.packed, packed));
+	digest_of(DIGEST_SHA256, text, strlen(text), digest);
+}
+
+void image_tree_files(struct image *image, struct digest *ret)
+{
+	*ret = image->digest;
+	for (unsigned i = 0; i < image->manifest.nlayers; i++)
+		mix_table(image, i, ret);
+}
+
+void image_layer_tree_files(struct image *image, unsigned n, enum image_form form,
+			    struct digest *ret)
+{
+	layer_tree_identity(image, n, form, ret);
+	for (unsigned i = form == IMAGE_STACKED ? 0 : n; i <= n; i++)
+		mix_table(image, i, ret);
 }

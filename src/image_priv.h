@@ -40,7 +40,6 @@ struct image {
 	struct referrers *referrers; /* the last list; each list's refs are guarded by .lock too */
 	struct image_soci *soci;     /* NULL: there is none */
 	bool soci_known;
-	int64_t soci_retry_ms;	 /* the store did not answer: not asked again before */
 	char *tag;		 /* that led here; NULL: none did */
 	struct toc_apart *apart; /* of each layer; NULL: not looked for */
 };

@@ -161,17 +161,16 @@ static int find_index(struct image *image, struct wait *wait, struct image_soci 
 static bool is_asked(struct image *image)
 {
 	pthread_mutex_lock(&image->lock);
-	bool asked = image->soci_known || now_ms() < image->soci_retry_ms;
+	bool asked = image->soci_known;
 	pthread_mutex_unlock(&image->lock);
 	return asked;
 }
 
-static void settle(struct image *image, bool gone, struct image_soci *soci)
+/* For good, as trees depend on it: that the store is gone means that there is none. */
+static void settle(struct image *image, struct image_soci *soci)
 {
 	pthread_mutex_lock(&image->lock);
-	if (gone) {
-		image->soci_retry_ms = now_ms() + image->images->options.tag_ttl_ms;
-	} else if (!image->soci_known) {
+	if (!image->soci_known) {
 		image->soci = STEAL(soci);
 		image->soci_known = true;
 	}
@@ -188,7 +187,7 @@ int image_soci_load(struct image *image, struct wait *wait)
 	int r = oci_is_image(&image->manifest) ? find_index(image, wait, &soci) : 1;
 	if (r == -EWOULDBLOCK || r == -EINTR || r == -ENOMEM)
 		return r;
-	settle(image, image_store_gone(r), soci);
+	settle(image, soci);
 	return 0;
 }
 

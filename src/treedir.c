@@ -326,13 +326,16 @@ static int tree_make(const struct treedir *values, struct node *parent, const ch
  * by. */
 static int files_tree(const struct treedir *values, enum image_form form, struct node **ret)
 {
+	bool merged = values->layer == TREEDIR_ROOTFS;
 	AUTO_FREE char *name = NULL;
-	struct digest digest = *image_digest(values->image);
 	const char *kind = "image";
 	char text[DIGEST_STR_MAX];
+	struct digest digest;
 
-	if (values->layer != TREEDIR_ROOTFS) {
-		image_layer_tree_identity(values->image, values->layer, form, &digest);
+	if (merged) {
+		image_tree_files(values->image, &digest);
+	} else {
+		image_layer_tree_files(values->image, values->layer, form, &digest);
 		kind = form == IMAGE_STACKED ? "stacked" : "layer";
 	}
 	name = format("%s%s %s", values->transform ? "transformed " : "", kind,

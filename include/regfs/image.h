@@ -124,10 +124,13 @@ enum image_form { IMAGE_STORED, IMAGE_STACKED, IMAGE_FORMS };
 /* Layer N's own tree; lives as long as the image. */
 int image_layer_tree(struct image *image, unsigned n, enum image_form form, struct wait *wait,
 		     struct rootfs **ret);
-/* What two trees of layers have in common if they are the same whatever image they are reached by:
- * a layer as stored is one, as overlayfs stacks it, it depends on the layers below. */
-void image_layer_tree_identity(const struct image *image, unsigned n, enum image_form form,
-			       struct digest *ret);
+/* What trees have in common whose files have the same numbers, whatever image or repository they
+ * are reached by: merged ones, and those of layers. A layer as stored is the same in all images, as
+ * overlayfs stacks it, it depends on those below; and a table of contents by which a layer is read
+ * may number its files in its own way. After the tree was made. */
+void image_tree_files(struct image *image, struct digest *ret);
+void image_layer_tree_files(struct image *image, unsigned n, enum image_form form,
+			    struct digest *ret);
 /* How to read blob DESCRIPTOR of this image raw. */
 void image_blob_id(const struct image *image, const struct oci_descriptor *descriptor,
 		   struct blob_id *ret);

@@ -300,3 +300,16 @@ def test_zstd_chunked_of_skopeo(t):
         t.skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{t.dir}/{layout}:latest",
                  f"docker://{registry.host}/app:{tag}")
     check_converted(t, registry, "lazy")
+
+
+def test_layer_of_two_images(t):
+    """One blob, read by its table in one image and as it is in the other: files have other numbers in each."""
+    registry = t.registry()
+    files = [(".no.prefetch.landmark", b"\x0f"), ("a", b"a" * 70_000), ("b", b"b" * 70_000), ("big", noise(CHUNK))]
+    layer = LazyLayer(files)
+    oci.Image([layer]).push(registry, "app", "lazy")
+    oci.Image([oci.Layer(layer.tar, blob=layer.blob)]).push(registry, "app", "plain")
+    mount = t.mount(registry.host)
+    for tag in ("lazy", "plain"):
+        for name, data in files[1:]:
+            lib.equal(mount.path(f"app:{tag}/layers/01", name).read_bytes() == data, True, f"{tag} {name}")
