@@ -259,13 +259,13 @@ static int opt_log(struct cli_options *options, const char *value)
 	return log_level_parse(value, &options->log);
 }
 
-/* Strict is one way of doing what "stream" allows. */
 static int opt_verify(struct cli_options *options, const char *value)
 {
 	static const char *const words[] = {"strict", "stream", NULL};
+	int word = parse_word(value, words);
 
-	(void)options;
-	return MIN(parse_word(value, words), 0);
+	options->verify_stream = word == 1;
+	return MIN(word, 0);
 }
 
 static int opt_prefetch(struct cli_options *options, const char *value)

@@ -99,6 +99,7 @@ static int start_pushes(struct mount *mount)
 		.jobs = mount->app.jobs,
 		.compress = options->compress,
 		.compress_level = options->compress_level,
+		.believe_layers = options->verify_stream,
 		.source_date = mount->has_source_date ? &mount->source_date : NULL,
 		.on_tag = on_tag,
 		.arg = mount,

@@ -48,6 +48,41 @@ int push_archive_take(struct push_run *run, uint64_t off, void *buf, size_t len,
 				  : push_fail(run->why, -EIO, "the spool is shorter than it was");
 }
 
+int push_archive_config(struct push_run *run, const struct archive_blob *at, struct buf *ret)
+{
+	if (at->len > OCI_CONFIG_MAX)
+		return push_fail(run->why, -EINVAL, "the image's config is larger than %d MiB",
+				 OCI_CONFIG_MAX / MIB);
+	int err = buf_reserve(ret, (size_t)at->len + 1);
+	if (err)
+		return err;
+	ssize_t got = push_archive_read(run, at->off, ret->data, (size_t)at->len);
+	if (got < 0)
+		return (int)got;
+	ret->len = (size_t)got;
+	ret->data[ret->len] = '\0';
+	return 0;
+}
+
+ssize_t push_archive_part_read(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	const struct push_archive_part *part = arg;
+
+	if (off >= part->at.len)
+		return 0;
+	cap = (size_t)MIN((uint64_t)cap, part->at.len - off);
+	ssize_t got = push_archive_peek(part->run, part->at.off + off, buf, cap);
+	return got ? got : push_fail(part->run->why, -EIO, "the spool is shorter than it was");
+}
+
+int push_archive_part_await(void *arg, uint64_t off, struct wait *wait)
+{
+	const struct push_archive_part *part = arg;
+	uint64_t end = MIN(off + PUSH_STEP, part->at.len);
+
+	return push_archive_await(part->run, part->at.off + end, wait);
+}
+
 void push_archive_passed(struct push_run *run, uint64_t off, uint64_t len)
 {
 	if (run->part)

@@ -10,8 +10,7 @@
 #include "push_priv.h"
 
 struct checked {
-	struct push_run *run;
-	struct archive_blob at;
+	struct push_archive_part part;
 	const struct digest *wanted;
 	struct hasher *hasher;
 	uint64_t hashed; /* bytes so far, from the start */
@@ -23,13 +22,8 @@ static ssize_t checked_read(void *arg, uint64_t off, void *buf, size_t cap)
 {
 	struct checked *checked = arg;
 
-	if (off >= checked->at.len)
-		return 0;
-	cap = (size_t)MIN((uint64_t)cap, checked->at.len - off);
-	ssize_t got = push_archive_peek(checked->run, checked->at.off + off, buf, cap);
-	if (got == 0)
-		return push_fail(checked->run->why, -EIO, "the spool is shorter than it was");
-	if (got < 0 || off > checked->hashed)
+	ssize_t got = push_archive_part_read(&checked->part, off, buf, cap);
+	if (got <= 0 || off > checked->hashed)
 		return got;
 	uint64_t again = checked->hashed - off;
 	if (again < (uint64_t)got) {
@@ -42,9 +36,8 @@ static ssize_t checked_read(void *arg, uint64_t off, void *buf, size_t cap)
 static int checked_await(void *arg, uint64_t off, struct wait *wait)
 {
 	struct checked *checked = arg;
-	uint64_t end = MIN(off + PUSH_STEP, checked->at.len);
 
-	return push_archive_await(checked->run, checked->at.off + end, wait);
+	return push_archive_part_await(&checked->part, off, wait);
 }
 
 /* All was read. */
@@ -60,7 +53,7 @@ static int checked_judge(void *arg)
 	hasher_final(checked->hasher, &found);
 	if (!digest_equal(&found, checked->wanted))
 		checked->wrong = push_fail(
-			checked->run->why, -EINVAL, "the archive's blob %s has the digest %s",
+			checked->part.run->why, -EINVAL, "the archive's blob %s has the digest %s",
 			digest_format(checked->wanted, wanted), digest_format(&found, found_str));
 	return checked->wrong;
 }
@@ -72,7 +65,7 @@ static int finish(struct checked *checked, const struct store_source *source, st
 
 	if (!piece)
 		return -ENOMEM;
-	while (checked->hashed < checked->at.len) {
+	while (checked->hashed < checked->part.at.len) {
 		if (wait_cancelled(wait))
 			return -EINTR;
 		ssize_t got = store_source_read(source, checked->hashed, piece, PUSH_PIECE, wait);
@@ -82,17 +75,17 @@ static int finish(struct checked *checked, const struct store_source *source, st
 	return checked_judge(checked);
 }
 
-int push_send_checked(struct push_run *run, const struct push_blob *blob,
-		      const struct archive_blob *at, struct wait *wait)
+static int send(struct push_run *run, const struct push_blob *blob, const struct archive_blob *at,
+		struct wait *wait)
 {
 	AUTO_HASHER struct hasher *hasher = hasher_new(blob->digest->algo);
-	struct checked checked = {.run = run, .at = *at, .wanted = blob->digest, .hasher = hasher};
+	struct checked checked = {.part = {run, *at}, .wanted = blob->digest, .hasher = hasher};
 	const struct store_source source = {
 		.read = checked_read,
-		.await = run->part ? checked_await : NULL,
-		.judge = checked_judge,
 		.arg = &checked,
 		.size = at->len,
+		.await = run->part ? checked_await : NULL,
+		.judge = checked_judge,
 	};
 	struct push_blob what = *blob;
 
@@ -108,4 +101,25 @@ int push_send_checked(struct push_run *run, const struct push_blob *blob,
 			return wrong;
 	}
 	return err ? push_fail_sending(run, &what, err) : 0;
+}
+
+int push_send_checked(struct push_run *run, const struct push_blob *blob,
+		      const struct archive_blob *at, struct wait *wait,
+		      struct push_inside *ret_inside)
+{
+	struct push_archive_part part = {run, *at};
+	const struct store_source source = {
+		.read = push_archive_part_read,
+		.arg = &part,
+		.size = at->len,
+		.await = push_archive_part_await,
+	};
+	AUTO_DIFF struct push_diff *diff = NULL;
+
+	int err = ret_inside ? push_diff_start(run->push, &source, blob->digest, &diff) : 0;
+	if (!err)
+		err = send(run, blob, at, wait);
+	if (!err && diff)
+		err = push_diff_finish(diff, wait, ret_inside);
+	return err;
 }

@@ -8,22 +8,6 @@
 
 #include "push_priv.h"
 
-static int read_config(struct push_run *run, const struct archive_blob *at, struct buf *ret)
-{
-	if (at->len > OCI_CONFIG_MAX)
-		return push_fail(run->why, -EINVAL, "the image's config is larger than %d MiB",
-				 OCI_CONFIG_MAX / MIB);
-	int err = buf_reserve(ret, (size_t)at->len + 1);
-	if (err)
-		return err;
-	ssize_t got = push_archive_read(run, at->off, ret->data, (size_t)at->len);
-	if (got < 0)
-		return (int)got;
-	ret->len = (size_t)got;
-	ret->data[ret->len] = '\0';
-	return 0;
-}
-
 /* The layer of DIFF_ID among those that are known, or a new one. NULL when memory is short. */
 static struct push_layer *find_layer(struct push_run *run, const struct digest *diff_id)
 {
@@ -67,7 +51,8 @@ static int claim_layer(struct push_run *run, const struct push_delivery *deliver
 	int err = push_part_find(run, &layer->at, &sent);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	err = push_layer_check(run, layer, &sent->layer.diff_id);
+	bool known = sent->layer.diff_id.algo != DIGEST_NONE; /* else it is to be believed */
+	err = known ? push_layer_check(run, layer, &sent->layer.diff_id) : 0;
 	if (err)
 		return err;
 	layer->digest = sent->layer.digest;
@@ -212,7 +197,7 @@ int push_docker(struct push_run *run, struct push_delivery *delivery)
 	if (delivery->image->nblobs == 0)
 		return push_fail(run->why, -EINVAL, "the archive's image has no config");
 	size_t nlayers = delivery->image->nblobs - 1;
-	int err = read_config(run, &delivery->image->blobs[0].at, &bytes);
+	int err = push_archive_config(run, &delivery->image->blobs[0].at, &bytes);
 	if (err)
 		return err;
 	err = oci_config_parse(bytes.data, bytes.len, &config, &why);

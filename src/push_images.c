@@ -80,6 +80,7 @@ struct blob_task {
 	struct push_run *run;
 	const struct archive_part *part;
 	const char *repo, *mount_from;
+	struct push_inside *inside; /* NULL: nobody asks */
 };
 
 static int blob_run(struct push_task *task, struct wait *wait)
@@ -91,16 +92,17 @@ static int blob_run(struct push_task *task, struct wait *wait)
 		.digest = &blob->part->digest,
 	};
 
-	return push_send_checked(blob->run, &what, &blob->part->at, wait);
+	return push_send_checked(blob->run, &what, &blob->part->at, wait, blob->inside);
 }
 
-static bool has_part(const struct archive_image *image, const struct digest *digest)
+static const struct archive_part *find_blob(const struct archive_image *image,
+					    const struct digest *digest)
 {
 	for (size_t i = 0; i < image->nblobs; i++) {
 		if (digest_equal(&image->blobs[i].digest, digest))
-			return true;
+			return &image->blobs[i];
 	}
-	return false;
+	return NULL;
 }
 
 /* Another repository that got the blob a moment ago. */
@@ -108,7 +110,7 @@ static const char *sent_before(const struct push_plan *plan, const struct push_d
 			       const struct digest *digest)
 {
 	for (const struct push_delivery *before = plan->deliveries; before < delivery; before++) {
-		if (strcmp(before->repo, delivery->repo) && has_part(before->image, digest))
+		if (strcmp(before->repo, delivery->repo) && find_blob(before->image, digest))
 			return before->repo;
 	}
 	return NULL;
@@ -117,18 +119,48 @@ static const char *sent_before(const struct push_plan *plan, const struct push_d
 /* A part that went while the archive was written: 0 if it is where it has to be. -ENOENT: none did.
  */
 static int claim_part(struct push_run *run, const struct push_delivery *delivery,
-		      const struct archive_part *part)
+		      const struct archive_part *part, struct push_inside *inside)
 {
 	struct push_part *sent;
 
 	int err = push_part_find(run, &part->at, &sent);
-	if (err || digest_equal(&sent->layer.digest, &part->digest))
+	if (err)
 		return err;
+	*inside = sent->inside;
+	if (digest_equal(&sent->layer.digest, &part->digest))
+		return 0;
+	/* It was found to be a tar. */
+	*inside = (struct push_inside){.blob = part->digest, .diff_id = part->digest};
 	return push_restore(run, &sent->layer, delivery->repo, &part->digest);
 }
 
-static int send_oci(struct push_run *run, const struct push_plan *plan,
-		    const struct push_delivery *delivery)
+/* The same image, for another repository. */
+static bool verified_before(const struct push_plan *plan, const struct push_delivery *delivery)
+{
+	for (const struct push_delivery *before = plan->deliveries; before < delivery; before++) {
+		if (before->image == delivery->image)
+			return true;
+	}
+	return false;
+}
+
+static bool is_layer(const struct archive_image *image, const struct digest *digest)
+{
+	for (size_t i = 0; i < image->nmanifests; i++) {
+		const struct oci_manifest *manifest = &image->manifests[i].manifest;
+		if (!oci_is_image(manifest))
+			continue;
+		for (size_t j = 0; j < manifest->nlayers; j++) {
+			if (digest_equal(&manifest->layers[j].digest, digest))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Brings all blobs to the delivery's repository; INSIDES has a place for each. */
+static int send_blobs(struct push_run *run, const struct push_plan *plan,
+		      const struct push_delivery *delivery, struct push_insides *insides)
 {
 	const struct archive_image *image = delivery->image;
 	AUTO_FREE struct blob_task *blobs = calloc(image->nblobs + 1, sizeof(*blobs));
@@ -139,7 +171,7 @@ static int send_oci(struct push_run *run, const struct push_plan *plan,
 		return -ENOMEM;
 	for (size_t i = 0; i < image->nblobs; i++) {
 		const struct archive_part *part = &image->blobs[i];
-		int err = claim_part(run, delivery, part);
+		int err = claim_part(run, delivery, part, &insides->list[i]);
 		if (!err)
 			continue;
 		if (err != -ENOENT)
@@ -151,11 +183,47 @@ static int send_oci(struct push_run *run, const struct push_plan *plan,
 			.repo = delivery->repo,
 			.mount_from = sent_before(plan, delivery, &part->digest),
 		};
+		if (!verified_before(plan, delivery) && is_layer(image, &part->digest))
+			blobs[ntasks].inside = &insides->list[i];
 		tasks[ntasks] = &blobs[ntasks].task;
 		ntasks++;
 	}
 	return push_tasks_run(run->push->pushes->options.jobs, tasks, ntasks, PUSH_PARALLEL,
 			      run->wait);
+}
+
+static int verify(struct push_run *run, const struct archive_image *image,
+		  const struct push_insides *insides)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < image->nmanifests && !err; i++) {
+		const struct oci_manifest *manifest = &image->manifests[i].manifest;
+		AUTO_BUF struct buf config = BUF_INIT(OCI_CONFIG_MAX + 1);
+		const struct archive_part *part = oci_is_image(manifest)
+							  ? find_blob(image,
+								      &manifest->config.digest)
+							  : NULL;
+		if (!part)
+			continue;
+		err = push_archive_config(run, &part->at, &config);
+		if (!err)
+			err = push_verify(run->why, manifest, &config, insides);
+	}
+	return err;
+}
+
+static int send_oci(struct push_run *run, const struct push_plan *plan,
+		    const struct push_delivery *delivery)
+{
+	const struct archive_image *image = delivery->image;
+	AUTO_FREE struct push_inside *list = calloc(image->nblobs + 1, sizeof(*list));
+	struct push_insides insides = {.list = list, .n = image->nblobs};
+
+	if (!list)
+		return -ENOMEM;
+	int err = send_blobs(run, plan, delivery, &insides);
+	return err ? err : verify(run, image, &insides);
 }
 
 /* --- the flush --- */

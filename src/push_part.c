@@ -44,7 +44,12 @@ static bool is_blob_path(const char *path, struct digest *ret)
 /* What the flush will read: manifests and configs. */
 static bool is_document(const struct archive_seen *seen, const char *head, size_t len)
 {
-	return seen->at.len <= OCI_CONFIG_MAX && len && (*head == '{' || *head == '[');
+	size_t blank = 0;
+
+	while (blank < len && strchr(" \t\r\n", head[blank]))
+		blank++;
+	return seen->at.len <= OCI_CONFIG_MAX && blank < len &&
+	       (head[blank] == '{' || head[blank] == '[');
 }
 
 static struct push_part *part_new(struct push_stream *stream, const struct archive_seen *seen)
@@ -142,9 +147,12 @@ static int blob_send(struct push_part *part)
 	const struct push_blob blob = {.repo = part->stream->push->repo, .digest = &part->named};
 
 	need_no_room(part);
-	part->layer.digest = part->layer.diff_id = part->named;
+	part->layer.digest = part->named;
 	part->layer.size = part->at.len;
-	return push_send_checked(&part->run, &blob, &part->at, &part->wait);
+	int err = push_send_checked(&part->run, &blob, &part->at, &part->wait, &part->inside);
+	/* It may be a layer of docker save after all. */
+	part->layer.diff_id = part->inside.diff_id;
+	return err;
 }
 
 static int layer_send(struct push_part *part)

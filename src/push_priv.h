@@ -13,6 +13,8 @@
  *   push_stream.c    an archive that is pushed while it is written: what has come, who waits
  *   push_part.c      and its blobs and layers, each sent by itself
  *   push_checked.c   a blob sent as it is, and hashed on the way
+ *   push_diff.c      what a layer decodes to, found beside
+ *   push_verify.c    whether that is what an image's config says
  *   push_restore.c   a layer that was sent compressed, wanted as it was
  *   push_images.c    one flush: archive, plan, blobs
  *   push_publish.c   and at its end the manifests
@@ -27,12 +29,16 @@
 #include "regfs/push.h"
 #include "regfs/ref.h"
 
-#define PUSH_PIECE	MIB	    /* what is read, hashed or compressed at a time */
-#define PUSH_STEP	(256 * KIB) /* so many bytes are waited for before they go on */
-#define PUSH_PARALLEL	4	    /* blobs under way at once */
-#define PUSH_SIZE_MAX	(1LL << 42) /* of a file that is pushed */
-#define PUSH_STREAM_MIN (8 * MIB)   /* what is larger is sent while it is written */
-#define PUSH_ENDED_MAX	32	    /* ended pushes that are still shown, for so long */
+#define PUSH_PIECE    MIB	  /* what is read, hashed or compressed at a time */
+#define PUSH_STEP     (256 * KIB) /* so many bytes are waited for before they go on */
+#define PUSH_PARALLEL 4		  /* blobs under way at once */
+#define PUSH_SIZE_MAX (1LL << 42) /* of a file that is pushed */
+/* So many times its size a blob or an archive may unpack to, as deflate does at most, and so much
+ * whatever its size. */
+#define PUSH_RATIO_MAX	1032
+#define PUSH_RATIO_FREE (4ULL << 30)
+#define PUSH_STREAM_MIN (8 * MIB) /* what is larger is sent while it is written */
+#define PUSH_ENDED_MAX	32	  /* ended pushes that are still shown, for so long */
 #define PUSH_ENDED_MS	(10 * 60 * 1000)
 
 /* --- push_reason.c --- */
@@ -237,12 +243,44 @@ int push_send(struct push_run *run, const struct push_blob *blob, struct wait *w
 int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *wait);
 int push_fail_sending(struct push_run *run, const struct push_blob *blob, int err);
 
+/* --- push_diff.c --- */
+
+/* What a blob decodes to. */
+struct push_inside {
+	struct digest blob;
+	struct digest diff_id;
+	const char *flaw; /* why it cannot be decoded, a constant; NULL: it can */
+};
+struct push_insides {
+	struct push_inside *list;
+	size_t n;
+};
+struct push_diff;
+/* Of the blob DIGEST, which SOURCE (borrowed, and not read by others) gives. Where PUSH believes
+ * layers, only one that is not compressed is known. */
+int push_diff_start(const struct push *push, const struct store_source *source,
+		    const struct digest *digest, struct push_diff **ret);
+/* Sees to it that it is done. A blob that cannot be decoded is no error. */
+int push_diff_finish(struct push_diff *diff, struct wait *wait, struct push_inside *ret);
+void push_diff_free(struct push_diff *diff);
+void push_diff_cleanup(struct push_diff **diff);
+#define AUTO_DIFF CLEANUP(push_diff_cleanup)
+/* What SIZE bytes may unpack to. */
+uint64_t push_unpacked_max(uint64_t size);
+
+/* --- push_verify.c --- */
+
+/* -EINVAL, in words, where a layer among INSIDES is not what the image's CONFIG says. */
+int push_verify(struct push_reason *why, const struct oci_manifest *manifest,
+		const struct buf *config, const struct push_insides *insides);
+
 /* --- push_checked.c --- */
 
 /* Sends the archive's bytes AT as BLOB (whose source and share need not be set), if they have its
- * digest: -EINVAL, in words, if not. */
+ * digest: -EINVAL, in words, if not. RET_INSIDE (may be NULL): what they decode to. */
 int push_send_checked(struct push_run *run, const struct push_blob *blob,
-		      const struct archive_blob *at, struct wait *wait);
+		      const struct archive_blob *at, struct wait *wait,
+		      struct push_inside *ret_inside);
 
 /* --- push_archive.c --- */
 
@@ -254,6 +292,16 @@ ssize_t push_archive_peek(struct push_run *run, uint64_t off, void *buf, size_t 
 int push_archive_await(struct push_run *run, uint64_t end, struct wait *wait);
 /* All LEN bytes, which are waited for. 0 or a negative errno. */
 int push_archive_take(struct push_run *run, uint64_t off, void *buf, size_t len, struct wait *wait);
+/* A store_source of part of the archive, which may still be coming. ARG structures are the
+ * caller's. */
+struct push_archive_part {
+	struct push_run *run;
+	struct archive_blob at;
+};
+ssize_t push_archive_part_read(void *arg, uint64_t off, void *buf, size_t cap);
+int push_archive_part_await(void *arg, uint64_t off, struct wait *wait);
+/* A config, of which there is at most OCI_CONFIG_MAX. */
+int push_archive_config(struct push_run *run, const struct archive_blob *at, struct buf *ret);
 /* These bytes of a part are needed no more. */
 void push_archive_passed(struct push_run *run, uint64_t off, uint64_t len);
 int push_archive_hash(struct push_run *run, const struct archive_blob *at, enum digest_algo algo,
@@ -338,9 +386,10 @@ struct push_part {
 	struct push_run run;
 	struct push_reason why; /* .err's */
 	struct archive_blob at;
-	bool is_blob;		 /* to be sent as it is; else a layer of docker save */
-	struct digest named;	 /* of a blob */
-	struct push_layer layer; /* what was found, and sent */
+	bool is_blob;		   /* to be sent as it is; else a layer of docker save */
+	struct digest named;	   /* of a blob */
+	struct push_layer layer;   /* what was found, and sent */
+	struct push_inside inside; /* of a blob */
 	/* guarded by the stream's lock */
 	enum part_state state;
 	int err;

@@ -18,6 +18,7 @@ struct traveller {
 	uint64_t number, version;
 	struct digest digest;
 	enum travel state;
+	struct push_inside inside; /* once it arrived */
 	struct stage_inode *inode; /* held while it waits or is under way */
 };
 
@@ -104,27 +105,38 @@ static bool is_manifest(struct stage_inode *inode)
 	       oci_manifest_parse(bytes.data, bytes.len, NULL, &manifest, &why) == 0;
 }
 
-static int send(struct push_tree *tree, struct stage_inode *inode, const struct digest *digest,
-		struct wait *wait)
+static int put(struct push_tree *tree, const struct store_source *source,
+	       const struct digest *digest, struct wait *wait)
 {
 	struct store *store = tree->push->store;
-	struct store_source source = {.read = push_tree_source, .arg = inode};
-	const struct store_put put = {.digest = digest, .source = &source};
+	const struct store_put put = {.digest = digest, .source = source};
 	struct digest found;
-	struct stat st;
 	uint64_t size;
 
-	int err = push_tree_digest(inode, digest->algo, wait, &found);
-	if (!err && (!digest_equal(&found, digest) || is_manifest(inode)))
+	int err = push_tree_digest(source->arg, digest->algo, wait, &found);
+	if (!err && (!digest_equal(&found, digest) || is_manifest(source->arg)))
 		err = -EINVAL;
 	if (err)
 		return err;
-	stage_stat(inode, &st);
-	source.size = (uint64_t)st.st_size;
 	err = store->ops->has_blob(store, tree->push->repo, digest, &size, wait);
 	if (err == -ENOENT)
 		err = store->ops->put_blob(store, tree->push->repo, &put, wait);
 	return err;
+}
+
+static int send(struct push_tree *tree, struct stage_inode *inode, const struct digest *digest,
+		struct wait *wait, struct push_inside *ret_inside)
+{
+	struct store_source source = {.read = push_tree_source, .arg = inode};
+	AUTO_DIFF struct push_diff *diff = NULL;
+	struct stat st;
+
+	stage_stat(inode, &st);
+	source.size = (uint64_t)st.st_size;
+	int err = push_diff_start(tree->push, &source, digest, &diff);
+	if (!err)
+		err = put(tree, &source, digest, wait);
+	return err ? err : push_diff_finish(diff, wait, ret_inside);
 }
 
 static struct traveller *next_waiting(struct travels *travels)
@@ -146,11 +158,13 @@ static void carry(struct pool_work *work)
 
 	pthread_mutex_lock(&travels->lock);
 	while ((at = next_waiting(travels))) {
+		struct push_inside inside = {0};
 		pthread_mutex_unlock(&travels->lock);
-		int err = send(travels->tree, at->inode, &at->digest, &carrier->wait);
+		int err = send(travels->tree, at->inode, &at->digest, &carrier->wait, &inside);
 		pthread_mutex_lock(&travels->lock);
 		struct stage_inode *inode = STEAL(at->inode);
 		at->state = err ? TRAVEL_FAILED : TRAVEL_ARRIVED;
+		at->inside = inside;
 		wait_wake(&travels->changed);
 		pthread_mutex_unlock(&travels->lock);
 		stage_inode_unref(inode);
@@ -225,7 +239,7 @@ void travels_offer(struct travels *travels, struct stage_inode *inode, const str
 }
 
 int travels_await(struct travels *travels, struct stage_inode *inode, const struct digest *digest,
-		  struct wait *wait)
+		  struct wait *wait, struct push_inside *ret_inside)
 {
 	uint64_t number = stage_inode_number(inode), version = stage_bytes_version(inode);
 	int err = 0;
@@ -240,7 +254,9 @@ int travels_await(struct travels *travels, struct stage_inode *inode, const stru
 	}
 	while (!err && at && at->state == TRAVEL_UNDER_WAY)
 		err = wait_on(wait, &travels->changed, &travels->lock, WAIT_FOREVER);
-	bool arrived = at && at->state == TRAVEL_ARRIVED;
+	bool arrived = !err && at && at->state == TRAVEL_ARRIVED;
+	if (arrived)
+		*ret_inside = at->inside;
 	pthread_mutex_unlock(&travels->lock);
 	stage_inode_unref(unneeded);
 	return err ? err : arrived;

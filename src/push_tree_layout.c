@@ -81,6 +81,7 @@ struct part_task {
 	struct push_tree *tree;
 	struct push_run *run;
 	const struct layout_part *part;
+	struct push_inside *inside;
 };
 
 static int check_digest(const struct part_task *part, struct wait *wait)
@@ -96,9 +97,9 @@ static int check_digest(const struct part_task *part, struct wait *wait)
 			 digest_format(&found, found_text));
 }
 
-static int part_run(struct push_task *task, struct wait *wait)
+/* The part is the caller's to send. */
+static int part_send(struct part_task *part, struct wait *wait)
 {
-	struct part_task *part = CONTAINER_OF(task, struct part_task, task);
 	const struct store_source source = {
 		.read = push_tree_source, .arg = part->part->inode, .size = part->part->size};
 	const struct push_blob blob = {
@@ -107,18 +108,33 @@ static int part_run(struct push_task *task, struct wait *wait)
 		.source = &source,
 		.share = part->part->size,
 	};
+	AUTO_DIFF struct push_diff *diff = NULL;
 
-	int err = travels_await(part->tree->travels, part->part->inode, blob.digest, wait);
+	int err = part->part->layer ? push_diff_start(part->tree->push, &source, blob.digest, &diff)
+				    : 0;
+	if (!err)
+		err = check_digest(part, wait);
+	if (!err)
+		err = push_send(part->run, &blob, wait);
+	return err || !diff ? err : push_diff_finish(diff, wait, part->inside);
+}
+
+static int part_run(struct push_task *task, struct wait *wait)
+{
+	struct part_task *part = CONTAINER_OF(task, struct part_task, task);
+
+	int err = travels_await(part->tree->travels, part->part->inode, &part->part->digest, wait,
+				part->inside);
 	if (err > 0) {
 		push_progress(part->tree->push, (int64_t)part->part->size);
 		return 0;
 	}
-	if (!err)
-		err = check_digest(part, wait);
-	return err ? err : push_send(part->run, &blob, wait);
+	return err ? err : part_send(part, wait);
 }
 
-static int send_parts(struct push_tree *tree, const struct layout_plan *plan, struct wait *wait)
+/* INSIDES has a place for each. */
+static int send_parts(struct push_tree *tree, const struct layout_plan *plan,
+		      struct push_insides *insides, struct wait *wait)
 {
 	AUTO_FREE struct part_task *parts = calloc(plan->nparts + 1, sizeof(*parts));
 	AUTO_FREE struct push_task **tasks = calloc(plan->nparts + 1, sizeof(struct push_task *));
@@ -128,7 +144,8 @@ static int send_parts(struct push_tree *tree, const struct layout_plan *plan, st
 	if (!parts || !tasks)
 		return -ENOMEM;
 	for (size_t i = 0; i < plan->nparts; i++) {
-		parts[i] = (struct part_task){{part_run}, tree, &run, &plan->parts[i]};
+		parts[i] = (struct part_task){
+			{part_run}, tree, &run, &plan->parts[i], &insides->list[i]};
 		tasks[i] = &parts[i].task;
 		total += plan->parts[i].size;
 	}
@@ -137,10 +154,38 @@ static int send_parts(struct push_tree *tree, const struct layout_plan *plan, st
 			      wait);
 }
 
+/* An image's layers are what its config says. */
+static int verify(struct push_tree *tree, const struct layout_plan *plan,
+		  const struct archive_document *document, const struct push_insides *insides)
+{
+	CLEANUP(oci_manifest_release) struct oci_manifest manifest = {0};
+	AUTO_BUF struct buf config = BUF_INIT(OCI_CONFIG_MAX + 1);
+	const char *unused;
+
+	int err = oci_manifest_parse(document->bytes, document->len, document->media_type,
+				     &manifest, &unused);
+	const struct layout_part *part = !err && oci_is_image(&manifest)
+						 ? layout_plan_part(plan, &manifest.config.digest)
+						 : NULL;
+	if (err || !part)
+		return err;
+	err = push_tree_read(part->inode, OCI_CONFIG_MAX, &config);
+	if (err == -EFBIG)
+		err = push_fail(&tree->push->why, -EINVAL,
+				"the image's config is larger than %d MiB", OCI_CONFIG_MAX / MIB);
+	return err ? err : push_verify(&tree->push->why, &manifest, &config, insides);
+}
+
 static int publish(struct push_tree *tree, const struct layout_plan *plan, struct wait *wait)
 {
-	int err = send_parts(tree, plan, wait);
+	AUTO_FREE struct push_inside *list = calloc(plan->nparts + 1, sizeof(*list));
+	struct push_insides insides = {.list = list, .n = plan->nparts};
 
+	if (!list)
+		return -ENOMEM;
+	int err = send_parts(tree, plan, &insides, wait);
+	for (size_t i = 0; i < plan->ndocuments && !err; i++)
+		err = verify(tree, plan, &plan->documents[i], &insides);
 	for (size_t i = 0; i < plan->ndocuments && !err; i++) {
 		bool is_top = i + 1 == plan->ndocuments;
 		err = push_manifest(tree->push, is_top ? tree->push->tag : NULL,

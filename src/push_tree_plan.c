@@ -75,13 +75,13 @@ static int find_blob(struct push_tree *tree, const struct oci_descriptor *part,
 
 /* --- what a manifest needs --- */
 
-static bool has_part(const struct layout_plan *plan, const struct digest *digest)
+struct layout_part *layout_plan_part(const struct layout_plan *plan, const struct digest *digest)
 {
 	for (size_t i = 0; i < plan->nparts; i++) {
 		if (digest_equal(&plan->parts[i].digest, digest))
-			return true;
+			return &plan->parts[i];
 	}
-	return false;
+	return NULL;
 }
 
 static int add_part(struct push_tree *tree, const struct oci_descriptor *part,
@@ -89,7 +89,7 @@ static int add_part(struct push_tree *tree, const struct oci_descriptor *part,
 {
 	struct stage_inode *inode;
 
-	if (has_part(plan, &part->digest))
+	if (layout_plan_part(plan, &part->digest))
 		return 0;
 	if (plan->nparts >= PARTS_MAX)
 		return say(plan, -EINVAL, "the image has too many blobs");
@@ -167,8 +167,12 @@ static int add_below(struct push_tree *tree, const struct oci_manifest *manifest
 
 	if (manifest->kind == OCI_KIND_MANIFEST)
 		err = add_part(tree, &manifest->config, plan);
-	for (size_t i = 0; i < manifest->nlayers && !err; i++)
+	for (size_t i = 0; i < manifest->nlayers && !err; i++) {
 		err = add_part(tree, &manifest->layers[i], plan);
+		struct layout_part *part = layout_plan_part(plan, &manifest->layers[i].digest);
+		if (part)
+			part->layer |= oci_is_image(manifest);
+	}
 	for (size_t i = 0; i < manifest->nchildren && !err; i++) {
 		const struct oci_descriptor *child = &manifest->children[i];
 		if (*child->media_type && !oci_is_manifest_type(child->media_type))

@@ -104,12 +104,15 @@ struct layout_plan {
 		struct digest digest;
 		uint64_t size;
 		struct stage_inode *inode; /* held */
+		bool layer;		   /* of an image that can be run */
 	} * parts;			   /* without repetition */
 	size_t nparts;
 };
 /* 0: it is whole; -ENODATA: something is missing; -EINVAL: something is wrong; both with .why.
  * ONLY_TOP: no more than which image it is. */
 int layout_plan_make(struct push_tree *tree, bool only_top, struct layout_plan *ret);
+/* Borrowed, or NULL. */
+struct layout_part *layout_plan_part(const struct layout_plan *plan, const struct digest *digest);
 void layout_plan_release(struct layout_plan *plan);
 
 /* --- push_tree_blobs.c --- */
@@ -119,8 +122,9 @@ struct travels *travels_new(struct push_tree *tree);
 void travels_free(struct travels *travels);
 /* The file is said to be the blob of DIGEST: if it is, it is sent. */
 void travels_offer(struct travels *travels, struct stage_inode *inode, const struct digest *digest);
-/* Waits for the file if it is under way. 1: the store has it; 0: it is for the caller to send. */
+/* Waits for the file if it is under way. 1: the store has it, and RET_INSIDE says what it decodes
+ * to; 0: it is for the caller to send. */
 int travels_await(struct travels *travels, struct stage_inode *inode, const struct digest *digest,
-		  struct wait *wait);
+		  struct wait *wait, struct push_inside *ret_inside);
 
 #endif

@@ -33,6 +33,7 @@ struct cli_options {
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
 	bool offline, overlay_whiteouts, transform_symlinks, passthrough, prefetch, soci_v1;
 	enum codec compress;
+	bool verify_stream;
 	int compress_level; /* 0: the codec's default */
 	enum log_level log;
 	bool foreground, debug, single_thread, allow_other, allow_delete, read_only;

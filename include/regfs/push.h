@@ -32,6 +32,9 @@ struct pushes_options {
 	struct events *events; /* tags that moved are published here */
 	enum codec compress;   /* for layers that come uncompressed */
 	int compress_level;    /* 0: the codec's default */
+	/* Layers that come with a manifest are not unpacked to see whether they are what the
+	 * image's config says. */
+	bool believe_layers;
 	/* SOURCE_DATE_EPOCH: no file of a layer that is built is younger, and its image is so old;
 	 * NULL: there is none. Borrowed. */
 	const int64_t *source_date;

@@ -121,6 +121,7 @@ def bench_push(bench):
     print(f"  OCI archive, {oci_archive.stat().st_size / 1e6:.0f} MB:")
     measure_push(bench, {
         "cp": lambda registry: push_by_cp(bench, registry, oci_archive),
+        "cp (verify=stream)": lambda registry: push_by_cp(bench, registry, oci_archive, verify="stream"),
         "skopeo copy": skopeo("oci-archive", oci_archive),
         "curl, four blobs at a time": lambda registry: push_by_children(
             bench, registry, lambda: upload_by_curl(registry, debian.layout("gzip"), 4)),

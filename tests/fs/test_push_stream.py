@@ -336,6 +336,34 @@ def test_bad_archives(t):
     lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
 
 
+def test_wrong_diff_id(t):
+    """What is confirmed can be run: each layer of an OCI image is what the config says, however it comes."""
+    registry, mount = empty(t)
+    for compression, number in (("gzip", 1), ("zstd", 3)):
+        image = big_image(compression=compression)
+        # In the order of pieces and in the other.
+        for way in (push, push_backwards):
+            tag = f"{compression}-{way.__name__}"
+            way(mount, oci_archive(image), f"team/app/_push/{tag}")
+            lib.equal(manifest(registry, "team/app", tag)[0], image.digest)
+        found = [oci.sha256(layer.tar) for layer in image.layers]
+        wrong = list(found)
+        wrong[number - 1] = oci.sha256(b"other")
+        bad = oci.Image(image.layers, {"rootfs": {"type": "layers", "diff_ids": wrong}})
+        for way in (push, push_backwards):
+            mark = len(mount.read_log())
+            with lib.fails(errno.EINVAL):
+                way(mount, oci_archive(bad), "team/app/_push/bad")
+            words = f"layer {number} unpacks to {found[number - 1]}, the image's config says {wrong[number - 1]}"
+            assert words in mount.read_log()[mark:], mount.read_log()[mark:]
+    lib.equal(manifest(registry, "team/app", "bad"), None)
+    mount.stop()
+    believing = t.mount(registry.host, verify="stream")
+    for way in (push, push_backwards):
+        way(believing, oci_archive(bad), f"team/app/_push/{way.__name__}")
+        lib.equal(manifest(registry, "team/app", way.__name__)[0], bad.digest)
+
+
 # --- faults ---
 
 

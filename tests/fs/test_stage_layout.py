@@ -137,6 +137,25 @@ def test_a_wrong_or_missing_blob(t):
     lib.equal(manifest(registry, "team/app", "1.6")[0], one.digest)
 
 
+def test_a_wrong_diff_id(t):
+    """By cp, whose blobs travel before the manifest is known, and by skopeo."""
+    registry, mount = empty(t)
+    _, one = layout(t)
+    config = json.loads(one.config)
+    found = config["rootfs"]["diff_ids"][-1]
+    config["rootfs"]["diff_ids"][-1] = wrong = oci.sha256(b"other")
+    words = f"unpacks to {found}, the image's config says {wrong}"
+    bad = oci.Image(one.layers, {"rootfs": config["rootfs"]})
+    bad.write_layout(t.dir / "bad")
+    t.run("cp", "-r", t.dir / "bad", mount.path("team/app/_push/1"), status=1)
+    assert words in reason(mount), reason(mount)
+    lib.need("skopeo")
+    t.run("skopeo", "--insecure-policy", "copy", f"oci:{t.dir}/bad:latest",
+          f"oci:{mount.path('team/app/_push/2')}:any", status=1)
+    assert words in reason(mount), reason(mount)
+    lib.equal([manifest(registry, "team/app", tag) for tag in "12"], [None, None])
+
+
 def test_several_images_and_one_called_as_the_tag(t):
     registry, mount = empty(t)
     path, one = layout(t, "1.6")

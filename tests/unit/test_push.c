@@ -447,6 +447,53 @@ static void wrong_digest_is_refused(void **state)
 	assert_false(tag_exists(f, "app", "1"));
 }
 
+static void wrong_diff_id_of_a_blob_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_BUF struct buf tar = make_layer("file", 3 * MIB);
+	AUTO_BUF struct buf other = make_layer("file", 10);
+	AUTO_FREE char *right = make_config(&tar, 1), *wrong = make_config(&other, 1);
+	char words[2 * DIGEST_STR_MAX + 64], found[DIGEST_STR_MAX], wanted[DIGEST_STR_MAX];
+
+	hex_of(tar.data, tar.len, found);
+	hex_of(other.data, other.len, wanted);
+	snprintf(words, sizeof(words),
+		 "layer 1 unpacks to sha256:%s, the image's config says sha256:%s", found, wanted);
+	for (enum codec codec = CODEC_PLAIN; codec <= CODEC_ZSTD; codec++) {
+		AUTO_BUF struct buf layer = encode(codec, &tar);
+		AUTO_BUF struct buf bad = oci_archive(&layer, wrong, NULL);
+		assert_refused(f, "app", &bad, -EINVAL, words);
+		assert_false(tag_exists(f, "app", "1"));
+	}
+	for (enum codec codec = CODEC_PLAIN; codec <= CODEC_ZSTD; codec++) {
+		AUTO_BUF struct buf layer = encode(codec, &tar);
+		AUTO_BUF struct buf good = oci_archive(&layer, right, NULL);
+		AUTO_BUF struct buf vague = oci_archive(&layer, "{}", NULL);
+		assert_int_equal(push_once(f, "good", "1", &good), 0);
+		assert_int_equal(push_once(f, "vague", "1", &vague), 0);
+	}
+}
+
+static void layer_that_cannot_be_unpacked_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_BUF struct buf tar = make_layer("file", 3 * MIB);
+	AUTO_FREE char *config = make_config(&tar, 1);
+
+	for (enum codec codec = CODEC_GZIP; codec <= CODEC_ZSTD; codec++) {
+		AUTO_BUF struct buf layer = encode(codec, &tar);
+		layer.len -= 5;
+		AUTO_BUF struct buf cut = oci_archive(&layer, config, NULL);
+		assert_refused(f, "app", &cut, -EINVAL, "cannot be unpacked");
+	}
+	const struct buf two[] = {tar, tar};
+	AUTO_FREE char *more = make_config(two, 2);
+	AUTO_BUF struct buf many = oci_archive(&tar, more, NULL);
+	assert_refused(f, "app", &many, -EINVAL, "1 layers, the image's config names 2");
+	AUTO_BUF struct buf odd = oci_archive(&tar, "no JSON", NULL);
+	assert_refused(f, "app", &odd, -EINVAL, "config cannot be used");
+}
+
 static void index_brings_its_children(void **state)
 {
 	struct fixture *f = *state;
@@ -1063,6 +1110,8 @@ int main(void)
 		TEST(oci_archive_keeps_every_digest),
 		TEST(blobs_that_are_there_are_not_sent),
 		TEST(wrong_digest_is_refused),
+		TEST(wrong_diff_id_of_a_blob_is_refused),
+		TEST(layer_that_cannot_be_unpacked_is_refused),
 		TEST(index_brings_its_children),
 		TEST(docker_layers_become_gzip),
 		TEST(docker_layers_become_zstd),
