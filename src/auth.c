@@ -27,7 +27,9 @@ struct auth *auth_new(const struct auth_options *options)
 	*auth = (struct auth){
 		.http = options->http,
 		.host = strdup(options->host),
+		.endpoint = options->endpoint,
 		.tls = options->tls,
+		.hosts = options->hosts,
 		.lookup = options->lookup,
 		.lookup_arg = options->lookup_arg,
 		.timeout_ms = options->timeout_ms ? options->timeout_ms : 10000,
@@ -140,6 +142,11 @@ struct fetched {
 	int64_t lifetime_ms;
 };
 
+static void unref_hold(const struct hosts_answer **hold)
+{
+	hosts_answer_unref(*hold);
+}
+
 static int bearer_header(const char *token, int64_t lifetime_ms, struct fetched *ret)
 {
 	ret->header = format("Authorization: Bearer %s", token);
@@ -157,11 +164,17 @@ static int basic_header(const struct auth_credential *credential, struct fetched
 	return ret->header ? 0 : -ENOMEM;
 }
 
-static int token_header(struct auth *auth, const struct auth_token_request *request,
-			struct wait *wait, struct fetched *ret)
+static int token_header(struct auth *auth, struct auth_token_request *request, struct wait *wait,
+			struct fetched *ret)
 {
+	CLEANUP(unref_hold) const struct hosts_answer *hold = NULL;
 	struct auth_token token = {0};
-	int err = auth_token_fetch(auth->http, request, wait, &token);
+	struct http_tls tls = {0};
+	int err = auth_realm_tls(auth, request->realm, &tls, &hold);
+	if (err)
+		return err;
+	request->tls = &tls;
+	err = auth_token_fetch(auth->http, request, wait, &token);
 	if (!err)
 		err = bearer_header(token.value, token.lifetime_ms, ret);
 	secret_free(&token.value);
@@ -187,13 +200,12 @@ static int fetch(struct auth *auth, const struct auth_ask *ask, const struct err
 		return bearer_header(credential.registry_token, STORED_MS + MARGIN_MS, ret);
 	if (errand->scheme == AUTH_BASIC)
 		return basic_header(&credential, ret);
-	const struct auth_token_request request = {
+	struct auth_token_request request = {
 		.realm = errand->realm,
 		.service = errand->service,
 		.challenged = errand->challenged,
 		.scope = ask->scope ? ask->scope : "",
 		.credential = anonymous ? NULL : &credential,
-		.tls = auth->tls,
 		.deadline_ms = query.deadline_ms,
 	};
 	return token_header(auth, &request, wait, ret);

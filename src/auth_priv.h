@@ -5,6 +5,7 @@
  * auth.c            the headers that are known, one fetch for many waiters
  * auth_challenge.c  what follows from a refusal
  * auth_token.c      a conversation with a token service
+ * auth_tls.c        with which TLS settings that is asked
  * auth_parse.c      WWW-Authenticate; pure
  */
 #ifndef REGFS_AUTH_PRIV_H
@@ -45,6 +46,11 @@ int auth_token_fetch(struct http *http, const struct auth_token_request *request
 /* A token service's answer at WALL_NOW_MS. 0, -EIO (there is no token in it), -ENOMEM. */
 int auth_token_parse(const char *json, size_t len, int64_t wall_now_ms, struct auth_token *ret);
 
+/* The TLS settings for REALM, which borrow from *RET_HOLD, for hosts_answer_unref(), and from the
+ * auth. 0, -EACCES (logged), -EINVAL, -ENOMEM. */
+int auth_realm_tls(const struct auth *auth, const char *realm, struct http_tls *ret,
+		   const struct hosts_answer **ret_hold);
+
 enum auth_scheme { AUTH_NONE, AUTH_BASIC, AUTH_BEARER };
 
 /* A header for one purpose. */
@@ -67,7 +73,9 @@ struct auth_pass {
 struct auth {
 	struct http *http;
 	char *host;
+	const char *endpoint;
 	const struct http_tls *tls;
+	struct hosts *hosts;
 	auth_lookup_fn *lookup;
 	void *lookup_arg;
 	int64_t timeout_ms;

@@ -23,17 +23,6 @@ static int may_delete(const struct names *names, const struct host *host, const 
 	return -EROFS;
 }
 
-static int untag(struct host *host, const char *repo, const char *tag, struct wait *wait)
-{
-	int r = host->store->ops->untag(host->store, repo, tag, wait);
-
-	if (r == -EOPNOTSUPP)
-		log_warn("%s/%s: this registry cannot delete a tag alone; rmdir %s@DIGEST deletes "
-			 "an image under all its tags",
-			 host->name, repo, repo);
-	return r;
-}
-
 /* The image was deleted: nobody finds it here any more, nor in the cache. */
 static void image_gone(struct names *names, struct host *host, const char *repo,
 		       const struct digest *digest)
@@ -50,7 +39,7 @@ static int untag_local(struct names *names, struct host *host, const char *repo,
 	struct digest digest, found;
 	char text[DIGEST_STR_MAX];
 	int known = ops->head(host->store, repo, tag, &digest, wait);
-	int r = untag(host, repo, tag, wait);
+	int r = ops->untag(host->store, repo, tag, wait);
 
 	if (r == 0 && known == 0 &&
 	    ops->head(host->store, repo, digest_format(&digest, text), &found, wait) == -ENOENT)
@@ -67,7 +56,7 @@ int names_untag(struct names *names, struct host *host, const char *repo, const 
 		r = -EWOULDBLOCK;
 	if (r == 0)
 		r = host_is_local(host) ? untag_local(names, host, repo, tag, wait)
-					: untag(host, repo, tag, wait);
+					: host->store->ops->untag(host->store, repo, tag, wait);
 	if (r != 0 && r != -ENOENT)
 		return r;
 	answers_forget_tags(names->answers, host, repo);
@@ -91,7 +80,7 @@ int names_can_untag(struct names *names, struct host *host, const char *repo, co
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		return -EIO;
 	snprintf(probe, sizeof(probe), "regfs-probe-%016" PRIx64, random);
-	r = untag(host, repo, probe, wait);
+	r = host->store->ops->untag(host->store, repo, probe, wait);
 	return r == -ENOENT ? 0 : r;
 }
 

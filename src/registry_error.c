@@ -180,8 +180,13 @@ int registry_refused(const struct registry *registry, const struct registry_call
 	char code[64] = "";
 	AUTO_FREE char *said = body.len ? oci_error_message(body.data, body.len, code) : NULL;
 	err = judge(transfer, code, said);
-	AUTO_FREE char *words = format("status %d%s%s", http_status(transfer), said ? ": " : "",
-				       said ? said : "");
+	int status = http_status(transfer);
+	if (call->cannot && status == 400 && (err == -EINVAL || err == -EIO))
+		err = -EOPNOTSUPP;
+	bool cannot = call->cannot && err == -EOPNOTSUPP;
+	AUTO_FREE char *words = format("status %d%s%s%s%s", status, said ? ": " : "",
+				       said ? said : "", cannot ? ": " : "",
+				       cannot ? call->cannot : "");
 	log_call(registry, call, err, words ? words : "refused");
 	return err;
 }

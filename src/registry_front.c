@@ -66,6 +66,7 @@ static int way_new(const struct front *front, const struct hosts_endpoint *endpo
 	if (!way)
 		return -ENOMEM;
 	way->identity = endpoint->identity;
+	way->mirror = mirror;
 	int err = registry_endpoint_new(&options, &adapted, &way->store);
 	if (err) {
 		free(way);
@@ -76,10 +77,11 @@ static int way_new(const struct front *front, const struct hosts_endpoint *endpo
 }
 
 /* With the lock. */
-static struct way *way_find(const struct front *front, uint64_t identity)
+static struct way *way_find(const struct front *front, const struct hosts_endpoint *endpoint)
 {
 	struct way *way = front->ways;
-	while (way && way->identity != identity)
+	bool mirror = !front_is_origin(endpoint);
+	while (way && !(way->identity == endpoint->identity && way->mirror == mirror))
 		way = way->next;
 	return way;
 }
@@ -88,7 +90,7 @@ static int way_of(struct front *front, const struct hosts_endpoint *endpoint, si
 		  struct way **ret)
 {
 	pthread_mutex_lock(&front->lock);
-	struct way *way = way_find(front, endpoint->identity);
+	struct way *way = way_find(front, endpoint);
 	pthread_mutex_unlock(&front->lock);
 	if (way) {
 		*ret = way;
@@ -99,7 +101,7 @@ static int way_of(struct front *front, const struct hosts_endpoint *endpoint, si
 	if (err)
 		return err;
 	pthread_mutex_lock(&front->lock);
-	way = way_find(front, endpoint->identity);
+	way = way_find(front, endpoint);
 	if (!way) {
 		fresh->next = front->ways;
 		way = front->ways = STEAL(fresh);
@@ -126,6 +128,33 @@ void front_leave_aside(struct front *front, struct way *way)
 			 way->store->name, (long long)(ms / 1000));
 }
 
+static uint64_t denial_of(const struct way *way, const struct hosts_endpoint *endpoint)
+{
+	const char *repo = endpoint->repo ? endpoint->repo : "";
+	return hash64(way->identity, repo, strlen(repo));
+}
+
+void front_deny(struct front *front, const struct leg *leg)
+{
+	const struct denial denial = {.what = denial_of(leg->way, leg->endpoint),
+				      .until_ms = now_ms() + ASIDE_MAX_MS};
+	pthread_mutex_lock(&front->lock);
+	front->denials[front->ndenials++ % DENIALS_MAX] = denial;
+	pthread_mutex_unlock(&front->lock);
+}
+
+/* With the lock. */
+static bool is_aside(const struct front *front, const struct way *way,
+		     const struct hosts_endpoint *endpoint)
+{
+	int64_t now = now_ms();
+	uint64_t what = denial_of(way, endpoint);
+	bool aside = way->aside_ms > now;
+	for (size_t i = 0; !aside && i < DENIALS_MAX; i++)
+		aside = front->denials[i].what == what && front->denials[i].until_ms > now;
+	return aside;
+}
+
 static void welcome(struct front *front, struct way *way)
 {
 	pthread_mutex_lock(&front->lock);
@@ -147,7 +176,7 @@ static int rank_of(struct front *front, const struct errand *errand,
 	if (errand->no_mirrors)
 		return -1;
 	pthread_mutex_lock(&front->lock);
-	bool aside = way->aside_ms > now_ms();
+	bool aside = is_aside(front, way, endpoint);
 	pthread_mutex_unlock(&front->lock);
 	bool late = (endpoint->can & HOSTS_LATE) && !(errand->can & HOSTS_RESOLVE);
 	return aside ? 4 : late ? 3 : 1;
@@ -223,6 +252,8 @@ static bool is_final(struct front *front, const struct leg *leg, int err)
 		return !front_is_gone(err);
 	if (front_is_gone(err))
 		front_leave_aside(front, leg->way);
+	else if (err == -EACCES)
+		front_deny(front, leg);
 	return false;
 }
 

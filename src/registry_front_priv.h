@@ -14,7 +14,8 @@
 #include "registry_priv.h"
 
 /* What is remembered of blobs that were served, and of those that were wrong. */
-#define SERVED_MAX 64
+#define SERVED_MAX  64
+#define DENIALS_MAX 64
 /* Tags that we moved. */
 #define MOVED_MAX 256
 
@@ -22,6 +23,7 @@
 struct way {
 	struct way *next; /* constant once it is listed */
 	uint64_t identity;
+	bool mirror; /* one host may be a mirror for some and the origin of others */
 	struct store *store;
 	/* guarded by front->lock */
 	unsigned failures;
@@ -31,6 +33,12 @@ struct way {
 struct served {
 	uint64_t blob; /* a hash of its digest */
 	struct way *way;
+};
+
+/* A mirror that does not let us read a repository: it may well let us read others. */
+struct denial {
+	uint64_t what; /* a hash of the mirror and its repository */
+	int64_t until_ms;
 };
 
 struct front {
@@ -45,6 +53,8 @@ struct front {
 	unsigned nserved;
 	uint64_t wrong[SERVED_MAX]; /* blobs that mirrors are not asked for any more */
 	unsigned nwrong;
+	struct denial denials[DENIALS_MAX]; /* the oldest is overwritten */
+	unsigned ndenials;
 	uint64_t moved[MOVED_MAX]; /* tags that mirrors may not know yet; the oldest is overwritten
 				    */
 	unsigned nmoved;
@@ -101,6 +111,8 @@ bool front_is_ours(int err);
 /* It could not be asked: which says nothing about what it has. */
 bool front_is_gone(int err);
 void front_leave_aside(struct front *front, struct way *way);
+/* The mirror of LEG said -EACCES: it is asked later for that repository, for a while. */
+void front_deny(struct front *front, const struct leg *leg);
 
 extern const struct store_ops front_ops;
 void front_free(struct store *store);

@@ -97,6 +97,9 @@ struct registry_call {
 	/* -ENOENT and -EOPNOTSUPP and -EACCES go to the log as information: a question that
 	 * may well be answered with no. */
 	bool may_refuse;
+	/* What it means where the registry cannot do that (-EOPNOTSUPP), or answers 400; may be
+	 * NULL. */
+	const char *cannot;
 	int64_t deadline_ms; /* 0: only progress counts */
 	int64_t timeout_ms;  /* without progress; 0: the registry's */
 };

@@ -148,19 +148,15 @@ static int send_delete(struct registry *registry, const char *repo, const char *
 		.repo = repo,
 		.scope = scope,
 		.once = true,
+		/* docker-registry takes the tag for a bad digest: 400. */
+		.cannot =
+			is_tag ? "this registry cannot delete a tag alone; rmdir REPOSITORY@DIGEST "
+				 "deletes an image under all its tags"
+			       : NULL,
 		.deadline_ms = registry_name_deadline(registry),
 	};
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
-	int err = registry_send(registry, &call, wait, &answer);
-	if (err)
-		return err;
-	int status = http_status(answer);
-	if (status >= 200 && status < 300)
-		return 0;
-	err = registry_refused(registry, &call, answer, wait);
-	/* docker-registry takes the tag for a bad digest. */
-	bool cannot = status == 400 && is_tag && (err == -EINVAL || err == -EIO);
-	return cannot ? -EOPNOTSUPP : err;
+	return registry_ask(registry, &call, wait, &answer);
 }
 
 int registry_untag(struct store *store, const char *repo, const char *tag, struct wait *wait)

@@ -10,7 +10,7 @@
 #ifndef REGFS_AUTH_H
 #define REGFS_AUTH_H
 
-#include "regfs/http.h"
+#include "regfs/hosts.h"
 
 struct auth;
 
@@ -36,9 +36,14 @@ typedef int auth_lookup_fn(void *arg, const struct auth_query *query, struct wai
 
 struct auth_options {
 	struct http *http;
-	const char *host;	    /* the key for LOOKUP; copied */
-	const struct http_tls *tls; /* borrowed for the auth's life; may be NULL */
-	auth_lookup_fn *lookup;	    /* NULL: anonymous */
+	const char *host; /* the key for LOOKUP; copied */
+	/* The registry, and its TLS settings; borrowed for the auth's life, may be NULL. A token
+	 * service on the same host, whatever its port, is asked with them too; one elsewhere with
+	 * those that HOSTS (NULL: the system's) has for it, and the CA that the registry has. */
+	const char *endpoint;
+	const struct http_tls *tls;
+	struct hosts *hosts;
+	auth_lookup_fn *lookup; /* NULL: anonymous */
 	void *lookup_arg;
 	int64_t timeout_ms; /* of a token request, whole */
 };

@@ -148,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(Answer(200, self.control(method).encode()), {}, method)
         entry = {"method": method, "path": self.path, "where": self.server.where,
                  "headers": {k.lower(): v for k, v in self.headers.items()},
-                 "client": self.client_address[1]}
+                 "client": self.client_address[1], "certificate": self.certificate()}
         with state.lock:
             state.requests.append(entry)
             rule = next((r for r in state.rules
@@ -163,6 +163,10 @@ class Handler(BaseHTTPRequestHandler):
         if act.get("lose"):
             self.drop()
         self.send(answer, act, method)
+
+    def certificate(self):
+        """What the client showed, where the server asks for it."""
+        return self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
 
     def before(self, act):
         if "stall" in act:
@@ -536,7 +540,8 @@ class Server(ThreadingHTTPServer):
 
 
 class BadRegistry:
-    def __init__(self, port=0, tls=None):
+    def __init__(self, port=0, tls=None, clients_ca=None):
+        self.clients_ca = clients_ca
         self.lock = threading.RLock()
         self.ended = threading.Event()
         self.rules, self.requests = [], []
@@ -572,6 +577,9 @@ class BadRegistry:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
+            if self.clients_ca:
+                context.verify_mode = ssl.CERT_OPTIONAL
+                context.load_verify_locations(self.clients_ca)
             server.socket = context.wrap_socket(server.socket, server_side=True,
                                                 do_handshake_on_connect=False)
         server.state, server.where = self, where

@@ -277,6 +277,31 @@ def test_proxy(t):
     lib.equal(proxy.requests, [])
 
 
+def test_a_token_service_elsewhere(t):
+    """The registry names it: the client certificate and the carelessness that are for the registry are not for any other
+    host, which has settings of its own. The registry's CA counts there too, as it does where a registry redirects to."""
+    authority = Authority(t, t.dir / "authority")
+    plain, registry = t.bad_registry(), t.bad_registry(tls=authority.issue("server"), clients_ca=authority.cert)
+    sample.push_all(plain)
+    registry.repos, registry.blobs = plain.repos, plain.blobs
+    registry.auth, elsewhere = "bearer", f"localhost:{registry.other_port}"
+    registry.realm = f"https://{elsewhere}/token"
+    host, (cert, key) = f"127.0.0.1:{registry.port}", authority.issue("client")
+    root = certs_dir(t, host, ca_crt=authority.cert, client_cert=cert, client_key=key)
+    lib.equal(version(t.mount(f"https://{host}", certs_dir=root, **QUICK)), "1.5")
+    assert registry.seen("GET", "/v2/", "main")[-1]["certificate"]
+    lib.equal({repr(asked["certificate"]) for asked in registry.seen("GET", "/token", "other")}, {"None"})
+    # It has one of its own.
+    shutil.copytree(root / host, root / elsewhere)
+    registry.forget()
+    lib.equal(version(t.mount(f"https://{host}", certs_dir=root, **QUICK)), "1.5")
+    assert registry.seen("GET", "/token", "other")[-1]["certificate"]
+    # Nobody verifies the registry; the service is another matter.
+    nobody = certs_dir(t, "nobody")
+    refused(t.mount(f"https://{host}", insecure=host, certs_dir=nobody, **QUICK), "certificate", elsewhere)
+    lib.equal(version(t.mount(f"https://{host}", "-o", f"insecure={elsewhere}", insecure=host, certs_dir=nobody, **QUICK)), "1.5")
+
+
 def test_plain_http_only_where_insecure(t):
     """A name that nobody resolves: our server stands in for it as the proxy, which refuses to pass TLS on."""
     proxy = t.bad_registry()

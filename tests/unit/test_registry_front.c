@@ -188,6 +188,43 @@ static void a_broken_mirror_is_left_aside_for_a_while(void **state)
 	assert_true(at_origin("manifests") >= before);
 }
 
+/* It is asked after the origin for a while; for others that it lets us read it is not. */
+static void a_mirror_that_refuses_is_not_asked_each_time(void **state)
+{
+	(void)state;
+	with_mirror("");
+	struct digest got;
+	struct digest web = manifest_on(&mirror, "m/web", NEWER);
+	manifest_on(&help.server, "team/app", MANIFEST);
+	server_rule(&mirror, ".*", "/v2/m/team/", "\"status\": 401");
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(get("1.5", &got), 0);
+	assert_int_equal(at_mirror("m/team/app"), 1);
+	assert_int_equal(store->ops->head(store, "web", "1.5", &got, &help.wait), 0);
+	assert_true(digest_equal(&got, &web));
+}
+
+/* A mirror has a share of a lookup's time, an origin all of it: one host may be both. */
+static void a_mirror_may_be_an_origin_elsewhere(void **state)
+{
+	(void)state;
+	AUTO_FREE char *text = format(
+		"[[registry]]\nprefix = \"%s/team\"\nlocation = \"%s/team\"\n"
+		"[[registry.mirror]]\nlocation = \"%s\"\n"
+		"[[registry]]\nprefix = \"%s/prod\"\nlocation = \"%s/prod\"\n",
+		help.server.host, help.server.host, mirror.host, help.server.host, mirror.host);
+	write_file("registries.conf", text);
+	open_store(help.server.host);
+	struct digest got;
+	manifest_on(&mirror, "app", MANIFEST);
+	manifest_on(&mirror, "prod/app", NEWER);
+	assert_int_equal(get("1.5", &got), 0);
+	assert_int_equal(at_mirror("/v2/app"), 1);
+	/* More than the quarter that a mirror gets. */
+	server_rule(&mirror, ".*", "/v2/prod", "\"stall\": 1.2");
+	assert_int_equal(store->ops->head(store, "prod/app", "1.5", &got, &help.wait), 0);
+}
+
 /* Some mirrors that all keep silent take no more of a lookup's time than one would, twice. */
 static void silent_mirrors_share_their_time(void **state)
 {
@@ -526,6 +563,8 @@ int main(void)
 		TEST(a_mirror_is_asked_first),
 		TEST(what_a_mirror_lacks_comes_from_the_origin),
 		TEST(a_broken_mirror_is_left_aside_for_a_while),
+		TEST(a_mirror_that_refuses_is_not_asked_each_time),
+		TEST(a_mirror_may_be_an_origin_elsewhere),
 		TEST(silent_mirrors_share_their_time),
 		TEST(with_the_origin_gone_even_a_mirror_left_aside_is_tried),
 		TEST(a_manifest_that_a_mirror_damaged_is_refused),
