@@ -128,7 +128,8 @@ int app_start(struct app *app)
 		.offline = options->offline,
 		.tag_ttl_ms = options->tag_ttl_s * 1000,
 		.trust_index = options->trust_index.words,
-		.prefetch = options->prefetch ? app->jobs : NULL,
+		.prefetch = options->prefetch == CLI_PREFETCH_IMAGE ? app->jobs : NULL,
+		.traces = options->prefetch != CLI_PREFETCH_NONE ? app->jobs : NULL,
 	};
 	app->images = images_new(&images);
 	return app->images ? 0 : -ENOMEM;

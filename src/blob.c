@@ -374,8 +374,8 @@ ssize_t blob_read_raw(struct blobs *blobs, const struct blob_id *id, uint64_t of
 	return read_clipped(blobs, id, request, wait);
 }
 
-static int bring_in(struct blob *blob, const struct blob_id *id, const struct blob_piece *piece,
-		    struct wait *wait)
+static ssize_t bring_in(struct blob *blob, const struct blob_id *id, const struct blob_piece *piece,
+			struct wait *wait)
 {
 	uint8_t byte;
 	struct blob_piece one = {.off = piece->off, .buf = &byte, .len = 1};
@@ -383,7 +383,7 @@ static int bring_in(struct blob *blob, const struct blob_id *id, const struct bl
 	/* a small one comes whole with any byte of it */
 	if (blob->size <= BLOB_SMALL) {
 		ssize_t n = blob_read_on(blob->blobs, id, &one, wait);
-		return n < 0 ? (int)n : 0;
+		return MIN(n, 0);
 	}
 	int r = blob_know_sums(blob, wait);
 	if (r <= 0)
@@ -406,9 +406,9 @@ ssize_t blob_bring(struct blobs *blobs, const struct blob_id *id, const struct b
 	int r = blob_hold(blobs, id, true, &blob);
 	if (r < 0)
 		return r;
-	r = bring_in(blob, id, &clipped, wait);
+	ssize_t n = bring_in(blob, id, &clipped, wait);
 	blob_put(blob);
-	return r < 0 ? r : (ssize_t)clipped.len;
+	return n;
 }
 
 void blob_known(struct blobs *blobs, const struct blob_id *id, const void *data)

@@ -379,11 +379,12 @@ static int fetch_await(struct fetch *fetch, uint32_t last, struct wait *wait)
 	return r;
 }
 
-int fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
-		struct wait *wait)
+ssize_t fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
+		    struct wait *wait)
 {
 	struct blobs *blobs = blob->blobs;
 	uint32_t nr = first;
+	ssize_t bytes = 0;
 
 	while (nr <= last) {
 		if (cache_has(blobs->cache, &blob->id, nr)) {
@@ -396,15 +397,18 @@ int fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uin
 		pthread_mutex_unlock(&blobs->lock);
 		if (!fetch && closing)
 			return -EINTR;
-		if (!fetch)
+		bool ours = !fetch;
+		if (ours)
 			fetch = fetch_start(blob, id, nr, last - nr + 1, NULL);
 		if (!fetch)
 			return -ENOMEM;
 		nr = fetch->first + fetch->count;
 		int r = fetch_await(fetch, last, wait);
+		if (ours)
+			bytes += (ssize_t)((uint64_t)fetch->count * CACHE_BLOCK);
 		fetch_unref(blobs, fetch);
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return bytes;
 }

@@ -271,9 +271,10 @@ ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct wan
 		   struct wait *wait);
 /* Sets off what a sequential reader who has come to block NR should find on its way. */
 void fetch_ahead(struct blob *blob, const struct blob_id *id, uint32_t nr);
-/* Until all of blocks FIRST … LAST is in the cache that it keeps; blob->sums is known. */
-int fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
-		struct wait *wait);
+/* Until all of blocks FIRST … LAST is in the cache that it keeps; blob->sums is known. How many
+ * bytes that took, or an error. */
+ssize_t fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
+		    struct wait *wait);
 void fetch_cancel_all(struct blob *blob); /* lock held */
 /* Forgets what is kept in memory of BLOB (NULL: of all). Lock held. */
 void fetch_forget(struct blobs *blobs, const struct blob *blob);

@@ -44,7 +44,8 @@ static const char help_text[] =
 	"     name_timeout=SECONDS  longest time for a request about a name (10)\n"
 	"     offline             serve what is cached, never use the network\n"
 	"     verify=strict|stream\n"
-	"     prefetch=none|image  bring in all layers of an image whose rootfs is entered (none)\n"
+	"     prefetch=run|none|image  bring in what the image's last run read, nothing, all "
+	"(run)\n"
 	"     trust_index=HOST[/PATH]  use SOCI v1 indexes published in this place (repeatable)\n"
 	"     soci=v1|v2          v1 asks for that; without trust_index= none is used (v2)\n"
 	"     whiteouts=merge|overlay  deletions in layers/NN as stored, or as overlayfs's "
@@ -270,10 +271,11 @@ static int opt_verify(struct cli_options *options, const char *value)
 
 static int opt_prefetch(struct cli_options *options, const char *value)
 {
-	static const char *const words[] = {"none", "image", NULL};
+	static const char *const words[] = {"run", "none", "image", NULL};
 	int word = parse_word(value, words);
 
-	options->prefetch = word == 1;
+	if (word >= 0)
+		options->prefetch = (enum cli_prefetch)word;
 	return MIN(word, 0);
 }
 

@@ -21,11 +21,13 @@ struct images *images_new(const struct images_options *options)
 	images->options = *options;
 	pthread_mutex_init(&images->lock, NULL);
 	prefetcher_init(&images->prefetcher);
+	tracers_init(&images->tracers);
 	return images;
 }
 
 static void image_free(struct image *image)
 {
+	trace_free(image->trace);
 	image_content_release(image);
 	image_soci_release(image);
 	image_apart_release(image);
@@ -41,6 +43,7 @@ void images_free(struct images *images)
 {
 	if (!images)
 		return;
+	tracers_stop(images);
 	prefetcher_stop(images);
 	while (images->images) {
 		struct image *image = images->images;

@@ -227,9 +227,8 @@ static int open_layer(void *arg, unsigned n, struct wait *wait, struct layer **r
 	return image_layer(arg, n, wait, ret);
 }
 
-static void prepare_layer(void *arg, unsigned n)
+void image_layer_prepare(struct image *image, unsigned n)
 {
-	struct image *image = arg;
 	struct layer_claims claims = {0};
 	struct toc_ref toc;
 	struct blob_id id;
@@ -239,6 +238,11 @@ static void prepare_layer(void *arg, unsigned n)
 	claims.toc = claim_toc(image, n, &toc);
 	layer_blob(image, n, &id);
 	layer_prepare(image->images->options.layers, &id, &claims);
+}
+
+static void prepare_layer(void *arg, unsigned n)
+{
+	image_layer_prepare(arg, n);
 }
 
 static int open_tree_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)

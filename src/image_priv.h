@@ -10,12 +10,15 @@
 #define REGFS_IMAGE_PRIV_H
 
 #include "regfs/image.h"
+#include "regfs/trace.h"
 
 struct image_tree {
 	struct image *image; /* the one it is part of */
 	unsigned layer;
 	struct rootfs *forms[IMAGE_FORMS]; /* NULL until asked for; by image->lock, set once */
 };
+
+enum trace_state { TRACE_NONE, TRACE_ON, TRACE_OVER };
 
 struct image {
 	struct images *images;
@@ -28,6 +31,7 @@ struct image {
 	unsigned refs;
 	bool deleted;	    /* the repository does not hold it any more: not found again */
 	struct image *next; /* most recently used first */
+	atomic_int tracing; /* enum trace_state */
 	/* guarded by .lock, set once */
 	pthread_mutex_t lock;
 	bool has_config;
@@ -37,6 +41,8 @@ struct image {
 	struct rootfs *rootfs;
 	struct image_tree *trees;    /* manifest.nlayers of them */
 	bool prefetched;	     /* image_entered() took note of it */
+	struct trace *trace;	     /* image_trace.c's: grows while .tracing is TRACE_ON */
+	int64_t trace_ms;	     /* when it grew last */
 	struct referrers *referrers; /* the last list; each list's refs are guarded by .lock too */
 	struct image_soci *soci;     /* NULL: there is none */
 	bool soci_known;
@@ -73,12 +79,24 @@ struct prefetcher {
 	pthread_cond_t ended;
 };
 
+/* image_trace.c's. */
+struct tracing;
+struct tracers {
+	int64_t settle_ms; /* TRACE_SETTLE_MS; tests shorten it */
+	/* guarded by images->lock */
+	struct tracing *first;
+	unsigned count;
+	bool closing;
+	pthread_cond_t ended; /* one of them */
+};
+
 /* Stores that did not answer are few. */
 #define SILENT_STORES 8
 
 struct images {
 	struct images_options options;
 	struct prefetcher prefetcher;
+	struct tracers tracers;
 	pthread_mutex_t lock;
 	struct image *images;	/* guarded by lock */
 	struct flight *flights; /* guarded by lock */
@@ -145,6 +163,14 @@ int image_apart(struct image *image, unsigned n, struct wait *wait, struct toc_a
 /* Found by the tag of the index that IMAGE is a child of. */
 void image_inherit_tag(struct image *image, struct image *index);
 void image_apart_release(struct image *image);
+
+/* Starts the opening of layer N in the background. */
+void image_layer_prepare(struct image *image, unsigned n);
+
+#define TRACE_SETTLE_MS 5000 /* a run is recorded once nothing new was read for so long */
+void tracers_init(struct tracers *tracers);
+/* Ends all recording and replaying, and waits for that; what was recorded is kept. */
+void tracers_stop(struct images *images);
 
 /* Drops what image_content.c made. */
 void image_content_release(struct image *image);

@@ -11,7 +11,6 @@
 
 #define RANGE_MAX   (4 * MIB)  /* of a blob, for one flight, unless a single chunk is larger */
 #define DECODED_MAX (16 * MIB) /* likewise */
-#define ITEMS_MAX   256
 
 /* What a reader wants of one chunk. */
 struct want {
@@ -165,7 +164,7 @@ static bool batch_takes(struct layer *layer, const struct batch *batch, const st
 /* The chunk wanted, and those after it that are taken with it. */
 static int flight_fill(struct chunk_flight *flight, const struct want *want, uint64_t ahead)
 {
-	uint32_t most = MIN(want->inode->nchunks - want->nr, ITEMS_MAX);
+	uint32_t most = MIN(want->inode->nchunks - want->nr, CHUNK_ITEMS_MAX);
 	struct index_chunk chunk = want->chunk;
 	struct batch batch = {
 		.in_off = chunk.in_off,
@@ -372,4 +371,81 @@ int chunks_read(struct layer *layer, const struct index_inode *inode, const stru
 		done += want.len;
 	}
 	return 0;
+}
+
+/* --- bringing in --- */
+
+/* Leaves the items that nobody else brings. Lock held. */
+static void flight_leave_out(const struct chunks *chunks, struct chunk_flight *fresh)
+{
+	uint32_t kept = 0, unused;
+
+	for (uint32_t i = 0; i < fresh->count; i++) {
+		bool under_way = false;
+
+		for (const struct chunk_flight *other = chunks->flights; other && !under_way;
+		     other = other->next)
+			under_way = flight_has(other, &fresh->items[i].id, &unused);
+		if (!under_way)
+			fresh->items[kept++] = fresh->items[i];
+	}
+	fresh->count = kept;
+}
+
+static struct chunk_flight *flight_of(struct layer *layer, const struct chunk_item *items,
+				      uint32_t count)
+{
+	struct chunk_flight *flight = calloc(1, sizeof(*flight));
+
+	if (!flight)
+		return NULL;
+	wait_init(&flight->wait, true);
+	flight->layer = layer;
+	flight->work.run = chunk_flight_run;
+	flight->refs = 2; /* the caller's and the job's */
+	flight->items = calloc(count, sizeof(*items));
+	if (!flight->items) {
+		chunk_flight_free(flight);
+		return NULL;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		if (!cache_has(layer->layers->cache, &items[i].id, 0))
+			flight->items[flight->count++] = items[i];
+	return flight;
+}
+
+ssize_t chunks_bring(struct layer *layer, const struct chunk_item *items, uint32_t count,
+		     struct wait *wait)
+{
+	struct chunks *chunks = layer->layers->chunks;
+	int r = layer_job_begin(layer);
+
+	if (r < 0)
+		return r;
+	struct chunk_flight *flight = flight_of(layer, items, count);
+	if (!flight) {
+		layer_job_end(layer);
+		return -ENOMEM;
+	}
+	pthread_mutex_lock(&chunks->lock);
+	flight_leave_out(chunks, flight);
+	count = flight->count;
+	if (count) {
+		flight->next = chunks->flights;
+		chunks->flights = flight;
+	}
+	pthread_mutex_unlock(&chunks->lock);
+	if (!count) {
+		chunk_flight_free(flight);
+		layer_job_end(layer);
+		return 0;
+	}
+	if (pool_submit(layer->layers->jobs, &flight->work) < 0)
+		chunk_flight_end(flight, -ENOMEM);
+	r = flight_wait(layer, flight, count - 1, wait);
+	const struct index_chunk *first = &flight->items[0].chunk;
+	const struct index_chunk *last = &flight->items[count - 1].chunk;
+	ssize_t bytes = (ssize_t)(last->in_off + last->in_len - first->in_off);
+	flight_unref(chunks, flight);
+	return r < 0 ? r : bytes;
 }

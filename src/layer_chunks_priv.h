@@ -15,8 +15,9 @@
 
 #include "layer_priv.h"
 
-#define CHUNKS_RUNS   8 /* sequential readers told apart */
-#define CHUNKS_RECENT 2 /* flights kept where the cache does not keep what they brought */
+#define CHUNKS_RUNS	8   /* sequential readers told apart */
+#define CHUNK_ITEMS_MAX 256 /* of one flight */
+#define CHUNKS_RECENT	2   /* flights kept where the cache does not keep what they brought */
 
 struct chunk_item {
 	struct index_chunk chunk;
@@ -60,6 +61,12 @@ struct chunks {
 
 /* Where CHUNK of LAYER is kept. */
 struct cache_id chunk_id(const struct layer *layer, const struct index_chunk *chunk);
+
+/* Until the cache has the COUNT chunks of ITEMS, as far as it keeps them: those that are neither
+ * there nor under way come in one flight. They lie one behind the other in the blob. The bytes that
+ * took, or an error. */
+ssize_t chunks_bring(struct layer *layer, const struct chunk_item *items, uint32_t count,
+		     struct wait *wait);
 
 /* --- layer_flight.c --- */
 

@@ -186,6 +186,8 @@ int layer_file(const struct layer *layer, uint32_t ino, struct index_inode *ret)
 
 /* blob_read_on() from whichever source works. */
 ssize_t layer_blob_read(struct layer *layer, const struct blob_piece *piece, struct wait *wait);
+/* blob_bring() likewise. */
+ssize_t layer_blob_bring(struct layer *layer, uint64_t off, size_t len, struct wait *wait);
 /* blob_fetch_unverified() likewise. */
 ssize_t layer_blob_fetch(struct layer *layer, uint64_t off, void *buf, size_t len,
 			 struct wait *wait);
@@ -229,6 +231,9 @@ struct spans *spans_new(void);
 void spans_free(struct spans *spans);
 /* All LEN bytes of the decoded stream at OFF, or an error. */
 int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait);
+
+/* Where the input ends, about, that makes the output up to OUT_OFF; 0: nobody knows. */
+uint64_t spans_input_until(const struct layer *layer, uint64_t out_off);
 
 /* --- layer_toc.c --- */
 

@@ -54,6 +54,13 @@ ssize_t layer_blob_read(struct layer *layer, const struct blob_piece *piece, str
 	return read_sources(layer, blob_read_on, piece, wait);
 }
 
+ssize_t layer_blob_bring(struct layer *layer, uint64_t off, size_t len, struct wait *wait)
+{
+	const struct blob_piece piece = {.off = off, .len = len};
+
+	return read_sources(layer, blob_bring, &piece, wait);
+}
+
 ssize_t layer_blob_fetch(struct layer *layer, uint64_t off, void *buf, size_t len,
 			 struct wait *wait)
 {

@@ -244,8 +244,7 @@ static void cursor_publish(struct layer *layer, struct cursor *cursor, const str
 	pthread_mutex_unlock(&spans->lock);
 }
 
-/* Where the input ends, about, that makes the output up to OUT_OFF: one range brings it all. */
-static uint64_t input_until(const struct layer *layer, uint64_t out_off)
+uint64_t spans_input_until(const struct layer *layer, uint64_t out_off)
 {
 	const struct index *index = &layer->index;
 	struct codec_point from, to = {.in_off = layer->size, .out_off = index->info.decoded_size};
@@ -265,7 +264,7 @@ static uint64_t input_until(const struct layer *layer, uint64_t out_off)
 static int cursor_move(struct layer *layer, struct cursor *cursor, const struct place *want,
 		       struct wait *wait)
 {
-	cursor->in_until = input_until(layer, MAX(want->to, want->off + want->len));
+	cursor->in_until = spans_input_until(layer, MAX(want->to, want->off + want->len));
 	while (cursor->pos <= want->off) {
 		struct place place;
 

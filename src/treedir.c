@@ -187,7 +187,12 @@ static int tree_readlink(const struct node_ref *ref, struct call *call, char **r
 static ssize_t tree_read(const struct node_ref *ref, uint64_t off, void *buf, size_t len,
 			 struct call *call)
 {
-	return rootfs_read(tree_of(ref)->rootfs, sub_to_node(ref->sub), off, buf, len, call->wait);
+	const struct treedir *tree = tree_of(ref);
+	struct rootfs_node node = sub_to_node(ref->sub);
+	unsigned layer = tree->layer == TREEDIR_ROOTFS ? node.layer : (unsigned)tree->layer;
+
+	image_reads(tree->image, layer, node.ino, off, len);
+	return rootfs_read(tree->rootfs, node, off, buf, len, call->wait);
 }
 
 static int tree_backing(const struct node_ref *ref, struct call *call)

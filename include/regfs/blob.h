@@ -76,8 +76,8 @@ ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct
 		     struct wait *wait);
 
 /* Brings the blocks of PIECE (its buffer is of no meaning) into the cache, verified, in as few
- * ranges as there are gaps in what it has; nothing, where that would take a pass. Waits: for jobs.
- * A count, or an error. */
+ * ranges as there are gaps in what it has; nothing, where that would take a pass of a large blob.
+ * Waits: for jobs. How many bytes of ranges that took, or an error. */
 ssize_t blob_bring(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
 		   struct wait *wait);
 

@@ -21,6 +21,9 @@ struct cli_words {
 	size_t n;
 };
 
+/* What is fetched before it is asked for: what the last run read, nothing, or all layers too. */
+enum cli_prefetch { CLI_PREFETCH_RUN, CLI_PREFETCH_NONE, CLI_PREFETCH_IMAGE };
+
 /* What a mount is asked to be. Strings are owned; paths are absolute. */
 struct cli_options {
 	struct source source;
@@ -31,7 +34,8 @@ struct cli_options {
 	struct cli_words registries, insecure, trust_index;
 	struct oci_platform platform;
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
-	bool offline, overlay_whiteouts, transform_symlinks, passthrough, prefetch, soci_v1;
+	bool offline, overlay_whiteouts, transform_symlinks, passthrough, soci_v1;
+	enum cli_prefetch prefetch;
 	enum codec compress;
 	bool verify_stream;
 	int compress_level; /* 0: the codec's default */

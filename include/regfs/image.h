@@ -26,6 +26,7 @@ struct images_options {
 	 * for them; ends in NULL; NULL: none. Outlives the images. */
 	char *const *trust_index;
 	struct pool *prefetch; /* runs what image_entered() starts; NULL: nothing is prefetched */
+	struct pool *traces;   /* runs what image_reads() starts; NULL: no run is recorded */
 };
 struct images *images_new(const struct images_options *options);
 void images_free(struct images *images);
@@ -119,6 +120,14 @@ int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret);
 /* Somebody went into the merged tree: its layers are brought in behind whatever is asked for, one
  * after the other, if the images were told to. Does not wait. */
 void image_entered(struct image *image);
+/*
+ * LEN bytes at OFF of file INO of layer N are about to be read. The first while of an image's use
+ * is its *run*: from its first read on until nothing new was read for some seconds. What was read
+ * in it, and in which order, is kept in the cache by the image's digest; and where there is such a
+ * record, it is replayed at the first read: what the run will need is brought in before it is asked
+ * for. Does not wait.
+ */
+void image_reads(struct image *image, unsigned n, uint32_t ino, uint64_t off, size_t len);
 /* How a layer's own tree looks: as stored, or as overlayfs stacks it on those below. */
 enum image_form { IMAGE_STORED, IMAGE_STACKED, IMAGE_FORMS };
 /* Layer N's own tree; lives as long as the image. */

@@ -77,6 +77,28 @@ ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, s
 int layer_backing(struct layer *layer, uint32_t ino, struct wait *wait);
 /* Makes what layer_backing() opens. 0 or a negative errno: there is none. */
 int layer_make_backing(struct layer *layer, uint32_t ino, struct wait *wait);
+/*
+ * What of the blob it takes to read PARTS (files or bytes that are not there are passed over), as
+ * far as a table or points lead to it and the cache may lack it: ranges, in the order of the first
+ * part that needs each. LAYER must be held as long as the plan. 0, -ENOMEM, -EIO. The caller frees
+ * *RET.
+ */
+struct layer_part {
+	uint32_t ino;
+	uint64_t off, len;
+};
+struct layer_plan;
+int layer_plan(struct layer *layer, const struct layer_part *parts, size_t n,
+	       struct layer_plan **ret);
+void layer_plan_free(struct layer_plan *plan);
+size_t layer_plan_count(const struct layer_plan *plan);
+/* The part that range N is needed for first. */
+size_t layer_plan_first(const struct layer_plan *plan, size_t n);
+/* Brings range N into the cache, on the way that a reader's bytes take: verified, and once for all.
+ * Waits: for jobs. Bytes of the blob that were fetched for it, or an error. */
+ssize_t layer_plan_bring(const struct layer_plan *plan, size_t n, struct wait *wait);
+/* The same for two layers (never 0) if the same number is the same file in both. */
+uint64_t layer_numbering(const struct layer *layer);
 /* Next data (SEEK_DATA) or hole (SEEK_HOLE) at or after OFF: offset, or -ENXIO. */
 int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence);
 
