@@ -227,6 +227,13 @@ bool store_is_gone(int error)
 	       error == -ECONNRESET || error == -EIO || error == -EBUSY;
 }
 
+int64_t store_gone_ms(int64_t begin_ms)
+{
+	int64_t took = now_ms() - begin_ms;
+
+	return took >= SLOW_MS ? MIN(SLOW_TIMES * took, SLOW_MAX_MS) : 0;
+}
+
 /* Lock held, released while the store is asked. Takes in the answer. */
 static void list_refresh(struct answers *answers, struct list *list, struct wait *wait)
 {
@@ -262,9 +269,8 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 		believe = list->kind == LIST_REPOS ? REFUSED_MS : FAILURE_MS;
 	else if (r < 0)
 		believe = MIN(FAILURE_MS, believe);
-	/* Who was kept waiting is not to be again at the next name. */
-	if (store_is_gone(r) && now_ms() - begin >= SLOW_MS)
-		believe = MIN(SLOW_TIMES * (now_ms() - begin), SLOW_MAX_MS);
+	if (store_is_gone(r))
+		believe = MAX(believe, store_gone_ms(begin));
 	if (r != -EINTR && r != -EWOULDBLOCK)
 		list->until_ms = list->changed ? 0 : now_ms() + believe;
 	list->fetched_ms = now_ms();

@@ -113,6 +113,31 @@ static int blobs_getattr(const struct node_ref *ref, struct call *call, struct n
 	return 0;
 }
 
+/* The kernel lets one at a time look a name up. While the registry keeps silent they do not wait
+ * for it in turn. */
+static int ask_size(const struct blobfile *dir, const struct digest *digest, uint64_t *ret,
+		    struct wait *wait)
+{
+	pthread_mutex_t *lock = &dir->names->lock;
+	struct host *host = dir->host;
+	int64_t begin = now_ms();
+	int r;
+
+	pthread_mutex_lock(lock);
+	r = begin < host->gone_until_ms ? host->gone : 0;
+	pthread_mutex_unlock(lock);
+	if (r < 0)
+		return r;
+	r = host->store->ops->has_blob(host->store, dir->repo, digest, ret, wait);
+	if (!store_is_gone(r))
+		return r;
+	pthread_mutex_lock(lock);
+	host->gone = r;
+	host->gone_until_ms = now_ms() + store_gone_ms(begin);
+	pthread_mutex_unlock(lock);
+	return r;
+}
+
 static int hex_lookup(const struct node_ref *ref, const char *hex, struct call *call,
 		      struct node_entry *ret)
 {
@@ -126,8 +151,7 @@ static int hex_lookup(const struct node_ref *ref, const char *hex, struct call *
 		return -ENOMEM;
 	if (digest_parse(text, &values.digest) < 0)
 		return -ENOENT;
-	r = dir->host->store->ops->has_blob(dir->host->store, dir->repo, &values.digest,
-					    &values.size, call->wait);
+	r = ask_size(dir, &values.digest, &values.size, call->wait);
 	if (r == 0)
 		r = blobfile_new(&values, &file_ops, ref->node, hex, &node);
 	return r < 0 ? r : names_entry(node, names_ttl(dir->names, dir->host), call, ret);

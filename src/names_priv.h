@@ -22,6 +22,8 @@ struct host {
 	bool known; /* listed: configured, or it answered as a registry */
 	int failure;
 	int64_t failed_until_ms;
+	int gone; /* why it did not tell of a blob; guarded by names->lock */
+	int64_t gone_until_ms;
 };
 
 static inline bool host_is_local(const struct host *host)
@@ -92,6 +94,9 @@ int answers_add_repo(struct answers *answers, struct host *host, const char *rep
 void answers_miss_repo(struct answers *answers, struct host *host);
 /* Whether ERROR means that the store cannot be reached just now, not that it said no. */
 bool store_is_gone(int error);
+/* For how long that is believed by who was kept waiting for it since BEGIN_MS: he is not to be
+ * again at the next name. 0: it was told at once. */
+int64_t store_gone_ms(int64_t begin_ms);
 
 /* A repository that was made here is no more. */
 void answers_drop_repo(struct answers *answers, struct host *host, const char *repo);

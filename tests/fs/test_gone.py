@@ -55,6 +55,22 @@ def test_silent(t):
     lib.equal(len(found), 1, found)
 
 
+def test_silent_about_a_blob(t):
+    """Who looks one up beside others waits with them and not behind them: the kernel lets one through at a time."""
+    registry = t.bad_registry()
+    digest = registry.add_blob("team/app", b"a blob").replace(":", "/")
+    mount = t.mount(registry.host, name_timeout=1)
+    blob = mount.path("team/app/_blobs", digest)
+    os.listdir(blob.parent)
+    registry.rule("GET|HEAD", "/blobs/", stall=None)
+    readers = [t.start("stat", blob) for _ in range(5)]
+    for reader in readers:
+        lib.equal(reader.wait(), 1)
+    lib.equal(registry.count("GET|HEAD", "/blobs/"), 1)
+    registry.rules.clear()
+    lib.wait_for(lambda: exists(blob), "the registry to be used again")
+
+
 def test_silent_in_a_body(t):
     check_gone(t, errno.ETIMEDOUT, "in time", stall_after=1)
 
