@@ -31,6 +31,7 @@ or "main" limits it to one of the two ports. Actions:
     set={...}                             headers of the regular answer (None removes one)
     ignore_range=True, chunked=True       200 (as=N: another status) for a range; no Content-Length
     trailers=N                            with chunked: N kB of fields behind the body
+    tunnel=PORT                           of CONNECT: to that port of this machine, whatever was asked for
     redirect=URL                          307; "{other}" and "{path}" are filled in
     lose=True                             the request is carried out, its answer lost
     take=N                                N bytes of the request's body are taken in, then the end
@@ -155,6 +156,8 @@ class Handler(BaseHTTPRequestHandler):
                          if r.take(method, self.path, self.server.where)), None)
             act = rule.actions if rule else {}
         self.before(act)
+        if "tunnel" in act:
+            self.tunnel(act["tunnel"])
         answer = self.canned(act)
         if answer:
             self.drain()
@@ -188,6 +191,19 @@ class Handler(BaseHTTPRequestHandler):
         while time.monotonic() < end and not self.server.state.ended.is_set():
             if gone.poll(min(end - time.monotonic(), 0.1) * 1000):
                 raise Dropped
+
+    def tunnel(self, port):
+        """Passes bytes on, both ways, until one side has no more."""
+        with socket.create_connection(("127.0.0.1", port)) as there:
+            self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            ways = {there: self.connection, self.connection: there}
+            while not self.server.state.ended.is_set():
+                for side in select.select(ways, [], [], 0.1)[0]:
+                    data = side.recv(65536)
+                    if not data:
+                        self.drop()
+                    ways[side].sendall(data)
+        raise Dropped
 
     def gather(self, seconds):
         """So a client's requests come in rounds, as they do where the way is long."""

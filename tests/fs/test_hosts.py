@@ -10,6 +10,7 @@ import lib
 import oci
 import sample
 from certs import Authority
+from nginx import start_nginx
 
 FILE = "team/app:1.5/rootfs/app/version"
 QUICK = {"timeout": 8, "name_timeout": 8, "tag_ttl": 0}
@@ -254,6 +255,30 @@ def test_short_name_alias(t):
     lib.equal(mount.path("rootfs/app/version").read_text(), "1.4")
 
 
+def test_streams_of_one_connection(t):
+    """Over HTTP/2 requests about names do not wait for each other, and take one connection: nginx in front says which."""
+    authority = Authority(t, t.dir / "ca")
+    registry, port = t.bad_registry(), lib.free_port()
+    sample.push_all(registry)
+    tags = registry.repos["team/app"]["tags"]
+    tags.update({f"v{number}": tags["1.5"] for number in range(8)})
+    cert, key = authority.issue("server")
+    _, asked = start_nginx(t, t.dir, f"""
+        listen 127.0.0.1:{port} ssl http2; ssl_certificate {cert}; ssl_certificate_key {key};
+        location / {{ proxy_pass {registry.url}; }}""")
+    mount = t.mount(f"https://127.0.0.1:{port}", cacert=authority.cert, **QUICK)
+    os.listdir(mount.path("team/app"))
+    registry.clear()
+    registry.rule("GET|HEAD", "/manifests/v", gather=0.3)
+    for reader in [t.start("stat", mount.path(f"team/app:v{number}/digest")) for number in range(8)]:
+        lib.equal(reader.wait(), 0)
+    # nginx has a connection of its own for each request that it passes on.
+    assert registry.open_most >= 4, registry.open_most
+    lines = [line for line in asked.read_text().splitlines() if "/manifests/v" in line]
+    lib.equal({line.split(" protocol=")[1] for line in lines}, {lines[0].split(" protocol=")[1]})
+    assert len(lines) >= 8 and "HTTP/2.0" in lines[0], lines
+
+
 # ---- proxies ----
 
 def test_proxy(t):
@@ -272,6 +297,24 @@ def test_proxy(t):
     lib.equal(proxy.requests, [])
     os.environ["NO_PROXY"] = "registry.invalid"
     mount = t.mount("http://registry.invalid:5000", cache_dir=t.dir / "none", **QUICK)
+    with lib.fails(errno.EHOSTUNREACH):
+        version(mount)
+    lib.equal(proxy.requests, [])
+
+
+def test_proxy_for_https(t):
+    """A tunnel, by CONNECT: the proxy sees names and no credentials. NO_PROXY counts."""
+    authority = Authority(t, t.dir / "ca")
+    registry = tls_registry(t, authority.issue("server", "DNS:registry.invalid"))
+    proxy = t.bad_registry()
+    proxy.rule("CONNECT", r"^registry.invalid:5000$", tunnel=registry.port)
+    os.environ["https_proxy"] = proxy.url
+    options = {"cacert": authority.cert, **QUICK}
+    lib.equal(version(t.mount("https://registry.invalid:5000", **options)), "1.5")
+    lib.equal({entry["method"] for entry in proxy.requests}, {"CONNECT"})
+    proxy.forget()
+    os.environ["NO_PROXY"] = "elsewhere.invalid,registry.invalid"
+    mount = t.mount("https://registry.invalid:5000", cache_dir=t.dir / "none", **options)
     with lib.fails(errno.EHOSTUNREACH):
         version(mount)
     lib.equal(proxy.requests, [])

@@ -5,43 +5,7 @@ import os
 import lib
 import oci
 import sample
-
-NGINX = """
-daemon off;
-pid {dir}/pid;
-error_log {dir}/errors;
-worker_processes 1;
-events {{ worker_connections 64; }}
-http {{
-    log_format asked '$request_method $uri $status auth=$http_authorization range=$http_range';
-    access_log {dir}/asked asked;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    scgi_temp_path {dir}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        root {root};
-        {extra}
-    }}
-}}
-"""
-
-
-def start_nginx(t, root, extra=""):
-    """nginx over the directory ROOT: its port, and where it logs what was asked."""
-    lib.need("nginx")
-    port, home = lib.free_port(), t.dir / t.name("nginx")
-    home.mkdir()
-    # Its workers may be of another user.
-    os.chmod(t.dir, 0o755)
-    config = home / "nginx.conf"
-    config.write_text(NGINX.format(dir=home, port=port, root=root, extra=extra))
-    process = t.start("nginx", "-p", home, "-c", config)
-    lib.wait_for(lambda: (home / "pid").exists() or not process.running(), "nginx")
-    assert process.running(), process.output()
-    return port, home / "asked"
+from nginx import start_nginx
 
 
 def redirected(t, extra=""):
