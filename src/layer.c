@@ -41,7 +41,7 @@ static void layer_free(struct layer *layer)
 		return;
 	if (layer->map.data)
 		cache_unmap(&layer->map);
-	layer_unref(atomic_load(&layer->whole));
+	whole_release(layer);
 	free(layer->memory);
 	for (unsigned i = 0; i < atomic_load(&layer->nsources); i++)
 		free(layer->sources[i].repo);
@@ -81,8 +81,11 @@ void layers_free(struct layers *layers)
 	pthread_mutex_unlock(&layers->lock);
 
 	/* all go now, whoever refers to them */
-	for (struct layer *layer = layers->first; layer; layer = layer->next)
-		atomic_store(&layer->whole, NULL);
+	for (struct layer *layer = layers->first; layer; layer = layer->next) {
+		const struct layer *whole = atomic_load(&layer->whole);
+		if (whole && !whole->unlisted)
+			atomic_store(&layer->whole, NULL);
+	}
 	while (layers->first) {
 		struct layer *layer = layers->first;
 

@@ -72,6 +72,7 @@ struct layer {
 	atomic_uint preferred;	       /* the source that worked last */
 	atomic_bool complained;	       /* about a wrong diff ID */
 	_Atomic(struct layer *) whole; /* the same without its table, once that was no use */
+	struct whole_before *befores;  /* layer_whole.c's; guarded by layers->lock */
 
 	/* guarded by layers->lock */
 	struct layer *prev, *next;
@@ -259,6 +260,14 @@ int chunks_read(struct layer *layer, const struct index_inode *inode, const stru
 		struct wait *wait);
 
 /* --- layer_whole.c --- */
+
+/* One that was .whole until its index broke: somebody may still be reading by it. */
+struct whole_before {
+	struct layer *layer;
+	struct whole_before *next;
+};
+/* Lets go of all of LAYER's. */
+void whole_release(struct layer *layer);
 
 /* READ of file INO of LAYER, which has a table, by the whole blob. WHY that does not do is logged
  * if it is the first time. */

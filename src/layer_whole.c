@@ -11,8 +11,41 @@
 
 #define PATH_CAP 4096 /* no path in an index is longer */
 
-/* The layer without its table: opened once, and kept as long as LAYER. WHY (logged) the table does
- * not do; NULL: it does. */
+/* Keeps BEFORE, which FRESH replaces, as long as LAYER. -EAGAIN: something else was there already.
+ */
+static int whole_replace(struct layer *layer, struct layer *before, struct layer *fresh)
+{
+	struct whole_before *keep = before ? malloc(sizeof(*keep)) : NULL;
+
+	if (before && !keep)
+		return -ENOMEM;
+	if (!atomic_compare_exchange_strong(&layer->whole, &before, fresh)) {
+		free(keep);
+		return -EAGAIN;
+	}
+	if (!keep)
+		return 0;
+	pthread_mutex_lock(&layer->layers->lock);
+	*keep = (struct whole_before){.layer = before, .next = layer->befores};
+	layer->befores = keep;
+	pthread_mutex_unlock(&layer->layers->lock);
+	return 0;
+}
+
+void whole_release(struct layer *layer)
+{
+	layer_unref(atomic_load(&layer->whole));
+	while (layer->befores) {
+		struct whole_before *before = layer->befores;
+
+		layer->befores = before->next;
+		layer_unref(before->layer);
+		free(before);
+	}
+}
+
+/* The layer without its table: opened once, or again where its index broke, and kept as long as
+ * LAYER. WHY (logged) the table does not do; NULL: it does. */
 static int whole_open(struct layer *layer, const char *why, struct wait *wait, struct layer **ret)
 {
 	const struct layer_source *source = &layer->sources[atomic_load(&layer->preferred)];
@@ -21,23 +54,24 @@ static int whole_open(struct layer *layer, const char *why, struct wait *wait, s
 				   .store = source->store,
 				   .repo = source->repo};
 	const struct layer_name name = {.id = &id, .hides = layer->hides};
-	struct layer *whole = atomic_load(&layer->whole), *none = NULL;
+	struct layer *before = atomic_load(&layer->whole), *whole;
 	char text[DIGEST_STR_MAX];
 
-	if (whole) {
-		*ret = whole;
+	if (before && !layer_broken(before)) {
+		*ret = before;
 		return 0;
 	}
 	int r = layer_open_name(layer->layers, &name, wait, &whole);
 	if (r < 0)
 		return r;
-	if (!atomic_compare_exchange_strong(&layer->whole, &none, whole)) {
+	r = whole_replace(layer, before, whole);
+	if (r < 0) {
 		layer_unref(whole);
-		*ret = none;
-		return 0;
+		*ret = atomic_load(&layer->whole);
+		return r == -EAGAIN ? 0 : r;
 	}
 	layer_log_name(layer, text);
-	if (why)
+	if (why && !before)
 		log_warn("%s/%s: layer %s: its table of contents is used no more, the whole layer "
 			 "was fetched: %s",
 			 source->store->name, source->repo, text, why);

@@ -713,6 +713,29 @@ static void test_without_chunk_digests(void **state)
 	check_whole_read(f, layer, "used no more, the whole layer was fetched: it vouches for no");
 }
 
+/* Of a layer that is read by its whole blob, the index is cut while it is mapped: one read may
+ * fail, and the next finds another index. */
+static void test_whole_whose_index_breaks(void **state)
+{
+	struct fixture *f = *state;
+	const struct tar_member member = {.path = "unvouched", .mode = S_IFREG};
+
+	begin(f, LAZY_ESTARGZ);
+	f->lazy.no_digests = true;
+	add(&f->lazy, &member, "nobody vouches");
+	publish(f);
+	struct layer *layer = open_layer(f);
+	check_text(f, layer, "unvouched", "nobody vouches");
+	for (int i = 0; i < 2; i++) {
+		struct layer *before = atomic_load(&layer->whole);
+
+		*before->map.broken = true;
+		check_big(f, layer, CHUNK, 100);
+		assert_ptr_not_equal(atomic_load(&layer->whole), before);
+	}
+	layer_unref(layer);
+}
+
 /* The place of a chunk in the blob, by what the table says. */
 static uint64_t place_of(struct layer *layer, uint32_t nr)
 {
@@ -1037,6 +1060,7 @@ int main(void)
 		TEST(test_place_outside),
 		TEST(test_store_gone),
 		TEST(test_without_chunk_digests),
+		TEST(test_whole_whose_index_breaks),
 		TEST(test_wrong_on_the_way),
 		TEST(test_table_wrong_on_the_way),
 		TEST(test_wrong_bytes),
