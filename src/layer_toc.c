@@ -82,8 +82,9 @@ static int fetch_apart(struct table *table, const struct toc_apart *apart)
 				   .store = table->id->store,
 				   .repo = table->id->repo};
 	int r = blob_get(table->layer->layers->blobs, &id, bytes.max, &bytes, table->wait);
+	/* who lacks it may have the layer */
 	if (r < 0)
-		return r;
+		return r == -ENOENT ? -EINVAL : r;
 	table->ref.len = bytes.len;
 	table->data_end = table->layer->size - TOC_APART_FOOTER;
 	table->bytes = (uint8_t *)buf_steal(&bytes, NULL);

@@ -20,7 +20,9 @@ static int fetch(const struct layer *layer, const struct blob_id *id, struct wai
 		*ret_why = "it is too large";
 		return -EINVAL;
 	}
-	return blob_get(layer->layers->blobs, &ztoc, ret->max, ret, wait);
+	int r = blob_get(layer->layers->blobs, &ztoc, ret->max, ret, wait);
+	/* who lacks it may have the layer */
+	return r == -ENOENT ? -EINVAL : r;
 }
 
 static int build(const struct layer *layer, const struct ztoc *ztoc, struct buf *ret,
