@@ -312,6 +312,43 @@ static int write_blob(const struct layout_repo *repo, const struct store_put *pu
 	return err ? layout_fail(repo, -err, "a new blob") : 0;
 }
 
+/* A second name for PATH below FROM_FD, in the place of a file that is not the blob. */
+static int replace_by_link(const struct layout_repo *repo, int from_fd, const char *path,
+			   int dir_fd, const char *hex)
+{
+	AUTO_TEMPORARY struct temporary tmp = {.dir_fd = repo->fd, .fd = -1};
+	char name[LAYOUT_TMP_MAX];
+
+	int err = temporary_name(name);
+	if (err)
+		return err;
+	if (linkat(from_fd, path, repo->fd, name, 0) < 0)
+		return -errno;
+	memcpy(tmp.name, name, sizeof(name));
+	if (renameat(repo->fd, name, dir_fd, hex) < 0)
+		return -errno;
+	*tmp.name = '\0';
+	return 0;
+}
+
+/* The blob of SIZE bytes that FROM_FD has, under its name in DIR_FD. */
+static int link_name(const struct layout_repo *repo, int from_fd, const struct digest *digest,
+		     uint64_t size, int dir_fd)
+{
+	AUTO_CLOSE int there = -1;
+	char path[LAYOUT_BLOB_MAX], hex[DIGEST_STR_MAX];
+	uint64_t found;
+
+	layout_blob_path(digest, path);
+	if (linkat(from_fd, path, dir_fd, digest_hex(digest, hex), 0) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return -errno;
+	if (layout_blob_open(repo, digest, &there, &found) == 0 && found == size)
+		return 0;
+	return replace_by_link(repo, from_fd, path, dir_fd, hex);
+}
+
 /* Gives REPO the blob that another repository has, without a copy. Quiet: where it cannot be, the
  * bytes are sent. */
 static int link_blob(struct store *store, const struct layout_repo *repo,
@@ -320,7 +357,6 @@ static int link_blob(struct store *store, const struct layout_repo *repo,
 	AUTO_LAYOUT_REPO struct layout_repo from = LAYOUT_REPO_INIT;
 	AUTO_CLOSE int dir = -1;
 	AUTO_CLOSE int blob = -1;
-	char old_path[LAYOUT_BLOB_MAX], hex[DIGEST_STR_MAX];
 	uint64_t size;
 
 	int err = layout_repo_open(store, put->mount_from, &from);
@@ -335,9 +371,9 @@ static int link_blob(struct store *store, const struct layout_repo *repo,
 		return dir;
 	/* The age is the file's, in both repositories. */
 	(void)!futimens(blob, NULL);
-	layout_blob_path(put->digest, old_path);
-	if (linkat(from.fd, old_path, dir, digest_hex(put->digest, hex), 0) < 0 && errno != EEXIST)
-		return -errno;
+	err = link_name(repo, from.fd, put->digest, size, dir);
+	if (err)
+		return err;
 	if (fsync(dir) < 0)
 		return -errno;
 	if (put->progress)
@@ -390,6 +426,21 @@ static int check_all(const struct layout_repo *repo, const struct oci_descriptor
 			return err;
 	}
 	return 0;
+}
+
+/* Whether index.json names the very manifest already: then another name for it makes nothing worse,
+ * where parts are absent (skopeo copies one platform of an index alone). */
+static bool is_named(const struct layout_repo *repo, const struct digest *digest, struct wait *wait)
+{
+	AUTO_LAYOUT_INDEX struct layout_index index = {0};
+
+	if (layout_index_read(repo, wait, &index) < 0)
+		return false;
+	for (size_t i = 0; i < index.parsed.nchildren; i++) {
+		if (digest_equal(&index.parsed.children[i].digest, digest))
+			return true;
+	}
+	return false;
 }
 
 /* What the manifest names has to be there before its own name is. */
@@ -453,7 +504,9 @@ static int put_locked(const struct layout_repo *repo, const struct document *doc
 	};
 
 	int err = make_layout(repo);
-	if (!err)
+	bool again = document->manifest.kind == OCI_KIND_INDEX &&
+		     is_named(repo, &document->digest, wait);
+	if (!err && !again)
 		err = check_parts(repo, &document->manifest);
 	if (!err)
 		err = write_blob(repo, &put, wait);

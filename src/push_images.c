@@ -34,6 +34,16 @@ static void meter_progress(void *arg, uint64_t bytes)
 					    (double)meter->size));
 }
 
+int push_has(struct push *push, const char *repo, const struct digest *digest, uint64_t size,
+	     struct wait *wait)
+{
+	struct store *store = push->store;
+	uint64_t found;
+
+	int err = store->ops->has_blob(store, repo, digest, &found, wait);
+	return !err && found != size ? -ENOENT : err;
+}
+
 int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *wait)
 {
 	struct store *store = run->push->store;
@@ -45,9 +55,8 @@ int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *
 		.progress = meter_progress,
 		.progress_arg = &meter,
 	};
-	uint64_t size;
 
-	int err = store->ops->has_blob(store, blob->repo, blob->digest, &size, wait);
+	int err = push_has(run->push, blob->repo, blob->digest, blob->source->size, wait);
 	if (err == -ENOENT)
 		err = store->ops->put_blob(store, blob->repo, &put, wait);
 	if (!err)

@@ -237,6 +237,9 @@ struct push_blob {
 	const struct store_source *source;
 	uint64_t share; /* of the push's total bytes */
 };
+/* 0: the store has the blob, and of that size: one that was cut short is none. -ENOENT. */
+int push_has(struct push *push, const char *repo, const struct digest *digest, uint64_t size,
+	     struct wait *wait);
 /* Sends the blob unless the store has it. */
 int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait);
 /* The same in two steps: without a reason, for who may find a better one; and that. */

@@ -17,7 +17,7 @@ struct restore {
 	struct decoder *decoder;
 	char *packed, *plain;
 	int spool;
-	uint64_t len;
+	uint64_t len, max;
 };
 
 static void restore_release(struct restore *restore)
@@ -35,13 +35,15 @@ static int decode(struct restore *restore)
 	ssize_t got;
 
 	while ((got = decoder_read(restore->decoder, restore->plain, CHUNK)) > 0) {
+		/* What the store gives is not what it got. */
+		if ((uint64_t)got > restore->max - restore->len)
+			return -EIO;
 		ssize_t put = pwrite_full(restore->spool, restore->plain, (size_t)got,
 					  (off_t)restore->len);
 		if (put < 0)
 			return push_fail_spool(restore->run->why, (int)put, "unpacking a layer");
 		restore->len += (uint64_t)got;
 	}
-	/* What the store gives is not what it got. */
 	return got == -EINVAL ? -EIO : (int)got;
 }
 
@@ -70,6 +72,7 @@ int push_restore(struct push_run *run, const struct push_layer *layer, const cha
 		.packed = malloc(CHUNK),
 		.plain = malloc(CHUNK),
 		.spool = push_spool_open(run->push->pushes->spool_dir),
+		.max = layer->at.len,
 	};
 
 	if (!digest_equal(&layer->diff_id, wanted))

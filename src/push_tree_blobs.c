@@ -111,14 +111,13 @@ static int put(struct push_tree *tree, const struct store_source *source,
 	struct store *store = tree->push->store;
 	const struct store_put put = {.digest = digest, .source = source};
 	struct digest found;
-	uint64_t size;
 
 	int err = push_tree_digest(source->arg, digest->algo, wait, &found);
 	if (!err && (!digest_equal(&found, digest) || is_manifest(source->arg)))
 		err = -EINVAL;
 	if (err)
 		return err;
-	err = store->ops->has_blob(store, tree->push->repo, digest, &size, wait);
+	err = push_has(tree->push, tree->push->repo, digest, source->size, wait);
 	if (err == -ENOENT)
 		err = store->ops->put_blob(store, tree->push->repo, &put, wait);
 	return err;

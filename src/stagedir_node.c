@@ -7,6 +7,8 @@
 #include <errno.h>
 
 #include "stagedir_priv.h"
+#include "regfs/log.h"
+#include "regfs/push_tree.h"
 
 /* Only this mount changes the tree, and the kernel knows what it asked for. */
 #define TIMEOUT_S	  1.0
@@ -209,12 +211,31 @@ static int make(const struct node_ref *ref, const char *name, struct stage_made 
 	return r < 0 ? r : child_entry(ref, inode, call, ret);
 }
 
+/* `cp image.tar _push/1.6` copies into 1.6 where that is a directory, of a push just before:
+ * nothing would be pushed, and cp succeed. */
+static int check_archive(const struct node_ref *ref, const char *name)
+{
+	static const char *const suffixes[] = {".tar", ".tar.gz", ".tgz", ".tar.zst"};
+	struct staged *staged = node_of(ref)->staged;
+	bool archive = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++)
+		archive |= ends_with(name, suffixes[i]);
+	if (!archive || !is_root(node_of(ref)) || !push_tree_is_confirmed(staged->tree))
+		return 0;
+	log_error("%s/%s/_push: %s would be copied into the directory that was pushed there, which "
+		  "pushes nothing: remove the directory first, or copy to TAG.tar",
+		  staged->store->name, staged->repo, name);
+	return -EBUSY;
+}
+
 static int node_make_file(const struct node_ref *ref, const char *name, mode_t mode,
 			  struct call *call, struct node_entry *ret)
 {
 	struct stage_made made = {.mode = S_IFREG | (mode & 07777)};
 
-	return make(ref, name, &made, call, ret);
+	int r = check_archive(ref, name);
+	return r < 0 ? r : make(ref, name, &made, call, ret);
 }
 
 static int node_make_dir(const struct node_ref *ref, const char *name, mode_t mode,

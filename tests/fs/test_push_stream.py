@@ -195,6 +195,11 @@ def test_into_the_local_store(t):
     lib.equal(t.output("skopeo", "inspect", "--format", "{{.Digest}}", f"oci:{t.dir}/store/team/app:1").strip(),
               image.digest)
     lib.equal(mount.path("team/app:2/rootfs/noise").read_bytes(), noise(LARGE, 1))
+    # A blob that was cut short is put right by the next push.
+    blob = t.dir / "store/team/app/blobs/sha256" / oci.sha256(image.layers[0].blob)[7:]
+    os.truncate(blob, 1000)
+    push(mount, oci_archive(image), "team/app/_push/3")
+    lib.equal(blob.read_bytes(), image.layers[0].blob)
 
 
 def test_compressed(t):

@@ -47,6 +47,29 @@ def test_cp_r_again(t):
     lib.equal(manifest(registry, "team/app", "1.6")[0], two.digest)
 
 
+def test_archive_copied_into_what_was_pushed(t):
+    """cp x.tar _push/1.6 means that directory where there is one: that is no push, and cp must not succeed."""
+    registry, mount = empty(t)
+    path, one = layout(t)
+    target = mount.path("team/app/_push/1.6")
+    t.run("cp", "-r", path, target)
+    (t.dir / "x.tar").write_bytes(b"an archive")
+    with lib.fails(errno.EBUSY):
+        shutil.copy(t.dir / "x.tar", target)
+    assert "copy to TAG.tar" in mount.read_log(), mount.read_log()
+    t.run("rsync", "-a", f"{path}/", target)
+    t.run("cp", "-a", f"{path}/.", target)
+    lib.equal(manifest(registry, "team/app", "1.6")[0], one.digest)
+    # What is being built may hold what it likes, below its parts at any time.
+    (staged(mount, "1.7") / "rootfs").mkdir()
+    shutil.copy(t.dir / "x.tar", target.parent / "1.7/rootfs")
+    sync(t, target.parent / "1.7")
+    shutil.copy(t.dir / "x.tar", target.parent / "1.7/rootfs/y.tar")
+    with lib.fails(errno.EBUSY):
+        sync(t, target.parent / "1.7")
+        shutil.copy(t.dir / "x.tar", target.parent / "1.7")
+
+
 def test_skopeo_writes_into_it(t):
     registry, mount = empty(t)
     path, one = layout(t)

@@ -621,6 +621,55 @@ static void blob_is_mounted_from_another_repository(void **state)
 	assert_true(has(f, "third", "shared"));
 }
 
+/* In its place, though it is there by its name. */
+static void blob_of_another_size_is_replaced(void **state)
+{
+	struct fixture *f = *state;
+	char rel[128], hex[DIGEST_STR_MAX];
+	struct digest digest;
+
+	put_ok(f, "from", "shared");
+	put_ok(f, "to", "other");
+	digest_of(DIGEST_SHA256, "shared", 6, &digest);
+	snprintf(rel, sizeof(rel), "to/blobs/sha256/%s", digest_hex(&digest, hex));
+	write_file(path_of(f, rel), "sha");
+	struct store_put put = {.digest = &digest, .mount_from = "from"};
+	assert_int_equal(f->store->ops->put_blob(f->store, "to", &put, &f->wait), 0);
+	assert_true(has(f, "to", "shared"));
+	assert_true(has(f, "from", "shared"));
+	assert_int_equal(count_files(path_of(f, "to"), ".regfs-"), 0);
+	assert_int_equal(unlink(path_of(f, rel)), 0);
+	write_file(path_of(f, rel), "sha");
+	assert_int_equal(put_blob(f, "to", "shared", &digest, NULL), 0);
+	assert_true(has(f, "to", "shared"));
+}
+
+/* As skopeo leaves one: one platform of it alone is there. */
+static void index_with_absent_children_gets_another_tag(void **state)
+{
+	struct fixture *f = *state;
+	char text[DIGEST_STR_MAX];
+	struct digest digest;
+	const char *index = "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_INDEX
+			    "\",\"manifests\":[{\"mediaType\":\"" OCI_TYPE_MANIFEST
+			    "\",\"digest\":\"sha256:"
+			    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\","
+			    "\"size\":7}]}";
+
+	put_ok(f, "app", index);
+	assert_int_equal(put_manifest(f, "app", "2", index), -EINVAL);
+	digest_of(DIGEST_SHA256, index, strlen(index), &digest);
+	AUTO_FREE char *entry = format(
+		"{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" OCI_TYPE_INDEX
+		"\",\"digest\":\"%s\",\"size\":%zu,\"annotations\":"
+		"{\"org.opencontainers.image.ref.name\":\"1\"}}]}",
+		digest_format(&digest, text), strlen(index));
+	push(f, "app", "0", "x");
+	write_file(path_of(f, "app/index.json"), entry);
+	assert_int_equal(put_manifest(f, "app", "2", index), 0);
+	assert_tags(f, "app", "1 2 ");
+}
+
 static void damaged_index_is_an_error(void **state)
 {
 	struct fixture *f = *state;
@@ -780,6 +829,8 @@ int main(void)
 		TEST(delete_takes_every_tag_of_the_digest),
 		TEST(child_of_an_index_is_found_and_kept),
 		TEST(blob_is_mounted_from_another_repository),
+		TEST(blob_of_another_size_is_replaced),
+		TEST(index_with_absent_children_gets_another_tag),
 		TEST(damaged_index_is_an_error),
 		TEST(generation_follows_index_json),
 		TEST(writers_at_once_lose_nothing),
