@@ -99,12 +99,13 @@ static void say_layer(void *arg, const struct share_layer *layer)
 	(void)arg;
 	digest_format(&layer->layer->digest, digest);
 	if (layer->left_out)
-		printf("layer %s left out: %s\n", digest, layer->left_out);
+		printf("layer %s (%" PRId64 " bytes) left out: %s\n", digest, layer->layer->size,
+		       layer->left_out);
 	else
-		printf("layer %s indexed: %" PRIu32 " files, %" PRIu32 " spans, %s (%" PRIu64
-		       " bytes)\n",
-		       digest, layer->nfiles, layer->nspans, digest_format(&layer->ztoc, ztoc),
-		       layer->ztoc_size);
+		printf("layer %s (%" PRId64 " bytes) indexed: %" PRIu32 " files, %" PRIu32
+		       " spans, %s (%" PRIu64 " bytes)\n",
+		       digest, layer->layer->size, layer->nfiles, layer->nspans,
+		       digest_format(&layer->ztoc, ztoc), layer->ztoc_size);
 	fflush(stdout);
 }
 
@@ -171,7 +172,7 @@ static int run(struct index_command *command)
 		r = push_index(command, image);
 	if (r < 0)
 		complain("%s: %s", command->given,
-			 r == -EINVAL ? "it is no image with layers" : strerrordesc_np(-r));
+			 r == -EMEDIUMTYPE ? "it is no image with layers" : strerrordesc_np(-r));
 	image_unref(image);
 	return r;
 }

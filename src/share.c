@@ -195,7 +195,7 @@ int share_image(const struct share_options *options, struct image *image, struct
 	int r = 0;
 
 	if (!oci_is_image(manifest))
-		return -EINVAL;
+		return -EMEDIUMTYPE;
 	AUTO_FREE struct entry *entries = calloc(manifest->nlayers + 1, sizeof(*entries));
 	sharing.entries = entries;
 	if (!entries)

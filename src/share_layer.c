@@ -275,6 +275,7 @@ static int add_span(struct reading *reading, uint32_t i, uint64_t decoded_size)
 
 	if (r == 0)
 		r = ztoc_builder_span(reading->builder, &span);
+	free(STEAL(reading->points[i].window));
 	return r == -EINVAL ? unsuited(reading, "a piece between two points is too large") : r;
 }
 

@@ -42,8 +42,8 @@ struct share_options {
 /*
  * Makes the index of IMAGE, a manifest, from its layers' verified bytes, fetched as far as the
  * cache does not have them, and puts it into the image's repository. 0, and *RET is the index's
- * digest; 1: no layer needs one, and nothing was put; -EINVAL: IMAGE is no image of layers; the
- * blobs' and the store's errors, logged.
+ * digest; 1: no layer needs one, and nothing was put; -EMEDIUMTYPE: IMAGE is no image of layers;
+ * the blobs' and the store's errors, logged.
  */
 int share_image(const struct share_options *options, struct image *image, struct wait *wait,
 		struct digest *ret);

@@ -252,14 +252,21 @@ def test_what_cannot_be_pushed(t):
     lib.equal(registry.count("PUT", "sha256-"), 0)
 
 
-def test_not_allowed_to_push(t):
+def test_who_may_push(t):
     tar = some_tar()
     registry = t.bad_registry()
     oci.Image([oci.Layer(tar, blob=compress(tar))]).push(registry, "app", "1")
-    registry.rule("POST", r".*", status=403)
-    lines, said = push_index(t, f"{registry.host}/app:1", *ALL, status=1)
+    ref = f"{registry.host}/app:1"
+    registry.auth, registry.users, registry.anonymous = "basic", {"ann": "secret"}, False
+    _, said = push_index(t, ref, *ALL, status=1)
     assert "Permission denied" in said, said
+    authfile = t.dir / "auth.json"
+    authfile.write_text(json.dumps({"auths": {registry.host: {"auth": base64.b64encode(b"ann:secret").decode()}}}))
+    registry.rule("POST", r".*", status=403, times=1)
+    lines, said = push_index(t, ref, *ALL, "-o", f"authfile={authfile}", status=1)
+    assert "Permission denied" in said and "secret" not in said, said
     lib.equal([line.split()[0] for line in lines], ["image"])
+    pushed_digest(push_index(t, ref, *ALL, "-o", f"authfile={authfile}")[0])
 
 
 def test_index_usage_errors(t):
