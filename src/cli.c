@@ -52,6 +52,7 @@ static const char help_text[] =
 	"(merge)\n"
 	"     transform_symlinks  make symlinks of images relative, so that they stay in them\n"
 	"     passthrough         the kernel reads files whose bytes are whole in the cache\n"
+	"     io_uring            requests come over io_uring\n"
 	"     insecure=HOST       any certificate, or plain HTTP, for this host (repeatable)\n"
 	"     cacert=FILE         trust the certificates in this PEM file\n"
 	"     authfile=FILE       take credentials from this file (as podman and docker do)\n"
@@ -326,6 +327,13 @@ static int opt_passthrough(struct cli_options *options, const char *value)
 	return 0;
 }
 
+static int opt_io_uring(struct cli_options *options, const char *value)
+{
+	(void)value;
+	options->io_uring = true;
+	return 0;
+}
+
 static int opt_uid(struct cli_options *options, const char *value)
 {
 	return parse_id(value, &options->set_uid, &options->uid);
@@ -412,6 +420,7 @@ static const struct {
 	{"whiteouts", true, opt_whiteouts},
 	{"transform_symlinks", false, opt_transform_symlinks},
 	{"passthrough", false, opt_passthrough},
+	{"io_uring", false, opt_io_uring},
 	{"uid", true, opt_uid},
 	{"gid", true, opt_gid},
 	{"umask", true, opt_umask},

@@ -7,10 +7,12 @@
 
 #include "fs_priv.h"
 
-static int add_options(const struct fs_options *options, struct fuse_args *args)
+static int add_options(struct fs *fs, struct fuse_args *args)
 {
-	AUTO_FREE char *text = format("-osubtype=regfs,fsname=%s%s%s", options->source,
-				      *options->fuse_options ? "," : "", options->fuse_options);
+	const struct fs_options *options = &fs->options;
+	AUTO_FREE char *text = format("-osubtype=regfs,fsname=%s%s%s%s", options->source,
+				      *options->fuse_options ? "," : "", options->fuse_options,
+				      fs_wants_uring(fs) ? FS_URING_OPTIONS : "");
 
 	if (!text || fuse_opt_add_arg(args, "regfs") < 0 || fuse_opt_add_arg(args, text) < 0 ||
 	    (options->debug && fuse_opt_add_arg(args, "-d") < 0))
@@ -20,9 +22,8 @@ static int add_options(const struct fs_options *options, struct fuse_args *args)
 
 static int session_new(struct fs *fs)
 {
-	const struct fuse_custom_io io = {.writev = fs_session_writev, .read = fs_session_read};
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	int r = add_options(&fs->options, &args);
+	int r = add_options(fs, &args);
 
 	if (r == 0) {
 		fs->session = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
@@ -34,7 +35,7 @@ static int session_new(struct fs *fs)
 	if (fuse_session_mount(fs->session, fs->options.mountpoint) != 0)
 		return -EIO;
 	fs->mounted = true;
-	return fuse_session_custom_io(fs->session, &io, fuse_session_fd(fs->session));
+	return fs_watch_init(fs);
 }
 
 int fs_mount(const struct fs_options *options, struct fs **ret)

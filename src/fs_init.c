@@ -14,8 +14,8 @@
 #include "fs_priv.h"
 
 /* The kernel reads 128 KiB ahead whatever INIT says, unless root asks for more where block
- * devices are set up. Of the rest of the world nobody misses it. */
-static void set_read_ahead(const struct fs *fs)
+ * devices are set up. Nobody else misses it. */
+void fs_set_read_ahead(const struct fs *fs)
 {
 	struct statx stx;
 	AUTO_FREE char *path = NULL;
@@ -31,13 +31,59 @@ static void set_read_ahead(const struct fs *fs)
 		log_debug("%s: %s", path, strerror(errno));
 }
 
+#ifdef FUSE_CAP_OVER_IO_URING /* libfuse 3.18 */
+bool fs_wants_uring(const struct fs *fs)
+{
+	AUTO_FREE char *enabled = NULL;
+	size_t len;
+
+	return fs->options.io_uring &&
+	       read_file("/sys/module/fuse/parameters/enable_uring", 16, &enabled, &len) == 0 &&
+	       enabled[0] == 'Y';
+}
+
+bool fs_has_uring(const struct fs *fs, const struct fuse_conn_info *conn)
+{
+	return fs_wants_uring(fs) && (conn->capable_ext & FUSE_CAP_OVER_IO_URING);
+}
+#else
+bool fs_wants_uring(const struct fs *fs)
+{
+	(void)fs;
+	return false;
+}
+
+bool fs_has_uring(const struct fs *fs, const struct fuse_conn_info *conn)
+{
+	(void)conn;
+	return fs_wants_uring(fs);
+}
+#endif
+
+#ifdef FUSE_CAP_PASSTHROUGH /* libfuse 3.17 agrees on all of it by itself */
+
+int fs_watch_init(struct fs *fs)
+{
+	(void)fs;
+	return 0;
+}
+
+bool fs_agree_passthrough(struct fs *fs, struct fuse_conn_info *conn)
+{
+	(void)fs;
+	conn->max_backing_stack_depth = 0;
+	return fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+}
+
+#else
+
 /*
  * libfuse 3.14 wants FUSE_PARALLEL_DIROPS but never tells the kernel, which then keeps a
  * whole directory locked during each look-up; and it knows nothing of passthrough. So the answer to
  * INIT is completed on its way out: the request is recognised by its opcode as it is read, its
  * answer by the number.
  */
-ssize_t fs_session_read(int fd, void *buf, size_t len, void *userdata)
+static ssize_t session_read(int fd, void *buf, size_t len, void *userdata)
 {
 	const struct fuse_in_header *head = buf;
 	struct fs *fs = userdata;
@@ -53,7 +99,7 @@ ssize_t fs_session_read(int fd, void *buf, size_t len, void *userdata)
 	return n;
 }
 
-static void complete_init(struct fs *fs, struct iovec *answer)
+static void complete_init(const struct fs *fs, const struct iovec *answer)
 {
 	struct fs_init_out *init = answer->iov_base;
 
@@ -67,19 +113,30 @@ static void complete_init(struct fs *fs, struct iovec *answer)
 	}
 }
 
-ssize_t fs_session_writev(int fd, struct iovec *iov, int count, void *userdata)
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	const struct fuse_out_header *head = iov[0].iov_base;
 	struct fs *fs = userdata;
-	bool is_init = fs->init_unique && head->unique == fs->init_unique;
-	ssize_t n;
 
-	if (!is_init)
-		return writev(fd, iov, count);
-	fs->init_unique = 0;
-	if (count == 2 && head->error == 0)
-		complete_init(fs, &iov[1]);
-	n = writev(fd, iov, count);
-	set_read_ahead(fs);
-	return n;
+	if (fs->init_unique && head->unique == fs->init_unique) {
+		fs->init_unique = 0;
+		if (count == 2 && head->error == 0)
+			complete_init(fs, &iov[1]);
+	}
+	return writev(fd, iov, count);
 }
+
+int fs_watch_init(struct fs *fs)
+{
+	const struct fuse_custom_io io = {.writev = session_writev, .read = session_read};
+
+	return fuse_session_custom_io(fs->session, &io, fuse_session_fd(fs->session));
+}
+
+bool fs_agree_passthrough(struct fs *fs, struct fuse_conn_info *conn)
+{
+	(void)conn;
+	return fs->can_passthrough;
+}
+
+#endif

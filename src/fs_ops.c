@@ -458,12 +458,16 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want |= conn->capable & wanted;
 	conn->want &= ~unwanted;
 	fs->can_no_open = conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
-	fs->passthrough = fs->opens && fs->can_passthrough;
+	fs->passthrough = fs->opens && fs_agree_passthrough(fs, conn);
 	fs->options.modes->passthrough = fs->passthrough;
 	fs->no_open = fs->can_no_open && !fs->passthrough;
 	if (fs->opens && !fs->passthrough)
 		log_info("passthrough is off: this kernel does not have it");
 	fs->no_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+	fs->options.modes->io_uring = fs_has_uring(fs, conn);
+	if (fs->options.io_uring && !fs->options.modes->io_uring)
+		log_info("io_uring is off: the kernel or libfuse does not have it, or it is not "
+			 "enabled");
 	conn->max_readahead = FS_BUFFER;
 	conn->max_write = FS_BUFFER;
 	/* Read-ahead counts as background: stalled readers must not use it up for others. */

@@ -32,6 +32,7 @@ struct fs {
 	struct opens *opens;	      /* NULL without it */
 	_Atomic uint64_t init_unique; /* of INIT until it is answered; the first thread's */
 	bool mounted;
+	atomic_bool begun;    /* a request after INIT was seen */
 	pthread_key_t buffer; /* a read buffer for each session thread */
 	pthread_mutex_t lock;
 	struct request *parked; /* guarded by lock: to be cancelled at the end */
@@ -92,9 +93,19 @@ int reply_create(struct request *request, struct node_entry *entry);
 /* ENTRY as libfuse wants it, its look-up counted (undo with inodes_forget). */
 int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry_param *ret);
 
-/* Instead of read() and writev() on the session's descriptor (fs_init.c). */
-ssize_t fs_session_read(int fd, void *buf, size_t len, void *userdata);
-ssize_t fs_session_writev(int fd, struct iovec *iov, int count, void *userdata);
+/* --- fs_init.c --- */
+
+/* Whether requests shall come over io_uring: asked for, and had by libfuse and kernel. */
+bool fs_wants_uring(const struct fs *fs);
+/* As the kernel has agreed. */
+bool fs_has_uring(const struct fs *fs, const struct fuse_conn_info *conn);
+#define FS_URING_OPTIONS ",io_uring,io_uring_q_depth=64"
+/* Before the session is served: sees to what libfuse does not agree on with the kernel. */
+int fs_watch_init(struct fs *fs);
+/* While INIT is answered: true if passthrough is agreed on. */
+bool fs_agree_passthrough(struct fs *fs, struct fuse_conn_info *conn);
+/* Once INIT is answered. */
+void fs_set_read_ahead(const struct fs *fs);
 
 /* --- fs_open.c --- */
 

@@ -136,6 +136,8 @@ void request_start(struct request *request, fuse_req_t req, fuse_ino_t ino,
 	request->call = (struct call){
 		.wait = &request->wait, .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid};
 	stats_add(STAT_FUSE_REQUESTS, 1);
+	if (!request->fs->begun && !atomic_exchange(&request->fs->begun, true))
+		fs_set_read_ahead(request->fs);
 	r = inodes_get(request->fs->inodes, ino, &request->ref);
 	if (r == 0)
 		r = run(request);

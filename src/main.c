@@ -77,6 +77,7 @@ static int mount_open(struct mount *mount)
 		.single_thread = options->single_thread,
 		.no_push = options->read_only || options->source.kind == SOURCE_IMAGE,
 		.passthrough = options->passthrough,
+		.io_uring = options->io_uring,
 		.modes = &mount->modes,
 		.set_uid = options->set_uid,
 		.set_gid = options->set_gid,

@@ -34,7 +34,7 @@ struct cli_options {
 	struct cli_words registries, insecure, trust_index;
 	struct oci_platform platform;
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
-	bool offline, overlay_whiteouts, transform_symlinks, passthrough, soci_v1;
+	bool offline, overlay_whiteouts, transform_symlinks, passthrough, io_uring, soci_v1;
 	enum cli_prefetch prefetch;
 	enum codec compress;
 	bool verify_stream;

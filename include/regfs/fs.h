@@ -29,6 +29,7 @@ struct fs_options {
 	bool no_push; /* no file is ever written: FLUSH, which says how a push went, is turned off
 		       */
 	bool passthrough;	    /* if the kernel and our rights allow it */
+	bool io_uring;		    /* likewise, and libfuse */
 	struct kernel_modes *modes; /* borrowed: what is in use is said there */
 	bool set_uid, set_gid, set_umask;
 	uid_t uid;

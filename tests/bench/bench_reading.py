@@ -7,7 +7,7 @@ import shutil
 import statistics
 import subprocess
 
-from common import ROOT, RUNS, WARM_RUNS, drop_caches, in_turns, podman, quiet, row, timed
+from common import ROOT, RUNS, podman, quiet, row, timed
 import images
 import lib
 
@@ -61,36 +61,6 @@ def top_file(bench, registry):
                 if not name.startswith(".wh.") and os.path.isfile(path) and not os.path.islink(path):
                     return os.path.relpath(path, top)
     raise RuntimeError("the top layer has no file")
-
-
-def bench_warm(bench):
-    """a whole image looked through, page cache warm, against the same tree on the disk"""
-    debian = images.debian()
-    registry = bench.test.registry(storage=debian.storage)
-    peer = bench.dir / "bundle"
-    quiet("umoci", "unpack", "--image", f"{debian.layout('gzip')}:latest", peer)
-    with bench.mounted(registry) as mount:
-        ours, theirs = mount.path("debian:gzip/rootfs"), peer / "rootfs"
-        commands = {
-            "find -ls": lambda root: quiet("find", root, "-ls"),
-            "find": lambda root: quiet("find", root),
-            "tar c": lambda root: subprocess.run(f"tar -C '{root}' -cf - . | cat >/dev/null", shell=True,
-                                                 stderr=subprocess.DEVNULL, check=False),
-            "grep -r": lambda root: subprocess.run(["grep", "-rqs", "no such words here", root], check=False),
-        }
-        for name, command in commands.items():
-            for root in (ours, theirs):
-                command(root)
-                command(root)
-            medians = in_turns({"ours": lambda: command(ours), "theirs": lambda: command(theirs)}, WARM_RUNS)
-            row(f"{name}, page cache warm", medians["ours"], "unpacked on the disk", medians["theirs"])
-        times = {"ours": [], "theirs": []}
-        for _ in range(RUNS):
-            for name, root in (("ours", ours), ("theirs", theirs)):
-                drop_caches()
-                times[name].append(timed(lambda root=root: commands["tar c"](root)))
-        row("tar c, pages dropped", statistics.median(times["ours"]), "unpacked on the disk",
-            statistics.median(times["theirs"]))
 
 
 def bench_first_pass(bench):

@@ -7,7 +7,6 @@ import contextlib
 import os
 import pathlib
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -36,15 +35,6 @@ def timed(action):
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
-
-
-def in_turns(actions, runs):
-    """{name: median seconds} of actions done in turns, so that what else the machine does meets all."""
-    times = {name: [] for name in actions}
-    for _ in range(runs):
-        for name, action in actions.items():
-            times[name].append(timed(action))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def drop_caches():

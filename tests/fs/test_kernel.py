@@ -178,3 +178,12 @@ def test_passthrough_falls_back(t):
 
     lib.wait_for(given_up, "passthrough to be given up")
     lib.equal(path.read_bytes(), BIG)
+
+
+def test_io_uring_is_used_or_not(t):
+    """Whether this kernel and this libfuse have it or not, the same is read."""
+    registry = t.registry()
+    push_big(registry)
+    mount = t.mount(registry.host, io_uring=True)
+    lib.equal(mount.path("app:1/rootfs/big").read_bytes(), BIG)
+    lib.equal(type(mount.stats()["io_uring"]), bool)
