@@ -81,11 +81,9 @@ unsigned blobs_parallel(struct blobs *blobs)
 {
 	int64_t latency = atomic_load(&blobs->pace.latency_us);
 
-	if (latency == 0)
-		return AHEAD_STREAMS / 2;
-	if (latency < LATENCY_SHORT_US)
-		return 1;
-	return latency < 4 * LATENCY_SHORT_US ? AHEAD_STREAMS / 2 : AHEAD_STREAMS;
+	if (latency == 0 || latency >= 4 * LATENCY_SHORT_US)
+		return AHEAD_STREAMS;
+	return latency < LATENCY_SHORT_US ? 1 : AHEAD_STREAMS / 2;
 }
 
 /* --- marks --- */

@@ -12,8 +12,8 @@
 
 #include "layer_chunks_priv.h"
 
-#define PLAN_RANGE   (4 * MIB)		 /* of a blob, at most, for one range */
-#define PLAN_DECODED (16 * MIB)		 /* of chunks, likewise */
+#define PLAN_RANGE   (1 * MIB)	/* of a blob, for one range: a fresh connection is slow with more */
+#define PLAN_DECODED (16 * MIB) /* of chunks, likewise */
 #define PLAN_GAP     (CACHE_BLOCK)	 /* is fetched along, between two needs */
 #define PLAN_SPAN    ((uint64_t)8 * MIB) /* a point further behind is no way to a part */
 #define PLAN_NEEDS   65536

@@ -81,8 +81,8 @@ ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct
 ssize_t blob_bring(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
 		   struct wait *wait);
 
-/* How many ranges at once suit the way to the stores, as far as it is known: 1 where answers come
- * at once. */
+/* How many ranges at once suit the way to the stores: 1 where answers come at once, and as for a
+ * long one while that is not known. */
 unsigned blobs_parallel(struct blobs *blobs);
 
 /* LEN bytes at OFF for somebody who checks them by other means: as the store gives them (or out of

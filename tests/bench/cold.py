@@ -76,11 +76,19 @@ class Cold:
     def save_index(self):
         """A cache that has seen all of the image once, and whose blocks had to give way."""
         self.look(lambda image: [os.listdir(layer) for layer in (image / "layers").iterdir() if layer.name.isdigit()])
+        return self.keep_evicted("saved")
+
+    def save_run(self, saved, start):
+        """SAVED after one START off it, which it has a record of, and after its blocks had to give way again."""
+        self.off_the_mount(start, saved)
+        return self.keep_evicted("recorded")
+
+    def keep_evicted(self, name):
         quiet(ROOT / "build/bench/evict", self.cache)
-        saved = self.bench.dir / "saved"
-        shutil.rmtree(saved, ignore_errors=True)
-        self.cache.rename(saved)
-        return saved
+        kept = self.bench.dir / name
+        shutil.rmtree(kept, ignore_errors=True)
+        self.cache.rename(kept)
+        return kept
 
 
 def rounds(ways):
