@@ -259,6 +259,12 @@ void chunks_cancel_all(struct chunks *chunks);
 int chunks_read(struct layer *layer, const struct index_inode *inode, const struct file_read *read,
 		struct wait *wait);
 
+/* --- layer_agree.c --- */
+
+/* Logs it where the ztoc that LAYER's index is of was not true; WHOLE is the same layer by its own
+ * bytes. */
+void layer_compare(const struct layer *layer, const struct layer *whole);
+
 /* --- layer_whole.c --- */
 
 /* One that was .whole until its index broke: somebody may still be reading by it. */

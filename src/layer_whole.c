@@ -75,6 +75,8 @@ static int whole_open(struct layer *layer, const char *why, struct wait *wait, s
 		log_warn("%s/%s: layer %s: its table of contents is used no more, the whole layer "
 			 "was fetched: %s",
 			 source->store->name, source->repo, text, why);
+	if (!before)
+		layer_compare(layer, whole);
 	*ret = whole;
 	return 0;
 }

@@ -208,6 +208,29 @@ def test_wrong_window(t):
     assert "cannot be decoded" in mount.read_log(), mount.read_log()
 
 
+def test_lies_about_attributes_end_with_the_whole_layer(t):
+    """What is said of names and attributes is believed, until all of the layer is here."""
+    registry = t.registry()
+    lower = test_lazy.odd_image().layers[0].tar
+    for tag, mode, told in (("true", 0o644, False), ("lie", 0o4777, True)):
+        layer = oci.Layer(lower + bytes(512) * told)
+
+        def change(about, mode=mode):
+            next(file for file in about["files"] if file["name"] == "big")["mode"] = mode
+
+        push(registry, [layer], [(layer, soci.build(layer.blob, SPAN, change))], tag=tag)
+        mount = t.mount(registry.host, cache_dir=t.dir / tag, prefetch="image")
+        big = mount.path(f"app:{tag}/rootfs/big")
+        lib.equal(big.stat().st_mode & 0o7777, mode)
+        words = "its SOCI index tells of other files"
+        lib.wait_for(lambda: mount.stats()["layers_indexed"] == 1, "the whole layer")
+        lib.wait_for(lambda: not told or words in mount.read_log(), words)
+        lib.equal(len(big.read_bytes()), big.stat().st_size)
+        mount.restart()
+        lib.equal(big.stat().st_mode & 0o7777, 0o644)
+        lib.equal(words in mount.output(), told)
+
+
 def test_index_that_is_not_there(t):
     registry = t.registry()
     layer = oci.Layer(simple_tar())
