@@ -217,7 +217,8 @@ static void drop_doubles(struct layer_plan *plan)
 
 static int plan_ranges(struct layer_plan *plan)
 {
-	qsort(plan->needs, plan->nneeds, sizeof(*plan->needs), by_place);
+	if (plan->nneeds)
+		qsort(plan->needs, plan->nneeds, sizeof(*plan->needs), by_place);
 	drop_doubles(plan);
 	plan->ranges = calloc(plan->nneeds + 1, sizeof(*plan->ranges));
 	if (!plan->ranges)
