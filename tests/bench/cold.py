@@ -100,10 +100,13 @@ def rounds(ways):
     return runs
 
 
-def report(what, ours, peer, theirs, target, files_bytes=None):
+def report(what, ours, peer, theirs, target):
     """A row of two lists of (seconds, requests, bytes)."""
     ours, theirs = ([statistics.median(column) for column in zip(*runs)] for runs in (ours, theirs))
-    note = f"{ours[2] / 1e6:.2f} MB in {ours[1]:.0f} requests, theirs {theirs[2] / 1e6:.1f} MB in {theirs[1]:.0f}"
-    if files_bytes:
-        note += f"; bytes of the files read × {ours[2] / files_bytes:.2f}"
-    row(what, ours[0], peer, theirs[0], note, target)
+    row(what, ours[0], peer, theirs[0],
+        f"{ours[2] / 1e6:.2f} MB in {ours[1]:.0f} requests, theirs {theirs[2] / 1e6:.1f} MB in {theirs[1]:.0f}", target)
+
+
+def report_bytes(what, ours, other, theirs, target):
+    """A row of bytes at the registry, in the median of ours, and of what they are compared with."""
+    row(what, statistics.median(run[2] for run in ours) / 1e6, other, theirs / 1e6, target=target, unit="MB")

@@ -47,14 +47,14 @@ def row(what, ours, peer, theirs, note="", target=None, unit="ms"):
     greatest."""
     factor = 1000 if unit == "ms" else 1
     ratio = ours / theirs
-    print(f"  {what:<44} {ours * factor:9.1f} {unit}   {peer:<24} {theirs * factor:9.1f} {unit}"
+    print(f"  {what:<56} {ours * factor:9.1f} {unit}   {peer:<24} {theirs * factor:9.1f} {unit}"
           f"   ratio {ratio:5.2f}  {note}", flush=True)
     TABLE.append((what, peer, f"{ratio:.2f}", f"≤ {target}" if target else "", target is None or ratio <= target))
 
 
 def figure(what, value, unit, note="", target=None):
     """The same for what has no peer."""
-    print(f"  {what:<44} {value:9.1f} {unit}  {note}", flush=True)
+    print(f"  {what:<56} {value:9.1f} {unit}  {note}", flush=True)
     TABLE.append((what, "–", f"{value:.1f} {unit}", f"≤ {target}" if target else "", target is None or value <= target))
 
 

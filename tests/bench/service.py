@@ -7,6 +7,7 @@ Knows mmdebstrap, tar and ctr-remote. Must not know what reads it.
 """
 import hashlib
 import io
+import json
 import pathlib
 import shutil
 import subprocess
@@ -47,24 +48,35 @@ def make(test, place):
     image = oci.Image([oci.Layer(tar) for tar in layers(test.dir)])
     registry = test.registry(storage=place)
     image.push(registry, "service", "gzip")
-    convert(test, registry)
+    convert(test, registry, "service", FORMATS)
     registry.stop()
 
 
-def convert(test, registry):
-    archive = test.dir / "service.tar"
-    test.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{registry.host}/service:gzip",
-                f"oci-archive:{archive}:example.com/service:gzip")
+def convert(test, registry, repository, formats):
+    """REPOSITORY:gzip of a registry, stored anew as ctr-remote writes it; {tag: its layers' digests}."""
+    archive = test.dir / "converted.tar"
+    name = f"example.com/{repository}"
+    test.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{registry.host}/{repository}:gzip",
+                f"oci-archive:{archive}:{name}:gzip")
+    made = {}
     with containerd(test) as ctr:
         ctr("image", "import", "--no-unpack", archive)
-        [name] = ctr("image", "ls", "-q").split()
-        for tag, option in FORMATS.items():
+        [source] = ctr("image", "ls", "-q").split()
+        for tag, option in formats.items():
             archive.unlink()
-            ctr("image", "convert", "--oci", option, name, f"example.com/service:{tag}")
-            ctr("image", "export", archive, f"example.com/service:{tag}")
+            ctr("image", "convert", "--oci", option, source, f"{name}:{tag}")
+            ctr("image", "export", archive, f"{name}:{tag}")
             test.skopeo("copy", "-q", "--preserve-digests", "--dest-tls-verify=false", f"oci-archive:{archive}",
-                        f"docker://{registry.host}/service:{tag}")
+                        f"docker://{registry.host}/{repository}:{tag}")
+            made[tag] = layer_digests(registry, repository, tag)
     archive.unlink()
+    return made
+
+
+def layer_digests(registry, repository, tag):
+    """Bottom first."""
+    manifest = registry.request("GET", f"/v2/{repository}/manifests/{tag}", None, {"Accept": oci.MANIFEST})[2]
+    return [layer["digest"] for layer in json.loads(manifest)["layers"]]
 
 
 def layers(scratch):

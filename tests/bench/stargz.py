@@ -49,11 +49,12 @@ class Store:
         """The root of an image (its LAYERS' digests, bottom first), merged by the kernel's overlay."""
         reference = f"{self.host}/{repository}".encode()
         image = self.point / base64.b64encode(reference).decode()
-        merged = self.dir / "merged"
-        merged.mkdir(exist_ok=True)
+        merged, empty = self.dir / "merged", self.dir / "empty"
+        merged.mkdir()
+        empty.mkdir()  # overlay wants two
         for number, digest in enumerate(layers):
             (self.dir / f"{number}").symlink_to(image / digest / "diff")
-        lower = ":".join(str(self.dir / f"{number}") for number in reversed(range(len(layers))))
+        lower = ":".join([*(str(self.dir / f"{number}") for number in reversed(range(len(layers)))), str(empty)])
         quiet("mount", "-t", "overlay", "-o", f"ro,lowerdir={lower}", "overlay", merged)
         try:
             yield merged
