@@ -25,6 +25,7 @@ static void check(bool holds)
 
 struct points {
 	size_t count;
+	bool raw_members;
 	struct codec_point points[POINTS_MAX];
 	uint8_t windows[POINTS_MAX][CODEC_WINDOW];
 };
@@ -36,7 +37,10 @@ static int keep_point(void *arg, const struct codec_point *point)
 
 	check(point->window_len <= CODEC_WINDOW && point->bits < 8);
 	check(point->window_len == 0 || !point->member);
-	check(points->count == 0 || point->out_off > kept[-1].out_off);
+	/* an empty member has a point, too */
+	check(points->count == 0 || point->out_off + points->raw_members > kept[-1].out_off);
+	check(points->count == 0 || point->in_off > kept[-1].in_off);
+	check(!points->raw_members || !point->member);
 	if (points->count + 1 == POINTS_MAX)
 		return 0;
 	*kept = *point;
@@ -122,7 +126,7 @@ struct choice {
 	uint64_t spacing;
 	int level, strategy, flush;
 	size_t flush_every;
-	bool compress;
+	bool compress, raw_members;
 };
 
 static struct choice choose(const uint8_t bytes[static 4])
@@ -137,6 +141,7 @@ static struct choice choose(const uint8_t bytes[static 4])
 		.flush = flushes[bytes[3] % 4],
 		.flush_every = 99 + (size_t)(bytes[3] / 4 % 32) * 997,
 		.compress = bytes[3] & 128,
+		.raw_members = bytes[2] & 128,
 	};
 }
 
@@ -179,8 +184,11 @@ static void check_stream(const struct choice *choice, const struct buf *in)
 	enum codec codec = codec_detect(in->data, in->len);
 	AUTO_FREE struct points *points = calloc(1, sizeof(*points));
 	AUTO_FREE uint8_t *out = malloc(OUT_MAX), *other = malloc(OUT_MAX);
-	struct decoder_options options = {
-		.spacing = choice->spacing, .on_point = keep_point, .arg = points};
+	bool raw_members = choice->raw_members && codec == CODEC_GZIP;
+	struct decoder_options options = {.spacing = choice->spacing,
+					  .on_point = keep_point,
+					  .arg = points,
+					  .raw_members = raw_members};
 	AUTO_DECODER struct decoder *decoder = decoder_new(codec, &options);
 	AUTO_DECODER struct decoder *whole = decoder_new(codec, NULL);
 	const uint8_t *bytes = (const uint8_t *)in->data;
@@ -188,6 +196,7 @@ static void check_stream(const struct choice *choice, const struct buf *in)
 	int rc;
 
 	check(points && out && other && decoder && whole);
+	points->raw_members = raw_members;
 	rc = decode(decoder, bytes, in->len, MAX(choice->piece, in->len / FEEDS_MAX), out, &len);
 	check(decode(whole, bytes, in->len, in->len + 1, other, &other_len) == rc);
 	check(rc < 0 || (len == other_len && memcmp(out, other, len) == 0));
