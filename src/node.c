@@ -43,9 +43,7 @@ void nodes_free(struct nodes *nodes)
 
 uint64_t node_ino(const struct node *parent, const char *name)
 {
-	uint64_t ino = hash64(parent ? parent->ino : 0, name, strlen(name));
-
-	return ino > 1 ? ino : ino + 2;
+	return hash_to_ino(hash64(parent ? parent->ino : 0, name, strlen(name)));
 }
 
 void *node_new(size_t size, struct nodes *table, const struct node_ops *ops, struct node *parent,

@@ -237,9 +237,8 @@ static uint64_t node_ino(const struct rootfs *rootfs, struct rootfs_node node)
 		(uint8_t)node.layer,	  (uint8_t)(node.layer >> 8), (uint8_t)node.ino,
 		(uint8_t)(node.ino >> 8), (uint8_t)(node.ino >> 16),  (uint8_t)(node.ino >> 24),
 	};
-	uint64_t ino = hash64(rootfs->ino_seed, key, sizeof(key));
 
-	return ino > 1 ? ino : ino + 2; /* 0 and 1 mean something to others */
+	return hash_to_ino(hash64(rootfs->ino_seed, key, sizeof(key)));
 }
 
 static void fill_stat(const struct rootfs *rootfs, struct rootfs_node node,

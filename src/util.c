@@ -265,6 +265,13 @@ uint64_t hash64(uint64_t seed, const void *data, size_t len)
 	return h ^ (h >> 32);
 }
 
+uint64_t hash_to_ino(uint64_t hash)
+{
+	uint64_t ino = hash >> 4;
+
+	return ino > 1 ? ino : ino + 2;
+}
+
 char *format(const char *fmt, ...)
 {
 	va_list args;

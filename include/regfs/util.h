@@ -100,6 +100,9 @@ bool ends_with(const char *str, const char *suffix);
 /* A 64-bit hash with good low bits (inode numbers, hash tables); SEED chains calls.
  * Stable over versions: st_ino depends on it. */
 uint64_t hash64(uint64_t seed, const void *data, size_t len);
+/* A hash as an inode number: not 0 or 1, which mean something to others, and of 60 bits, so that
+ * overlayfs has some left to tell its layers apart by (its option xino). */
+uint64_t hash_to_ino(uint64_t hash);
 
 /* vasprintf that returns NULL when memory is short. The caller frees. */
 char *format(const char *fmt, ...) PRINTF_LIKE(1, 2);

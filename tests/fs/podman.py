@@ -4,7 +4,7 @@
 Knows podman and its storage. Must not know regfs.
 """
 import json
-import os
+import shutil
 
 import lib
 
@@ -25,6 +25,8 @@ graphroot = "{self.place}/root"
 runroot = "{self.place}/run"
 [storage.options]
 additionallayerstores = {json.dumps([str(store) for store in stores])}
+[storage.options.overlay]
+mountopt = "xino=on"
 """)
         policy = {"default": [{"type": "insecureAcceptAnything"}]}
         (self.place / "policy.json").write_text(json.dumps(policy))
@@ -33,10 +35,12 @@ additionallayerstores = {json.dumps([str(store) for store in stores])}
         if said.returncode != 0:
             raise lib.Skip(f"podman has no overlay here: {said.stderr.decode()[-200:]}")
 
+    def argv(self, *args):
+        return ["env", f"CONTAINERS_STORAGE_CONF={self.conf}", shutil.which("podman"), "--tmpdir", str(self.place / "tmp"),
+                "--events-backend", "none", "--cgroup-manager", "cgroupfs", "--runtime", "runc", *args]
+
     def run(self, *args, **options):
-        env = {**os.environ, "CONTAINERS_STORAGE_CONF": str(self.conf)}
-        return self.t.run("podman", "--tmpdir", self.place / "tmp", "--events-backend", "none",
-                          "--cgroup-manager", "cgroupfs", "--runtime", "runc", *args, env=env, **options)
+        return self.t.run(*self.argv(*args), **options)
 
     def output(self, *args, **options):
         return self.run(*args, **options).stdout.decode(errors="surrogateescape")
@@ -53,7 +57,6 @@ additionallayerstores = {json.dumps([str(store) for store in stores])}
                 *options)
 
     def clean(self):
-        self.run("rm", "-af", status=None)
         # The storage keeps its own directory mounted on itself.
         while points := lib.mounts_under(self.place):
             self.t.run("umount", points[0])
