@@ -474,6 +474,50 @@ static void test_read_ahead(void **state)
 	layer_unref(layer);
 }
 
+/* Chunks of several files that lie together come together, each once, whatever order they are
+ * wanted in; what is there is left out. */
+static void check_plan(struct fixture *f, enum lazy_form form)
+{
+	struct layer_plan *plan = NULL;
+
+	use(f, form);
+	struct layer *layer = open_layer(f);
+	unsigned calls = fakestore_calls(f->store, FAKE_OPEN_BLOB);
+	const struct layer_part parts[] = {
+		{.ino = find(layer, "big"), .off = CHUNK, .len = 1},
+		{.ino = find(layer, "x"), .len = 100000},
+		{.ino = find(layer, "big"), .len = 2 * CHUNK},
+		{.ino = find(layer, "dir"), .len = 1},
+		{.ino = 1000000, .len = 1},
+		{.ino = find(layer, "x"), .off = UINT64_MAX, .len = 1},
+	};
+	assert_int_equal(layer_plan(layer, parts, ARRAY_SIZE(parts), &plan), 0);
+	assert_int_equal(layer_plan_count(plan), 1);
+	assert_int_equal(layer_plan_first(plan, 0), 0);
+	assert_true(layer_plan_bring(plan, 0, &f->wait) > 0);
+	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), calls + 1);
+	assert_int_equal(layer_plan_bring(plan, 0, &f->wait), 0);
+	layer_plan_free(plan);
+	check_text(f, layer, "x", "xattrs");
+	check_big(f, layer, 0, 2 * CHUNK);
+	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), calls + 1);
+	assert_int_equal(layer_plan(layer, parts, ARRAY_SIZE(parts), &plan), 0);
+	assert_int_equal(layer_plan_count(plan), 0);
+	layer_plan_free(plan);
+	layer_unref(layer);
+	assert_int_equal(passes(f), 0);
+}
+
+static void test_plan_of_estargz(void **state)
+{
+	check_plan(*state, LAZY_ESTARGZ);
+}
+
+static void test_plan_of_zstd(void **state)
+{
+	check_plan(*state, LAZY_CONTAINERS);
+}
+
 /* The same bytes in another blob are there already. */
 static void test_chunks_are_shared(void **state)
 {
@@ -1048,6 +1092,8 @@ int main(void)
 		TEST(test_zeros_need_no_bytes),
 		TEST(test_adjacent_chunks),
 		TEST(test_read_ahead),
+		TEST(test_plan_of_estargz),
+		TEST(test_plan_of_zstd),
 		TEST(test_chunks_are_shared),
 		TEST(test_small_blobs_are_fetched_whole),
 		TEST_NO_CACHE(test_no_cache),
