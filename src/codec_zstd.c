@@ -12,9 +12,9 @@
 
 #define DEFAULT_MAX_WINDOW (128ULL * MIB)
 
-/* Windows are packed during a layer's first pass, on the thread that everything waits for: tables
- * that stay in the first-level cache take 90 us each where level 1's take 130, for 6 % more bytes.
- */
+/* Windows are packed during a layer's first pass, on the thread that everything waits for: one
+ * context for all of them, and tables that stay in the first-level cache, save a tenth of the time
+ * and cost no bytes. */
 #define PACK_WINDOW_LOG 15 /* CODEC_WINDOW */
 #define PACK_HASH_LOG	11
 #define PACK_MIN_MATCH	5

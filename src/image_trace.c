@@ -64,6 +64,7 @@ static void keep(struct image *image, struct trace *trace, const struct trace *o
 {
 	AUTO_BUF struct buf bytes = BUF_INIT(TRACE_BYTES_MAX);
 	AUTO_BUF struct buf before = BUF_INIT(TRACE_BYTES_MAX);
+	struct cache *cache = image->images->options.cache;
 	struct cache_id id = record_id(image);
 
 	if (trace->nparts == 0)
@@ -74,7 +75,10 @@ static void keep(struct image *image, struct trace *trace, const struct trace *o
 	if (trace_write(trace, &bytes) < 0 || (old && trace_write(old, &before) < 0))
 		return;
 	if (bytes.len != before.len || memcmp(bytes.data, before.data, bytes.len) != 0)
-		cache_put(image->images->options.cache, &id, bytes.data, bytes.len);
+		cache_put(cache, &id, bytes.data, bytes.len);
+	/* what was used once outlasts what was not: the record is to outlast the blocks it names */
+	buf_clear(&before);
+	(void)cache_get(cache, &id, &before);
 }
 
 static void count_unused(const struct trace *trace, const struct trace *old)
