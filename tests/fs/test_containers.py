@@ -183,6 +183,19 @@ def test_symlinks_stay_as_they_are(t):
     lib.equal(os.readlink(diff / "etc/link"), "/etc/real")
 
 
+def test_prefetch(t):
+    """Who goes into a layer here uses the image, as who goes into rootfs/ does."""
+    registry = t.registry()
+    pushed = sample.push_all(registry)["1.5"]
+    digests = [layer.descriptor()["digest"] for layer in pushed.layers]
+    mount = t.mount(registry.host, prefetch="image")
+    top = store(mount, f"{registry.host}/team/app:1.5", digests[1])
+    assert info(top) and (top / "diff").is_dir()
+    lib.equal(layer_bytes(registry, digests), 0, "nothing was entered yet")
+    lib.equal((top / "diff/app/version").read_text(), "1.5")
+    lib.wait_for(lambda: layer_bytes(registry, digests[:1]) > 0, "the layer below")
+
+
 # --- podman
 
 
