@@ -126,6 +126,8 @@ static struct cache *cache_new(const char *dir, uint64_t limit_bytes)
 	struct cache *cache = calloc(1, sizeof(*cache));
 	if (!cache)
 		return NULL;
+	pthread_mutex_init(&cache->stamps_lock, NULL);
+	cache->settle_ms = CACHE_SETTLE_MS;
 	cache->limit_bytes = limit_bytes;
 	cache->dir = absolute(dir);
 	if (cache->dir)
@@ -160,6 +162,7 @@ void cache_close(struct cache *cache)
 	if (!cache)
 		return;
 	cache_view_unref(atomic_load(&cache->view));
+	pthread_mutex_destroy(&cache->stamps_lock);
 	free(cache->dir);
 	free(cache);
 }

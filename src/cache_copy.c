@@ -88,12 +88,54 @@ static int check_fd(int fd, const struct cache_entry *entry)
 	return off == entry->len && crc == entry->crc ? 0 : -EBADMSG;
 }
 
-static int open_hit(struct cache_view *view, const struct cache_hit *hit, int *ret)
+/* What tells the file at FD from what it may become. */
+static int stamp_of(int fd, const struct cache_entry *entry, struct cache_stamp *ret)
 {
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size != entry->len)
+		return -EBADMSG;
+	*ret = (struct cache_stamp){.gen = entry->gen, .ino = st.st_ino, .ctime = st.st_ctim};
+	return 0;
+}
+
+static bool was_checked(struct cache *cache, const struct cache_stamp *stamp)
+{
+	pthread_mutex_lock(&cache->stamps_lock);
+	struct cache_stamp known = cache->stamps[stamp->gen % CACHE_STAMPS];
+	pthread_mutex_unlock(&cache->stamps_lock);
+	return known.gen == stamp->gen && known.ino == stamp->ino &&
+	       known.ctime.tv_sec == stamp->ctime.tv_sec &&
+	       known.ctime.tv_nsec == stamp->ctime.tv_nsec;
+}
+
+/* STAMP is from before the check. What was written a moment ago may be written once more without
+ * another ctime. */
+static void note_checked(struct cache *cache, const struct cache_stamp *stamp)
+{
+	int64_t age_ms = wall_ms() - (int64_t)stamp->ctime.tv_sec * 1000 -
+			 stamp->ctime.tv_nsec / 1000000;
+	if (age_ms < cache->settle_ms)
+		return;
+	pthread_mutex_lock(&cache->stamps_lock);
+	cache->stamps[stamp->gen % CACHE_STAMPS] = *stamp;
+	pthread_mutex_unlock(&cache->stamps_lock);
+}
+
+static int open_hit(struct cache *cache, struct cache_view *view, const struct cache_hit *hit,
+		    int *ret)
+{
+	struct cache_stamp stamp;
 	if (!cache_entry_is_sealed(&hit->entry))
 		return -EBADMSG;
 	AUTO_CLOSE int fd = cache_disk_open(view, hit);
-	int err = fd < 0 ? fd : check_fd(fd, &hit->entry);
+	int err = fd < 0 ? fd : stamp_of(fd, &hit->entry, &stamp);
+	if (!err && !was_checked(cache, &stamp)) {
+		err = check_fd(fd, &hit->entry);
+		if (!err)
+			note_checked(cache, &stamp);
+	}
 	if (!err)
 		*ret = steal_fd(&fd);
 	return err;
@@ -107,7 +149,7 @@ int cache_open_file(struct cache *cache, const struct cache_id *id)
 	for (int i = 0; view && cache_kind_is_file(id->kind) && i < CACHE_READ_TRIES; i++) {
 		err = cache_look_up(view, id, 0, 0, &hit);
 		if (!err)
-			err = cache_judge(view, &hit, open_hit(view, &hit, &fd));
+			err = cache_judge(view, &hit, open_hit(cache, view, &hit, &fd));
 		if (err != -EAGAIN)
 			break;
 	}

@@ -345,7 +345,18 @@ void cache_sweep(struct cache_view *view);
 
 /* --- cache --- */
 
+/* A copy (cache_copy.c) whose CRC was right, and that nobody has written to since. */
+#define CACHE_STAMPS	1024
+#define CACHE_SETTLE_MS 2000 /* by then a write shows in the ctime, however coarse its clock */
+struct cache_stamp {
+	uint64_t gen, ino;
+	struct timespec ctime;
+};
+
 struct cache {
+	pthread_mutex_t stamps_lock;
+	struct cache_stamp stamps[CACHE_STAMPS]; /* by generation; under stamps_lock */
+	int64_t settle_ms;			 /* CACHE_SETTLE_MS; tests shorten it */
 	char *dir; /* absolute: the process may change its directory */
 	uint64_t limit_bytes;
 	_Atomic int64_t next_check_ms;	   /* is the directory still there? */

@@ -35,7 +35,7 @@
 #include "regfs/digest.h"
 
 #define CACHE_BLOCK    (128 * KIB)
-#define CACHE_COPY_MAX (256 * MIB) /* it is checked as a whole each time it is opened */
+#define CACHE_COPY_MAX (256 * MIB) /* it is checked as a whole when it is opened */
 
 enum cache_kind {
 	CACHE_BLOB = 1,	    /* blocks of a blob as stored in the registry */
@@ -111,8 +111,9 @@ void cache_unmap(struct cache_map *map);
 typedef int cache_fill_fn(void *arg, uint64_t off, void *buf, size_t len);
 int cache_put_by(struct cache *cache, const struct cache_id *id, uint64_t len, cache_fill_fn *fill,
 		 void *arg);
-/* A descriptor of the file, for reading: its CRC is checked now, and what is read of it later is
- * not. It stays valid after eviction. -ENOENT. */
+/* A descriptor of the file, for reading: its CRC is checked now, unless that was done before and
+ * the file was not written since (by its ctime); what is read of it later is not checked. It stays
+ * valid after eviction. -ENOENT. */
 int cache_open_file(struct cache *cache, const struct cache_id *id);
 /* Removes it. */
 void cache_remove(struct cache *cache, const struct cache_id *id);

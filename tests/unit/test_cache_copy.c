@@ -161,6 +161,37 @@ static void test_damage(void **state)
 	close_cache(cache);
 }
 
+static uint64_t bytes_read(void)
+{
+	AUTO_FREE char *text = NULL;
+	size_t len;
+	assert_int_equal(read_file("/proc/self/io", 4096, &text, &len), 0);
+	return strtoull(strstr(text, "rchar: ") + 7, NULL, 10);
+}
+
+/* A file that was checked, and that nobody has written to, is not read again. */
+static void test_checked_once(void **state)
+{
+	const struct place *place = *state;
+	struct cache *cache = open_cache(place->cache, ROOMY);
+	struct cache_id id = id_of(CACHE_COPY, 1);
+	struct source source = {.len = 2 * MIB, .fail_at = UINT64_MAX};
+	assert_int_equal(put(cache, &id, &source), 0);
+	for (int i = 0; i < 5; i++) {
+		/* twice while it is new; then the third check counts */
+		cache->settle_ms = i < 2 ? 60000 : -60000;
+		uint64_t before = bytes_read();
+		AUTO_CLOSE int fd = cache_open_file(cache, &id);
+		assert_true(fd >= 0);
+		assert_true((bytes_read() - before >= source.len) == (i < 3));
+	}
+	assert_int_equal(nftw(place->cache, note_path, 16, FTW_PHYS), 0);
+	AUTO_CLOSE int fd = open(damaged_path, O_WRONLY);
+	assert_int_equal(pwrite(fd, "!!", 2, MIB), 2);
+	assert_int_equal(cache_open_file(cache, &id), -ENOENT);
+	close_cache(cache);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, place_setup, place_teardown)
@@ -170,6 +201,7 @@ int main(void)
 		TEST(test_what_fails_is_not_kept),
 		TEST(test_open_while_it_goes),
 		TEST(test_damage),
+		TEST(test_checked_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
