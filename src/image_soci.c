@@ -123,6 +123,16 @@ static bool is_trusted(const struct image *image)
 	return false;
 }
 
+/* From here on it is not the manifest alone that decides what is seen: that is to be known. */
+static void tell(const struct image *image, const struct digest *index)
+{
+	char digest[DIGEST_STR_MAX], name[DIGEST_STR_MAX];
+
+	log_info("%s/%s: %s is read by the SOCI index %s that was published for it (trust_index)",
+		 image->store->name, image->repo, digest_format(&image->digest, name),
+		 digest_format(index, digest));
+}
+
 /* Version 1: the first of those that refer to the image that is of use. */
 static int find_published(struct image *image, struct wait *wait, struct image_soci **ret)
 {
@@ -137,6 +147,8 @@ static int find_published(struct image *image, struct wait *wait, struct image_s
 
 		if (referrer->artifact_type && strcmp(referrer->artifact_type, TYPE_V1) == 0)
 			r = open_index(image, &referrer->digest, TYPE_V1, wait, ret);
+		if (r == 0)
+			tell(image, &referrer->digest);
 	}
 	referrers_unref(image, referrers);
 	return r;

@@ -282,6 +282,7 @@ def test_version_1_is_used_where_it_is_trusted(t):
         mount = t.mount(host, cache_dir=t.dir / f"cache{n}", trust_index=place, soci="v1")
         lib.equal(mount.path("team/app:1/rootfs/d/f3").read_bytes(), FILES["f3"], place)
         lib.equal(mount.stats()["tocs"], int(trusted), place)
+        lib.equal(f"is read by the SOCI index {index['digest']}" in mount.read_log(), trusted, place)
         lib.equal(mount.stats()["layers_indexed"], int(not trusted), place)
         # who does not want it does not pay for it
         lib.equal(registry.count(path="referrers|manifests/sha256-") > 0, trusted, place)
