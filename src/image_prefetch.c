@@ -13,23 +13,59 @@
 /* Who walks through many images wants none of them in particular: later ones are let go. */
 #define QUEUE_MAX 16
 
+/* A registry that is gone is asked again after 5 s, 20 s, 80 s. */
+#define TRIES	 4
+#define PAUSE_MS 5000
+
 struct prefetch {
 	struct image *image; /* held */
 	struct prefetch *next;
 };
 
-/* A failure was logged where it happened; the next reader will see it again. */
-static void bring_in(struct prefetcher *prefetcher, struct image *image)
+static int bring_layer(struct prefetcher *prefetcher, struct image *image, unsigned n)
 {
+	struct layer *layer;
+
+	int r = image_layer(image, n, &prefetcher->wait, &layer);
+	if (r < 0)
+		return r;
+	r = layer_bring_in(layer, &prefetcher->wait);
+	layer_unref(layer);
+	return r;
+}
+
+/* All layers once. What has come of one that fails stays, and the next try goes on from there; why
+ * it failed was logged where that happened. 0 or the last error. */
+static int bring_layers(struct prefetcher *prefetcher, struct image *image)
+{
+	int failure = 0;
+
 	for (size_t n = image->manifest.nlayers; n-- > 0;) {
-		struct layer *layer;
+		int r = bring_layer(prefetcher, image, (unsigned)n);
 
 		if (wait_cancelled(&prefetcher->wait))
+			return 0;
+		failure = r < 0 ? r : failure;
+	}
+	return failure;
+}
+
+/* Whether another try may end otherwise: the registry was gone, or too busy. */
+static bool may_pass(int error)
+{
+	return image_store_gone(error) || error == -EBUSY;
+}
+
+static void bring_in(struct prefetcher *prefetcher, struct image *image)
+{
+	int64_t pause = prefetcher->pause_ms;
+
+	for (unsigned tries = 1;; tries++, pause *= 4) {
+		int r = bring_layers(prefetcher, image);
+
+		if (!may_pass(r) || tries == TRIES ||
+		    wait_until(&prefetcher->wait, now_ms() + pause) < 0)
 			return;
-		if (image_layer(image, (unsigned)n, &prefetcher->wait, &layer) < 0)
-			continue;
-		(void)layer_bring_in(layer, &prefetcher->wait);
-		layer_unref(layer);
 	}
 }
 
@@ -120,6 +156,7 @@ void image_entered(struct image *image)
 void prefetcher_init(struct prefetcher *prefetcher)
 {
 	wait_init(&prefetcher->wait, true);
+	prefetcher->pause_ms = PAUSE_MS;
 	pthread_cond_init(&prefetcher->ended, NULL);
 	prefetcher->work.run = run;
 }

@@ -72,6 +72,7 @@ struct flight {
 struct prefetcher {
 	struct pool_work work;
 	struct wait wait;
+	int64_t pause_ms; /* before the first new try; tests shorten it */
 	/* guarded by images->lock */
 	struct prefetch *queue;
 	unsigned length;

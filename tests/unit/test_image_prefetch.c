@@ -3,13 +3,16 @@
  * for. */
 #include <errno.h>
 #include <ftw.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "../../src/blob_priv.h"
 #include "../../src/image_priv.h"
+#include "../../src/layer_priv.h"
 #include "fakestore.h"
 #include "regfs/log.h"
 
@@ -166,6 +169,52 @@ static void test_ends_at_once(void **state)
 	close_rooms(&f);
 }
 
+/* A registry that was gone for a while is asked again; what came before is not. */
+static void test_goes_on_after_a_failure(void **state)
+{
+	struct fixture f = {0};
+	const struct oci_config *config;
+	unsigned calls;
+
+	(void)state;
+	open_rooms(&f, true);
+	f.images->prefetcher.pause_ms = 1;
+	f.blobs->retry_ms = 0;
+	f.layers->retry_ms = 0;
+	assert_int_equal(image_config(f.image, &f.wait, &config), 0);
+	fakestore_fail(f.store, FAKE_OPEN_BLOB, -ECONNREFUSED);
+	image_entered(f.image);
+	await_end(f.images);
+	calls = fakestore_calls(f.store, FAKE_OPEN_BLOB);
+	/* four times, and no more */
+	assert_int_equal(calls, 1 + 4 * LAYERS);
+	close_rooms(&f);
+
+	open_rooms(&f, true);
+	f.images->prefetcher.pause_ms = 200;
+	f.blobs->retry_ms = 0;
+	f.layers->retry_ms = 0;
+	assert_int_equal(image_config(f.image, &f.wait, &config), 0);
+	fakestore_stall(f.store, FAKE_OPEN_BLOB);
+	image_entered(f.image);
+	fakestore_await_stalled(f.store, 1);
+	fakestore_fail(f.store, FAKE_OPEN_BLOB, -ETIMEDOUT);
+	fakestore_release(f.store);
+	while (fakestore_calls(f.store, FAKE_OPEN_BLOB) < 1 + LAYERS)
+		sched_yield();
+	fakestore_fail(f.store, FAKE_OPEN_BLOB, 0);
+	await_end(f.images);
+	calls = fakestore_calls(f.store, FAKE_OPEN_BLOB);
+	for (unsigned n = 0; n < LAYERS; n++) {
+		struct layer *layer;
+
+		assert_int_equal(image_layer(f.image, n, &f.wait, &layer), 0);
+		layer_unref(layer);
+	}
+	assert_int_equal(fakestore_calls(f.store, FAKE_OPEN_BLOB), calls);
+	close_rooms(&f);
+}
+
 static void test_not_asked_for(void **state)
 {
 	struct fixture f = {0};
@@ -184,6 +233,7 @@ int main(void)
 		cmocka_unit_test(test_all_layers_come),
 		cmocka_unit_test(test_one_at_a_time),
 		cmocka_unit_test(test_ends_at_once),
+		cmocka_unit_test(test_goes_on_after_a_failure),
 		cmocka_unit_test(test_not_asked_for),
 	};
 
