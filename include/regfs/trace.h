@@ -2,7 +2,8 @@
 /*
  * trace: which parts of an image's files were read, in the order of their first reads; as it grows,
  * and as bytes at rest.
- * Pure: no descriptor, no lock. Must not know why it is kept, nor what a layer is beyond its number.
+ * Pure: no descriptor, no lock. Must not know why it is kept, nor what a layer is beyond its
+ * number.
  *
  * Files are named by layer and inode, as a layer's index numbers them; a *tag* for each layer says
  * which numbering that is. Reads are rounded to units of TRACE_UNIT bytes. What the bytes at rest
