@@ -297,10 +297,9 @@ static struct chain *chain_of_first(const struct ahead *ahead, const char *name)
 	return NULL;
 }
 
-/* Nothing begins at CHAIN that is not read by others. */
-static void mark(struct chain *chain)
+/* There is nothing in the rest of the gap that CHAIN divided. */
+static void note_nothing(struct chain *chain)
 {
-	chain->state = CHAIN_MARK;
 	chain->parent->gap.floor = MAX(chain->parent->gap.floor, chain->place + 1);
 }
 
@@ -309,13 +308,15 @@ static int take_first(struct ahead *ahead, struct chain *chain)
 {
 	const struct list_page *page = &chain->page;
 	const struct chain *same = page->n ? chain_of_first(ahead, page->text.data) : NULL;
-	bool passed = false;
+	bool passed = false; /* by one that began before it */
 	for (size_t i = 0; page->n && ahead->chains[i] != chain; i++)
-		passed |= strcmp(ahead->chains[i]->at, page->last) >= 0;
+		passed |= ahead->chains[i] == same || strcmp(ahead->chains[i]->at, page->last) >= 0;
 	if (!page->n || same || passed) {
 		/* From its beginning: the server looks at no names. */
 		ahead->odd |= same == ahead->chains[0];
-		mark(chain);
+		chain->state = CHAIN_MARK;
+		if (!passed)
+			note_nothing(chain);
 		return 0;
 	}
 	chain->first = strdup(page->text.data);
@@ -380,6 +381,9 @@ static int advance(struct ahead *ahead, struct chain *chain)
 		return 0;
 	}
 	list_gap_measure(&ahead->alphabet, page->text.data, page->last, &chain->gap);
+	/* What was found out about other beginnings says nothing of this one. */
+	if (strncmp(chain->at, page->last, chain->gap.floor) != 0)
+		chain->gap.floor = 0;
 	free(chain->at);
 	chain->at = strdup(page->last);
 	return chain->at ? 0 : -ENOMEM;
