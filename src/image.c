@@ -39,12 +39,20 @@ static void image_free(struct image *image)
 	free(image);
 }
 
+void images_stop(struct images *images)
+{
+	if (!images || images->stopped)
+		return;
+	images->stopped = true;
+	tracers_stop(images);
+	prefetcher_stop(images);
+}
+
 void images_free(struct images *images)
 {
 	if (!images)
 		return;
-	tracers_stop(images);
-	prefetcher_stop(images);
+	images_stop(images);
 	while (images->images) {
 		struct image *image = images->images;
 

@@ -98,6 +98,7 @@ struct images {
 	struct images_options options;
 	struct prefetcher prefetcher;
 	struct tracers tracers;
+	bool stopped; /* images_stop() was called */
 	pthread_mutex_t lock;
 	struct image *images;	/* guarded by lock */
 	struct flight *flights; /* guarded by lock */

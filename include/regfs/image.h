@@ -29,6 +29,10 @@ struct images_options {
 	struct pool *traces;   /* runs what image_reads() starts; NULL: no run is recorded */
 };
 struct images *images_new(const struct images_options *options);
+/* Ends what goes on behind requests and waits for that: before the stores go, which it uses. No
+ * request comes any more. NULL is fine. */
+void images_stop(struct images *images);
+/* NULL is fine. */
 void images_free(struct images *images);
 
 /*
