@@ -180,7 +180,11 @@ class Registry:
         env["OTEL_TRACES_EXPORTER"] = "none"
         self.process = Process([*self.enter, "docker-registry", "serve", self.config],
                                self.directory / "log", env)
-        wait_for(self.answers, f"docker-registry: {self.process.output()}")
+        try:
+            wait_for(self.answers, f"docker-registry: {self.process.output()}")
+        except BaseException:
+            self.process.stop()
+            raise
 
     def stop(self):
         self.process.stop()
