@@ -498,7 +498,8 @@ def test_regfs_directory(t):
     metrics = mount.path("_regfs/metrics").read_text()
     assert "http_requests" in metrics, metrics
     gauges = set(re.findall(r"^# TYPE regfs_(\w+) gauge$", metrics, re.M))
-    lib.equal(gauges, {"http_now", "fuse_waiting_now", "cache_limit_bytes", "cache_used_bytes"})
+    lib.equal(gauges, {"http_now", "fuse_waiting_now", "passthrough_now", "cache_limit_bytes",
+                       "cache_used_bytes"})
     counters = set(re.findall(r"^# TYPE regfs_(\w+) counter$", metrics, re.M))
     assert {"http_requests", "http_bytes_in", "pass_bytes"} <= counters, counters
     status = t.output(lib.REGFS, "status", mount.point)
