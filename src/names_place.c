@@ -309,9 +309,9 @@ static int rmdir_image(struct place *place, const char *name, struct call *call)
 	if (!repo)
 		return -ENOENT;
 	if (digest.algo == DIGEST_NONE) {
-		log_warn("%s/%s: rmdir deletes an image by its digest; a tag is deleted by rm "
+		log_warn("%s/%s:%s: rmdir deletes an image by its digest; a tag is deleted by rm "
 			 "%s/_tags/%s",
-			 place->host->name, name, repo, tag);
+			 place->host->name, repo, tag, repo, tag);
 		return -EROFS;
 	}
 	return names_delete_image(place->names, place->host, repo, &digest, call->wait);

@@ -44,7 +44,6 @@ static int checked_await(void *arg, uint64_t off, struct wait *wait)
 static int checked_judge(void *arg)
 {
 	struct checked *checked = arg;
-	char wanted[DIGEST_STR_MAX], found_str[DIGEST_STR_MAX];
 	struct digest found;
 
 	if (checked->judged)
@@ -52,9 +51,7 @@ static int checked_judge(void *arg)
 	checked->judged = true;
 	hasher_final(checked->hasher, &found);
 	if (!digest_equal(&found, checked->wanted))
-		checked->wrong = push_fail(
-			checked->part.run->why, -EINVAL, "the archive's blob %s has the digest %s",
-			digest_format(checked->wanted, wanted), digest_format(&found, found_str));
+		checked->wrong = push_fail_digest(checked->part.run->why, checked->wanted, &found);
 	return checked->wrong;
 }
 

@@ -44,12 +44,14 @@ static bool is_blob_path(const char *path, struct digest *ret)
 /* What the flush will read: manifests and configs. */
 static bool is_document(const struct archive_seen *seen, const char *head, size_t len)
 {
+	static const char white[] = {' ', '\t', '\r', '\n'};
 	size_t blank = 0;
 
-	while (blank < len && strchr(" \t\r\n", head[blank]))
+	while (blank < len && memchr(white, head[blank], sizeof(white)))
 		blank++;
-	return seen->at.len <= OCI_CONFIG_MAX && blank < len &&
-	       (head[blank] == '{' || head[blank] == '[');
+	/* White space alone does not tell. */
+	return seen->at.len <= OCI_CONFIG_MAX &&
+	       (blank == len || head[blank] == '{' || head[blank] == '[');
 }
 
 static struct push_part *part_new(struct push_stream *stream, const struct archive_seen *seen)

@@ -58,6 +58,9 @@ int push_fail(struct push_reason *why, int err, const char *fmt, ...) PRINTF_LIK
 int push_fail_errno(struct push_reason *why, int err, const char *what);
 /* The same for the spool's disk. */
 int push_fail_spool(struct push_reason *why, int err, const char *what);
+/* A blob of the archive is not what its name or the manifest says: -EINVAL. */
+int push_fail_digest(struct push_reason *why, const struct digest *wanted,
+		     const struct digest *found);
 
 /* --- push.c --- */
 

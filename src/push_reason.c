@@ -60,3 +60,12 @@ int push_fail_spool(struct push_reason *why, int err, const char *what)
 	/* EDQUOT would say that the registry's quota is full. */
 	return push_fail_errno(why, err == -EDQUOT ? -ENOSPC : err, what);
 }
+
+int push_fail_digest(struct push_reason *why, const struct digest *wanted,
+		     const struct digest *found)
+{
+	char wanted_str[DIGEST_STR_MAX], found_str[DIGEST_STR_MAX];
+
+	return push_fail(why, -EINVAL, "the archive's blob %s has the digest %s",
+			 digest_format(wanted, wanted_str), digest_format(found, found_str));
+}

@@ -76,7 +76,7 @@ int push_restore(struct push_run *run, const struct push_layer *layer, const cha
 	};
 
 	if (!digest_equal(&layer->diff_id, wanted))
-		return push_fail(run->why, -EINVAL, "a blob of the archive has another digest");
+		return push_fail_digest(run->why, wanted, &layer->diff_id);
 	if (restore.spool < 0)
 		return push_fail_spool(run->why, restore.spool, "the spool");
 	if (!restore.decoder || !restore.packed || !restore.plain)

@@ -186,6 +186,18 @@ def test_same_result_in_any_order(t):
     lib.equal(mount.path("team/app:new/rootfs/noise").read_bytes(), noise(LARGE, 1))
 
 
+def test_white_space_before_json(t):
+    """However much of it there is, a manifest and a config are documents."""
+    registry, mount = empty(t)
+    image = big_image()
+    image.config = b" \n" * 2048 + image.config
+    parsed = json.loads(image.manifest)
+    parsed["config"] |= {"digest": oci.sha256(image.config), "size": len(image.config)}
+    image.manifest = b"\n" * 4096 + oci.to_json(parsed)
+    push(mount, oci_archive(image))
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+
+
 def test_into_the_local_store(t):
     mount = t.mount("local")
     image = big_image()
@@ -321,6 +333,10 @@ def test_bad_archives(t):
     digests = [oci.sha256(layer.blob) for layer in image.layers]
     refused(mount, oci_archive(image, leave_out=digests[1:2]), "is not in the archive")
     refused(mount, oci_archive(image, spoil=digests[:1]), "has the digest")
+    # A layer that was compressed on suspicion that docker saved it.
+    plain = big_image(compression="none")
+    wrong = oci.sha256(plain.layers[0].blob)
+    refused(mount, oci_archive(plain, spoil=[wrong]), f"blob {wrong} has the digest")
     refused(mount, old_docker_save(image, ["a:1"]).replace(oci.sha256(image.layers[2].tar)[7:].encode(),
                                                           oci.sha256(b"other")[7:].encode()), "the image's config says")
     two = Tar().file("c.json", image.config).file("d.json", other.config)

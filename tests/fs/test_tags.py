@@ -424,6 +424,9 @@ def test_rmdir_deletes_by_digest(t):
     # Known under every name, and out of the cache, too.
     for name in ("app:1.5", "app:latest", f"app@{gone}", f"app/_digests/{gone.replace(':', '-')}"):
         lib.equal(digest(mount, "team", name), gone)
+    with lib.fails(errno.EROFS):
+        os.rmdir(mount.path("team/app:1.5"))
+    assert "team/app:1.5: rmdir deletes an image by its digest" in mount.read_log()
     os.rmdir(mount.path(f"team/app@{gone}"))
     lib.equal(tag_at(registry, "team/app", gone), None)
     for name in ("app:1.5", "app:latest", f"app@{gone}", f"app/_digests/{gone.replace(':', '-')}"):
