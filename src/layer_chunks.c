@@ -11,6 +11,11 @@
 
 #define RANGE_MAX   (4 * MIB)  /* of a blob, for one flight, unless a single chunk is larger */
 #define DECODED_MAX (16 * MIB) /* likewise */
+/* Bytes of the blob on each side of a wanted chunk's beginning in which other files' chunks are
+ * fetched along: they cost less than a request of their own, and files that lie together are
+ * wanted together. */
+#define NEAR	       (40 * KIB)
+#define NEIGHBOURS_MAX 64
 
 /* What a reader wants of one chunk. */
 struct want {
@@ -124,7 +129,8 @@ static uint64_t read_ahead(struct chunks *chunks, uint64_t serial, uint32_t chun
 static void note_run(struct chunks *chunks, uint64_t serial, uint32_t chunk,
 		     const struct chunk_flight *flight)
 {
-	const struct index_chunk *last = &flight->items[flight->count - 1].chunk;
+	uint32_t count = MIN(flight->forward, flight->count);
+	const struct index_chunk *last = &flight->items[count - 1].chunk;
 	struct chunk_run *run = NULL;
 
 	for (size_t i = 0; i < CHUNKS_RUNS; i++)
@@ -135,7 +141,7 @@ static void note_run(struct chunks *chunks, uint64_t serial, uint32_t chunk,
 		chunks->next_run = (chunks->next_run + 1) % CHUNKS_RUNS;
 	}
 	run->serial = serial;
-	run->next = chunk + flight->count;
+	run->next = chunk + count;
 	run->ahead = last->in_off + last->in_len - flight->items[0].chunk.in_off;
 }
 
@@ -161,7 +167,44 @@ static bool batch_takes(struct layer *layer, const struct batch *batch, const st
 	       !cache_has(layer->layers->cache, &id, 0);
 }
 
-/* The chunk wanted, and those after it that are taken with it. */
+/* Adds chunk NR of the layer, in whatever file, if it lies in [FROM, TO) of the blob. */
+static bool add_neighbour(struct chunk_flight *flight, int64_t nr, uint64_t from, uint64_t to)
+{
+	const struct index *index = &flight->layer->index;
+	const struct index_inode all = {.nchunks = index->info.nchunks};
+	struct chunk_item item = {.nr = (uint32_t)nr};
+
+	if (nr < 0 || index_chunk(index, &all, item.nr, &item.chunk) < 0)
+		return false;
+	item.id = chunk_id(flight->layer, &item.chunk);
+	if (!item.chunk.in_len || item.chunk.in_off < from ||
+	    item.chunk.in_off + item.chunk.in_len > to || item.chunk.len > TOC_CHUNK_MAX ||
+	    cache_has(flight->layer->layers->cache, &item.id, 0))
+		return false;
+	flight->items[flight->count++] = item;
+	return true;
+}
+
+/* The chunks around the one wanted, whatever files they are of: those that follow what was taken of
+ * its file, up to the one that begins at END, then those before it, backwards. */
+static void flight_neighbours(struct chunk_flight *flight, const struct want *want, uint64_t end)
+{
+	uint32_t wanted = want->inode->first_chunk + want->nr, first = flight->count;
+	uint64_t at = want->chunk.in_off, from = at > NEAR ? at - NEAR : 0;
+
+	flight->own = flight->forward = first;
+	if (flight->layer->index.info.by_spans)
+		return;
+	while (flight->count - first < NEIGHBOURS_MAX / 2 &&
+	       add_neighbour(flight, (int64_t)wanted + flight->count, end, at + NEAR))
+		;
+	flight->forward = first = flight->count;
+	while (flight->count - first < NEIGHBOURS_MAX / 2 &&
+	       add_neighbour(flight, (int64_t)wanted - 1 - (flight->count - first), from, at))
+		;
+}
+
+/* The chunk wanted, and those that are taken with it. */
 static int flight_fill(struct chunk_flight *flight, const struct want *want, uint64_t ahead)
 {
 	uint32_t most = MIN(want->inode->nchunks - want->nr, CHUNK_ITEMS_MAX);
@@ -171,7 +214,7 @@ static int flight_fill(struct chunk_flight *flight, const struct want *want, uin
 		.ahead = chunk.in_len + ahead,
 	};
 
-	flight->items = calloc(most, sizeof(*flight->items));
+	flight->items = calloc(most + NEIGHBOURS_MAX, sizeof(*flight->items));
 	if (!flight->items)
 		return -ENOMEM;
 	while (flight->count < most) {
@@ -188,6 +231,7 @@ static int flight_fill(struct chunk_flight *flight, const struct want *want, uin
 		    !batch_takes(flight->layer, &batch, want, &chunk))
 			break;
 	}
+	flight_neighbours(flight, want, batch.in_end);
 	return 0;
 }
 
@@ -411,6 +455,7 @@ static struct chunk_flight *flight_of(struct layer *layer, const struct chunk_it
 	for (uint32_t i = 0; i < count; i++)
 		if (!cache_has(layer->layers->cache, &items[i].id, 0))
 			flight->items[flight->count++] = items[i];
+	flight->own = flight->count;
 	return flight;
 }
 

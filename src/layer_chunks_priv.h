@@ -32,7 +32,9 @@ struct chunk_flight {
 	struct wait wait;
 	struct chunk_item *items;
 	uint32_t count;
-	bool unkept; /* the job's: the cache refused some */
+	uint32_t own;	  /* of them are asked for; others come along */
+	uint32_t forward; /* of them follow each other from the first on; others lie before it */
+	bool unkept;	  /* the job's: the cache refused some */
 	/* guarded by chunks->lock */
 	unsigned refs; /* readers', the job's, recent's */
 	uint32_t ready;

@@ -171,6 +171,14 @@ static int item_bring(struct chunk_flight *flight, uint8_t *in, struct chunk_ite
 	return r < 0 ? r : item_make(flight, in, item, true);
 }
 
+/* The same for what nobody has asked for. 1: it is wrong, which is for those to find out who do. */
+static int item_along(struct chunk_flight *flight, const uint8_t *in, struct chunk_item *item)
+{
+	int r = item_make(flight, in, item, false);
+
+	return r == -EBADMSG ? 1 : r;
+}
+
 /* --- the job --- */
 
 static void flight_publish(struct chunk_flight *flight)
@@ -185,19 +193,26 @@ static void flight_publish(struct chunk_flight *flight)
 
 static int flight_bring(struct chunk_flight *flight)
 {
-	const struct index_chunk *first = &flight->items[0].chunk;
-	const struct index_chunk *last = &flight->items[flight->count - 1].chunk;
-	size_t len = (size_t)(last->in_off + last->in_len - first->in_off);
-	AUTO_FREE uint8_t *in = malloc(len);
+	uint64_t begin = UINT64_MAX, end = 0;
 
+	for (uint32_t i = 0; i < flight->count; i++) {
+		const struct index_chunk *chunk = &flight->items[i].chunk;
+
+		begin = MIN(begin, chunk->in_off);
+		end = MAX(end, chunk->in_off + chunk->in_len);
+	}
+	AUTO_FREE uint8_t *in = malloc(end - begin);
 	if (!in)
 		return -ENOMEM;
-	int r = fetch_range(flight, first->in_off, in, len);
+	int r = fetch_range(flight, begin, in, end - begin);
 	for (uint32_t i = 0; r == 0 && i < flight->count; i++) {
 		struct chunk_item *item = &flight->items[i];
 
-		r = item_bring(flight, in + (item->chunk.in_off - first->in_off), item);
-		if (r < 0)
+		uint8_t *bytes = in + (item->chunk.in_off - begin);
+
+		r = i < flight->own ? item_bring(flight, bytes, item)
+				    : item_along(flight, bytes, item);
+		if (r != 0)
 			break;
 		flight->unkept |= !keep(flight->layer, item);
 		flight_publish(flight);

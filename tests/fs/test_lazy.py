@@ -118,6 +118,41 @@ def test_cat_of_one_file_fetches_its_chunk(t):
     assert count <= 4
 
 
+def test_small_files_come_with_their_neighbours(t):
+    registry = t.registry()
+    data = {f"f{number:02}": noise(1500 + number) for number in range(30)}
+    layer = LazyLayer([*data.items(), ("big", noise(CHUNK))])
+    oci.Image([layer]).push(registry, "app", "1")
+    mount = t.mount(registry.host)
+    root = mount.path("app:1/rootfs")
+    lib.equal((root / "f15").read_bytes(), data["f15"])
+    count = len(layer_requests(registry, layer))
+    lib.wait_for(lambda: mount.stats()["chunks_decoded"] == 30, "the others")
+    for name in data:
+        lib.equal((root / name).read_bytes(), data[name], name)
+    lib.equal(len(layer_requests(registry, layer)), count)
+
+
+def test_wrong_neighbour(t):
+    """It comes along, and is nobody's trouble until somebody asks for it."""
+
+    def lie(entries):
+        entries[14]["chunkDigest"] = oci.sha256(b"something else")
+
+    registry = t.registry()
+    data = {f"f{number:02}": noise(1500 + number) for number in range(30)}
+    layer = LazyLayer([*data.items(), ("big", noise(CHUNK))], lie)
+    oci.Image([layer]).push(registry, "app", "1")
+    mount = t.mount(registry.host)
+    root = mount.path("app:1/rootfs")
+    for name in ("f15", "f16", "f13"):
+        lib.equal((root / name).read_bytes(), data[name], name)
+    assert "chunk" not in mount.read_log(), mount.read_log()
+    assert all(entry[2] == 206 for entry in layer_requests(registry, layer))
+    lib.equal((root / "f14").read_bytes(), data["f14"])
+    assert "the chunk at" in mount.read_log(), mount.read_log()
+
+
 def test_whole_file_comes_in_few_requests(t):
     registry = t.registry()
     data = noise(8 * CHUNK)
