@@ -15,6 +15,7 @@
  * fetched along: they cost less than a request of their own, and files that lie together are
  * wanted together. */
 #define NEAR	       (40 * KIB)
+#define NEAR_DECODED   (4 * MIB) /* of them: a chunk of zeros is a few bytes of the blob */
 #define NEIGHBOURS_MAX 64
 
 /* What a reader wants of one chunk. */
@@ -167,8 +168,14 @@ static bool batch_takes(struct layer *layer, const struct batch *batch, const st
 	       !cache_has(layer->layers->cache, &id, 0);
 }
 
-/* Adds chunk NR of the layer, in whatever file, if it lies in [FROM, TO) of the blob. */
-static bool add_neighbour(struct chunk_flight *flight, int64_t nr, uint64_t from, uint64_t to)
+/* What may come along. */
+struct near {
+	uint64_t from, to; /* in the blob */
+	uint64_t decoded;  /* bytes so far */
+};
+
+/* Adds chunk NR of the layer, in whatever file, if it lies NEAR. */
+static bool add_neighbour(struct chunk_flight *flight, int64_t nr, struct near *near)
 {
 	const struct index *index = &flight->layer->index;
 	const struct index_inode all = {.nchunks = index->info.nchunks};
@@ -176,11 +183,13 @@ static bool add_neighbour(struct chunk_flight *flight, int64_t nr, uint64_t from
 
 	if (nr < 0 || index_chunk(index, &all, item.nr, &item.chunk) < 0)
 		return false;
-	item.id = chunk_id(flight->layer, &item.chunk);
-	if (!item.chunk.in_len || item.chunk.in_off < from ||
-	    item.chunk.in_off + item.chunk.in_len > to || item.chunk.len > TOC_CHUNK_MAX ||
+	const struct index_chunk *chunk = &item.chunk;
+	item.id = chunk_id(flight->layer, chunk);
+	if (!chunk->in_len || chunk->in_off < near->from ||
+	    chunk->in_off + chunk->in_len > near->to || near->decoded + chunk->len > NEAR_DECODED ||
 	    cache_has(flight->layer->layers->cache, &item.id, 0))
 		return false;
+	near->decoded += chunk->len;
 	flight->items[flight->count++] = item;
 	return true;
 }
@@ -190,17 +199,19 @@ static bool add_neighbour(struct chunk_flight *flight, int64_t nr, uint64_t from
 static void flight_neighbours(struct chunk_flight *flight, const struct want *want, uint64_t end)
 {
 	uint32_t wanted = want->inode->first_chunk + want->nr, first = flight->count;
-	uint64_t at = want->chunk.in_off, from = at > NEAR ? at - NEAR : 0;
+	uint64_t at = want->chunk.in_off;
+	struct near near = {.from = end, .to = at + NEAR};
 
 	flight->own = flight->forward = first;
 	if (flight->layer->index.info.by_spans)
 		return;
 	while (flight->count - first < NEIGHBOURS_MAX / 2 &&
-	       add_neighbour(flight, (int64_t)wanted + flight->count, end, at + NEAR))
+	       add_neighbour(flight, (int64_t)wanted + flight->count, &near))
 		;
 	flight->forward = first = flight->count;
+	near = (struct near){.from = at > NEAR ? at - NEAR : 0, .to = at, .decoded = near.decoded};
 	while (flight->count - first < NEIGHBOURS_MAX / 2 &&
-	       add_neighbour(flight, (int64_t)wanted - 1 - (flight->count - first), from, at))
+	       add_neighbour(flight, (int64_t)wanted - 1 - (flight->count - first), &near))
 		;
 }
 

@@ -7,8 +7,8 @@
  * belongs to its layer and table: what its bytes decode to depends on a window that the table
  * gives. What brings chunks in is a *flight*: a job of its own with its own wait, so that a reader
  * that is called off neither stops nor delays others. It fetches one range of the blob that holds
- * some chunks of a file, one after the other, and publishes each as soon as its digest was found
- * right.
+ * some chunks of a file, one after the other, and of files beside it, and publishes each as soon as
+ * its digest was found right.
  */
 #ifndef REGFS_LAYER_CHUNKS_PRIV_H
 #define REGFS_LAYER_CHUNKS_PRIV_H

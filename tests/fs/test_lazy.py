@@ -133,6 +133,18 @@ def test_small_files_come_with_their_neighbours(t):
     lib.equal(len(layer_requests(registry, layer)), count)
 
 
+def test_neighbours_that_are_large_once_decoded(t):
+    """Chunks of zeros are a few kilobytes of the blob, and megabytes of memory."""
+    registry = t.registry()
+    zeros = [(f"zeros{number}", bytes(CHUNK)) for number in range(7)]
+    layer = LazyLayer([("wanted", b"data"), *zeros, ("big", noise(CHUNK))])
+    oci.Image([layer]).push(registry, "app", "1")
+    mount = t.mount(registry.host)
+    lib.equal(mount.path("app:1/rootfs/wanted").read_bytes(), b"data")
+    chunk = layer_requests(registry, layer)[-1]
+    assert chunk[3] < len(gzip.compress(bytes(5 * CHUNK), 1)), chunk
+
+
 def test_wrong_neighbour(t):
     """It comes along, and is nobody's trouble until somebody asks for it."""
 
