@@ -232,6 +232,8 @@ static int refresh(struct auth *auth, struct auth_pass *pass, const struct auth_
 	pthread_mutex_unlock(&auth->lock);
 	err = fetch(auth, ask, &errand, wait, &fetched);
 	pthread_mutex_lock(&auth->lock);
+	auth->refused |= err == -EKEYREJECTED;
+	err = err == -EKEYREJECTED ? -EACCES : err;
 	pass->fetching = false;
 	pass->fetches++;
 	pass->error = err;
@@ -317,4 +319,12 @@ bool auth_was_challenged(struct auth *auth)
 	bool challenged = auth->challenged;
 	pthread_mutex_unlock(&auth->lock);
 	return challenged;
+}
+
+bool auth_was_refused(struct auth *auth)
+{
+	pthread_mutex_lock(&auth->lock);
+	bool refused = auth->refused;
+	pthread_mutex_unlock(&auth->lock);
+	return refused;
 }

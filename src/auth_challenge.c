@@ -160,17 +160,17 @@ int auth_challenge(struct auth *auth, const struct auth_ask *ask,
 	if (err)
 		return err;
 	bool forbidden = http_status(transfer) == 403;
-	if (forbidden && !is_curable(&challenges, used))
-		return -EACCES;
+	bool final = forbidden && !is_curable(&challenges, used);
 	bool challenged = challenges.bearer || challenges.basic;
 	int news = 0;
 	pthread_mutex_lock(&auth->lock);
-	bool fresh = forget_refused(auth, used, ask->begun_ms);
-	if (challenged)
+	auth->refused |= used != NULL;
+	bool fresh = !final && forget_refused(auth, used, ask->begun_ms);
+	if (!final && challenged)
 		news = adopt(auth, ask->scope ? ask->scope : "", &challenges, used);
 	pthread_mutex_unlock(&auth->lock);
 	if (news < 0)
 		return news;
 	bool hopeless = challenged || forbidden ? fresh && !news : true;
-	return hopeless ? -EACCES : 0;
+	return final || hopeless ? -EACCES : 0;
 }

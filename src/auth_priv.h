@@ -40,7 +40,8 @@ struct auth_token {
 	char *value; /* for secret_free() */
 	int64_t lifetime_ms;
 };
-/* Asks the token service. 0; -EACCES, -EBUSY, -EIO (logged), the errors of http_start(). */
+/* Asks the token service. 0; -EKEYREJECTED (it says no), -EBUSY, -EIO (logged), the errors of
+ * http_start(). */
 int auth_token_fetch(struct http *http, const struct auth_token_request *request, struct wait *wait,
 		     struct auth_token *ret);
 /* A token service's answer at WALL_NOW_MS. 0, -EIO (there is no token in it), -ENOMEM. */
@@ -84,6 +85,7 @@ struct auth {
 	/* guarded by lock */
 	enum auth_scheme scheme; /* the registry's */
 	bool challenged;	 /* it has ever asked */
+	bool refused;		 /* it, or its token service, has ever said no to an answer */
 	char *realm, *service;	 /* of Bearer */
 	struct auth_pass *passes;
 	size_t npasses;

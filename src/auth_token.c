@@ -206,7 +206,7 @@ static int refused(const struct auth_token_request *request, int status, const s
 		 status == 401 && !request->credential ? " (not logged in)" : "");
 	if (status == 429)
 		return -EBUSY;
-	return status == 400 || status == 401 || status == 403 ? -EACCES : -EIO;
+	return status == 400 || status == 401 || status == 403 ? -EKEYREJECTED : -EIO;
 }
 
 /* A token goes into a header: nothing that could end one. */

@@ -215,8 +215,12 @@ static int verify(struct login *login)
 	int err = http ? try_registry(login, http, &asked) : -ENOMEM;
 
 	http_free(http);
-	if (err == -EACCES)
+	if (err == -EKEYREJECTED)
 		complain(login, "%s does not accept them; nothing was stored", login->host);
+	else if (err == -EACCES)
+		complain(login,
+			 "%s: they could not be tried, for the reason above; nothing was stored",
+			 login->host);
 	else if (err)
 		complain(login, "%s: %s; nothing was stored", login->host,
 			 err == -ENOENT ? "it is no registry" : strerrordesc_np(-err));

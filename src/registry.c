@@ -215,6 +215,8 @@ int registry_login(struct store *store, struct wait *wait, bool *ret_asked)
 	};
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
 	int err = registry_ask(registry, &call, wait, &answer);
+	if (err == -EACCES && auth_was_refused(registry->auth))
+		return -EKEYREJECTED;
 	if (err)
 		return err;
 	if (!is_registry(answer))

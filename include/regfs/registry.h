@@ -34,7 +34,9 @@ struct registry_options {
 int registry_new(const struct registry_options *options, struct store **ret);
 
 /* Whether the credentials that the lookup gives let us in. 0; *RET_ASKED is false where the
- * registry asks nobody for any. -EACCES: refused; others of store.h. All logged. */
+ * registry asks nobody for any. -EKEYREJECTED: it, or its token service, refuses them; -EACCES: it
+ * was never asked (a certificate that nobody vouches for, a configuration that blocks it); others
+ * of store.h. All logged. */
 int registry_login(struct store *store, struct wait *wait, bool *ret_asked);
 
 #endif

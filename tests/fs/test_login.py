@@ -183,12 +183,21 @@ def test_login_over_tls(t):
     registry = t.bad_registry(tls=(str(certificate), str(key)))
     registry.auth, registry.users, registry.anonymous = "bearer", {"ann": PASSWORD}, False
     _, words = login(t, registry.host, status=1)
-    assert "certificate" in words and "cacert" in words, words
+    assert "certificate" in words and "cacert" in words and "not be tried" in words, words
+    assert "does not accept" not in words, words
     assert not docker_config().exists()
     # A token service without TLS is not told a password.
     registry.realm = registry.url.replace("https", "http") + "/token"
     _, words = login(t, registry.host, "-o", f"cacert={certificate}", status=1)
-    assert "not on https" in words, words
+    assert "not on https" in words and "does not accept" not in words, words
+    # Nor one that nobody vouches for, elsewhere than the registry.
+    stranger = t.bad_registry(tls=(str(certificate), str(key)))
+    plain = t.bad_registry()
+    plain.auth, plain.users, plain.anonymous = "bearer", {"ann": PASSWORD}, False
+    plain.realm = f"{stranger.url}/token"
+    _, words = login(t, plain.host, status=1)
+    assert "certificate" in words and "not be tried" in words, words
+    lib.equal(stranger.requests, [])
     registry.realm = None
     login(t, registry.host, "-o", f"cacert={certificate}")
     lib.equal(registry.count("GET", "^/token"), 1)
