@@ -22,6 +22,8 @@
 #define PAGE_NAMES     "1000"
 #define PAGE_NAMES_MAX 1000
 #define LARGE_NAMES    "10000"
+/* Most that go on behind a page or two end soon: what is begun further on would be for nothing. */
+#define LONG_PAGES 3
 /* Filtered lists may have some pages with nothing on them. */
 #define EMPTY_PAGES_MAX 100
 
@@ -201,11 +203,11 @@ static int ask_page(struct listing *listing, bool first, struct wait *wait,
 	return take_page(listing, &transfer, wait, ret);
 }
 
-/* A list that goes on behind its second page, in small pages of sorted names, by the last one. */
+/* A list that goes on behind its third page, in small pages of sorted names, by the last one. */
 static bool is_long(struct listing *listing, const struct list_page *page, const char *path)
 {
 	size_t from, len;
-	if (listing->npages < 2 || page->n > PAGE_NAMES_MAX || listing->tried_ahead)
+	if (listing->npages < LONG_PAGES || page->n > PAGE_NAMES_MAX || listing->tried_ahead)
 		return false;
 	return list_page_is_named(page, path, &from, &len) &&
 	       list_is_sorted(page->text.data, page->n);

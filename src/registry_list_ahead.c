@@ -23,8 +23,9 @@
 /* Pages at a time: the names of other things need connections too. */
 #define AT_A_TIME  12
 #define CHAINS_MAX 256
-/* Chains begin as long as no more than these pages, and a quarter, were read for nothing. */
-#define SPARE 3
+/* Chains begin as long as no more than these pages, and a quarter, were read for nothing: one for
+ * each page that there was, as a list is the longer, the longer it was. */
+#define SPARE_MAX 3
 
 enum chain_state {
 	CHAIN_PENDING, /* its first page is on its way */
@@ -196,7 +197,8 @@ static bool is_ready(const struct chain *chain)
 static bool may_begin(const struct ahead *ahead)
 {
 	size_t asked = (ahead->nread + ahead->npending) * ahead->page_len;
-	size_t allowed = ahead->given + ahead->given / 4 + SPARE * ahead->page_len;
+	size_t spare = MIN(ahead->given + ahead->page_len, SPARE_MAX * ahead->page_len);
+	size_t allowed = ahead->given + ahead->given / 4 + spare;
 	return !ahead->odd && ahead->nbusy < AT_A_TIME && ahead->nchains < CHAINS_MAX &&
 	       asked < allowed;
 }

@@ -351,6 +351,21 @@ def test_lists_that_are_long(t):
     assert int(kib) < 64 * 1024, f"{kib} KiB"
 
 
+def test_lists_that_are_not_so_long(t):
+    """Of a list that ends on its third page nothing is asked for in vain; of one that ends on its fourth, little."""
+    registry = t.bad_registry()
+    sample.push_all(registry)
+    registry.n_max = 1000
+    mount = t.mount(registry.host)
+    # One asks for more than 1,000 and is refused.
+    for repo, count, most in (("team/app", 2100, 4), ("solo", 3100, 6)):
+        names = registry.repos[repo]["tags"]
+        names.update({f"v{number:05}": next(iter(names.values())) for number in range(count)})
+        lib.equal(len(os.listdir(mount.path(repo, "_tags"))), len(names))
+        asked = registry.count("GET", f"/{repo}/tags/list")
+        assert asked <= most, (count, asked)
+
+
 def test_a_catalogue_that_hides_repositories(t):
     """docker-registry as a pull-through cache lists what it has fetched alone; others list what the user may see of
     theirs. What is below a path that is not listed is reached by naming the path: mkdir, which asks nothing."""
