@@ -51,6 +51,9 @@ static int claim_layer(struct push_run *run, const struct push_delivery *deliver
 	int err = push_part_find(run, &layer->at, &sent);
 	if (err)
 		return err == -ENOENT ? 0 : err;
+	if (sent->inside.flaw)
+		return push_fail(run->why, -EINVAL, "layer %u cannot be unpacked: %s",
+				 layer->number, sent->inside.flaw);
 	bool known = sent->layer.diff_id.algo != DIGEST_NONE; /* else it is to be believed */
 	err = known ? push_layer_check(run, layer, &sent->layer.diff_id) : 0;
 	if (err)

@@ -267,6 +267,43 @@ static void blobs_go_before_they_are_whole(void **state)
 	push_unref(push);
 }
 
+/* A layer of docker save that says by its name that it is compressed (as dockers that keep their
+ * images in containerd write them), and cannot be unpacked. */
+static void packed_layer_is_broken(void **state)
+{
+	struct fixture *f = *state;
+	const size_t len = 9 * MIB;
+	AUTO_FREE uint8_t *blob = calloc(1, len);
+	AUTO_BUF struct buf config = BUF_INIT(MIB), manifest = BUF_INIT(MIB);
+	char named[DIGEST_STR_MAX], hex[DIGEST_STR_MAX];
+	struct push *push = begin(f, "1");
+	struct push_status status;
+	struct digest digest;
+
+	memcpy(blob, "\x1f\x8b\x08\0\0\0\0\0\0\3\xff", 11);
+	digest_of(DIGEST_SHA256, blob, len, &digest);
+	AUTO_BUF struct buf tar = half_a_blob(&digest, blob, len);
+	digest_of(DIGEST_SHA256, "", 0, &digest);
+	buf_printf(&config,
+		   "{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{},"
+		   "\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"%s\"]}}",
+		   digest_format(&digest, named));
+	digest_of(DIGEST_SHA256, blob, len, &digest);
+	buf_printf(&manifest,
+		   "[{\"Config\":\"c.json\",\"RepoTags\":null,"
+		   "\"Layers\":[\"blobs/sha256/%s\"]}]",
+		   digest_hex(&digest, hex));
+	add_file(&tar, "c.json", config.data, config.len);
+	add_file(&tar, "manifest.json", manifest.data, manifest.len);
+	finish(&tar);
+	assert_int_equal(write_range(push, &tar, 0, tar.len, &f->wait), 0);
+	assert_int_equal(push_flush(push, &f->wait), -EINVAL);
+	push_status(push, &status);
+	assert_non_null(strstr(status.reason, "layer 1 cannot be unpacked"));
+	tag_is(f, "1", false);
+	push_unref(push);
+}
+
 static void unfinished_is_kept(void **state)
 {
 	struct fixture *f = *state;
@@ -452,6 +489,7 @@ int main(void)
 		TEST(same_as_from_the_spool),
 		TEST(blobs_go_before_the_flush),
 		TEST(blobs_go_before_they_are_whole),
+		TEST(packed_layer_is_broken),
 		TEST(unfinished_is_kept),
 		TEST(what_was_sent_cannot_change),
 		TEST(writer_is_kept_back),
