@@ -180,6 +180,8 @@ static int open_spans(const struct flat *flat, const struct flat_table *info, st
 					  : open_plain(&points, ztoc, ret_why);
 	if (r < 0)
 		return r;
+	if (ztoc->nspans > ZTOC_SPANS_MAX)
+		return lie(ret_why, "it has too many spans");
 	if (digests.len != ztoc->nspans || flat_u32(flat, info, INFO_LAST_SPAN) != ztoc->nspans - 1)
 		return lie(ret_why, "its spans and their digests are not as many");
 	ztoc->priv.digests = digests.pos;
@@ -272,6 +274,22 @@ static int set_type(const char *type, const char *link, struct tar_member *membe
 	return 0;
 }
 
+#define TOO_LARGE "its members are too large together"
+
+/* Counts TEXT in; false: it is too much, of all members together. A FlatBuffer may refer to the
+ * same string any number of times: its own length is no bound for the work. */
+static bool count_in(struct ztoc_scratch *scratch, const struct flat_text *text)
+{
+	scratch->strings += text->len + 1;
+	return scratch->strings <= ZTOC_MAX;
+}
+
+static bool read_text(const struct flat *flat, const struct flat_table *table, unsigned field,
+		      struct ztoc_scratch *scratch, struct flat_text *ret)
+{
+	return flat_text(flat, table, field, ret) && count_in(scratch, ret);
+}
+
 /* The schema's xattrs are all PAX records of the member: most are in its other fields already. */
 static int read_xattrs(const struct flat *flat, const struct flat_table *file,
 		       struct ztoc_scratch *scratch, struct tar_member *member)
@@ -288,8 +306,8 @@ static int read_xattrs(const struct flat *flat, const struct flat_table *file,
 	member->xattrs = scratch->xattrs;
 	for (uint32_t i = 0; i < records.len; i++) {
 		if (!flat_table_of(flat, &records, i, &record) ||
-		    !flat_text(flat, &record, XATTR_KEY, &key) ||
-		    !flat_bytes(flat, &record, XATTR_VALUE, &value))
+		    !read_text(flat, &record, XATTR_KEY, scratch, &key) ||
+		    !flat_bytes(flat, &record, XATTR_VALUE, &value) || !count_in(scratch, &value))
 			return -EINVAL;
 		if (strncmp(key.at, sparse, strlen(sparse)) == 0)
 			member->sparse = true;
@@ -344,11 +362,12 @@ int ztoc_member(const struct ztoc *ztoc, uint32_t n, struct ztoc_scratch *scratc
 	struct flat_table file;
 
 	if (n >= ztoc->nfiles || !flat_table_of(&flat, &files, n, &file) ||
-	    !flat_text(&flat, &file, FILE_NAME, &name) ||
-	    !flat_text(&flat, &file, FILE_TYPE, &type) ||
-	    !flat_text(&flat, &file, FILE_LINK, &link) ||
-	    !flat_text(&flat, &file, FILE_TIME, &time))
-		return lie(ret_why, "a member is cut off");
+	    !read_text(&flat, &file, FILE_NAME, scratch, &name) ||
+	    !read_text(&flat, &file, FILE_TYPE, scratch, &type) ||
+	    !read_text(&flat, &file, FILE_LINK, scratch, &link) ||
+	    !read_text(&flat, &file, FILE_TIME, scratch, &time))
+		return lie(ret_why,
+			   scratch->strings > ZTOC_MAX ? TOO_LARGE : "a member is cut off");
 	member.path = name.at;
 	read_numbers(&flat, &file, &member);
 	if (set_type(type.at, link.at, &member) < 0)
@@ -357,7 +376,9 @@ int ztoc_member(const struct ztoc *ztoc, uint32_t n, struct ztoc_scratch *scratc
 	if (time.len && oci_time_parse(time.at, &member.mtime_sec, &member.mtime_nsec) < 0)
 		return lie(ret_why, "a time in it makes no sense");
 	if (read_xattrs(&flat, &file, scratch, &member) < 0)
-		return lie(ret_why, "a member's attributes are cut off, or too many");
+		return lie(ret_why, scratch->strings > ZTOC_MAX
+					    ? TOO_LARGE
+					    : "a member's attributes are cut off, or too many");
 	if (read_data(ztoc, &file, &member) < 0)
 		return lie(ret_why, "a file's data would lie outside of the archive");
 	*ret = member;

@@ -241,7 +241,7 @@ int ztoc_builder_span(struct ztoc_builder *builder, const struct ztoc_span *span
 {
 	int r = 0;
 
-	if (!span_follows(builder, span))
+	if (!span_follows(builder, span) || builder->nspans == ZTOC_SPANS_MAX)
 		return -EINVAL;
 	if (builder->codec == CODEC_PLAIN &&
 	    span->point.out_off != builder->nspans * builder->span_size)

@@ -8,16 +8,11 @@
 
 #include "regfs/ztoc.h"
 
-/* Of all strings together. A FlatBuffer may refer to the same string any number of times: its own
- * length is no bound for the work. */
-#define STRINGS_MAX ZTOC_MAX
-
 struct walk {
 	const struct ztoc *ztoc;
 	struct index_builder *builder;
 	struct ztoc_scratch scratch;
-	uint64_t end;	  /* of the last file's data */
-	uint64_t strings; /* bytes seen */
+	uint64_t end; /* of the last file's data */
 	const char *why;
 };
 
@@ -28,16 +23,6 @@ static int lie(struct walk *walk, const char *why)
 }
 
 /* --- members --- */
-
-static int count_strings(struct walk *walk, const struct tar_member *member)
-{
-	walk->strings += strlen(member->path);
-	if (member->symlink || member->hard_link)
-		walk->strings += strlen(member->symlink ? member->symlink : member->hard_link);
-	for (size_t i = 0; i < member->nxattrs; i++)
-		walk->strings += strlen(member->xattrs[i].name) + member->xattrs[i].len + 1;
-	return walk->strings > STRINGS_MAX ? lie(walk, "its members are too large together") : 0;
-}
 
 /* A file's data come after those of the file before it: an archive has no other way. */
 static int place_data(struct walk *walk, struct tar_member *member)
@@ -59,8 +44,6 @@ static int add_member(struct walk *walk, uint32_t n)
 	struct tar_member member;
 
 	int r = ztoc_member(walk->ztoc, n, &walk->scratch, &member, &walk->why);
-	if (r == 0)
-		r = count_strings(walk, &member);
 	if (r == 0)
 		r = place_data(walk, &member);
 	if (r < 0)

@@ -21,6 +21,7 @@
 
 #define ZTOC_MAX	(256 * MIB) /* bytes of a document */
 #define ZTOC_FILES_MAX	4000000
+#define ZTOC_SPANS_MAX	(1 << 20)  /* a plain tar's may be as small as it says */
 #define ZTOC_XATTRS_MAX 1024	   /* PAX records of one member */
 #define ZTOC_SPAN_MAX	(64 * MIB) /* of a span, compressed or decoded */
 #define ZTOC_SPAN_SIZE	(4 * MIB)  /* upstream's default distance of points, decoded bytes */
@@ -59,6 +60,7 @@ struct ztoc {
 /* What one member's strings are put together in. */
 struct ztoc_scratch {
 	struct tar_xattr xattrs[ZTOC_XATTRS_MAX];
+	uint64_t strings; /* bytes of them that were looked at, of all members so far; 0 first */
 };
 
 /* All functions: 0, or -EINVAL with a sentence in *RET_WHY for what cannot be true of a layer. */
@@ -72,7 +74,8 @@ int ztoc_span(const struct ztoc *ztoc, uint32_t n, struct ztoc_span *ret, const 
  * The N-th member (0 … nfiles - 1) in the archive's order, as tar_scan() would give it: .header_off
  * is 0, and a sparse file has .sparse set and no extents, as where its data are is not in a ztoc.
  * Strings are borrowed from the document, the list of xattrs from SCRATCH. A file's bytes lie
- * within the tar; that members do not lie over each other is the caller's to check.
+ * within the tar; that members do not lie over each other is the caller's to check. With the same
+ * SCRATCH all members' strings together are at most ZTOC_MAX bytes.
  */
 int ztoc_member(const struct ztoc *ztoc, uint32_t n, struct ztoc_scratch *scratch,
 		struct tar_member *ret, const char **ret_why);

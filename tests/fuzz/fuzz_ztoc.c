@@ -42,6 +42,7 @@ static void check_members(const struct ztoc *ztoc)
 	struct tar_member member;
 	const char *why = NULL;
 
+	scratch.strings = 0;
 	for (uint32_t n = 0; n < MIN(ztoc->nfiles, 1000u); n++) {
 		if (ztoc_member(ztoc, n, &scratch, &member, &why) < 0) {
 			check(why != NULL);

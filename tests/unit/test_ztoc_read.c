@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* ztoc, reading: documents that tests/fs/soci.py wrote (the fuzzer's corpus), whole, cut off, and
  * damaged. */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -256,6 +257,7 @@ static void walk(struct document *document, const char **ret_why)
 	struct tar_member member;
 	struct ztoc_span span;
 
+	document->scratch.strings = 0;
 	for (uint32_t n = 0; n < document->ztoc.nspans; n++)
 		assert_int_equal(ztoc_span(&document->ztoc, n, &span, ret_why), 0);
 	for (uint32_t n = 0; n < MIN(document->ztoc.nfiles, 100u); n++) {
@@ -312,6 +314,80 @@ static void damaged(void **state)
 	document_free(document);
 }
 
+/* A layer of one span and N members, of which the first is a link with a long target. */
+static struct document *link_and_files(uint32_t n, const char *target)
+{
+	struct document *document = calloc(1, sizeof(*document));
+	struct ztoc_builder *builder = ztoc_builder_new(CODEC_PLAIN, 4 * MIB);
+	struct ztoc_span span = {.in_end = 2 * MIB, .out_end = 2 * MIB};
+	struct tar_member member = {.path = "a", .mode = S_IFLNK | 0777, .symlink = target};
+	AUTO_BUF struct buf bytes = BUF_INIT(ZTOC_MAX);
+	const char *why = "";
+
+	assert_non_null(document);
+	digest_of(DIGEST_SHA256, "", 0, &span.digest);
+	for (uint32_t i = 0; i < n; i++) {
+		assert_int_equal(ztoc_builder_member(builder, &member), 0);
+		member = (struct tar_member){.path = "a", .mode = S_IFREG | 0644};
+	}
+	assert_int_equal(ztoc_builder_span(builder, &span), 0);
+	assert_int_equal(ztoc_builder_finish(builder, &bytes), 0);
+	ztoc_builder_free(builder);
+	document->len = bytes.len;
+	document->bytes = buf_steal(&bytes, NULL);
+	assert_int_equal(ztoc_open(document->bytes, document->len, &document->ztoc, &why), 0);
+	return document;
+}
+
+static void put32(char *at, uint32_t value)
+{
+	value = htole32(value);
+	memcpy(at, &value, sizeof(value));
+}
+
+/* A few bytes refer to the same string again and again, which does not count for what they are. */
+static void same_string_many_times(void **state)
+{
+	enum { MEMBERS = 600 };
+	AUTO_FREE char *target = calloc(1, MIB);
+	const char *why = NULL;
+	struct index index;
+
+	(void)state;
+	memset(target, 'x', MIB - 1);
+	struct document *document = link_and_files(MEMBERS, target);
+	char *files = document->bytes + document->ztoc.priv.files;
+	char *type = memmem(document->bytes, document->len, "symlink", sizeof("symlink"));
+	uint32_t first;
+
+	/* a file with a link's target */
+	put32(type - sizeof(uint32_t), strlen("reg"));
+	memcpy(type, "reg", sizeof("reg"));
+	memcpy(&first, files, sizeof(first));
+	for (uint32_t i = 1; i < MEMBERS; i++)
+		put32(files + i * sizeof(first), le32toh(first) - i * (uint32_t)sizeof(first));
+	AUTO_BUF struct buf file = BUF_INIT(MIB);
+	assert_int_equal(index_of(document, &file, &index, &why), -EINVAL);
+	assert_string_equal(why, "its members are too large together");
+	document_free(document);
+}
+
+/* A plain tar's spans cost a document nothing but their digests, which may be the same one. */
+static void too_many_spans(void **state)
+{
+	const uint64_t written = htole64(4 * MIB), lie = htole64(1);
+	struct document *document = link_and_files(1, "a");
+	const char *why = NULL;
+
+	(void)state;
+	char *at = memmem(document->bytes, document->len, &written, sizeof(written));
+	assert_non_null(at);
+	memcpy(at, &lie, sizeof(lie));
+	assert_int_equal(ztoc_open(document->bytes, document->len, &document->ztoc, &why), -EINVAL);
+	assert_string_equal(why, "it has too many spans");
+	document_free(document);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -324,6 +400,8 @@ int main(void)
 		cmocka_unit_test(finds_circles),
 		cmocka_unit_test(cut_off),
 		cmocka_unit_test(damaged),
+		cmocka_unit_test(same_string_many_times),
+		cmocka_unit_test(too_many_spans),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
