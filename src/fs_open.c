@@ -49,6 +49,8 @@ struct opens {
 	struct pool_work work;
 };
 
+static void make_wanted(struct pool_work *work);
+
 struct opens *opens_new(struct fs *fs)
 {
 	struct opens *opens = calloc(1, sizeof(*opens));
@@ -57,6 +59,7 @@ struct opens *opens_new(struct fs *fs)
 		return NULL;
 	opens->fs = fs;
 	opens->last = &opens->first;
+	opens->work.run = make_wanted;
 	pthread_mutex_init(&opens->lock, NULL);
 	return opens;
 }
@@ -162,7 +165,6 @@ static void want(struct opens *opens, const struct node_ref *ref)
 	pthread_mutex_unlock(&opens->lock);
 	if (wanted)
 		wanted_free(wanted);
-	opens->work.run = make_wanted;
 	if (start && pool_submit(opens->fs->pool, &opens->work) < 0) {
 		pthread_mutex_lock(&opens->lock);
 		opens->working = false; /* the next one tries again */
