@@ -10,10 +10,10 @@
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <cmocka.h>
-#include <zlib.h>
 #include <zstd.h>
 
 #include "../../src/layer_priv.h"
+#include "codec_streams.h"
 #include "fakestore.h"
 #include "regfs/log.h"
 #include "regfs/stats.h"
@@ -137,19 +137,6 @@ static void make_tar(struct fixture *f)
 	assert_int_equal(buf_add(&f->tar, zeros, TAR_TRAILER), 0);
 }
 
-static void compress_gzip(const struct buf *in, struct buf *out)
-{
-	z_stream z = {.next_in = (void *)in->data, .avail_in = in->len};
-
-	assert_int_equal(deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-	assert_int_equal(buf_reserve(out, deflateBound(&z, in->len)), 0);
-	z.next_out = (void *)out->data;
-	z.avail_out = out->cap;
-	assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
-	out->len = z.total_out;
-	deflateEnd(&z);
-}
-
 static void compress_zstd(const struct buf *in, struct buf *out, size_t frame)
 {
 	for (size_t off = 0; off < in->len; off += frame) {
@@ -182,7 +169,7 @@ static void use(struct fixture *f, enum kind kind)
 	if (kind == PLAIN)
 		assert_int_equal(buf_add(&f->blob, f->tar.data, f->tar.len), 0);
 	else if (kind == GZIP)
-		compress_gzip(&f->tar, &f->blob);
+		add_isal(&f->blob, (const uint8_t *)f->tar.data, f->tar.len, 1);
 	else
 		compress_zstd(&f->tar, &f->blob, frame_len[kind]);
 	set_blob(f, f->blob.data, f->blob.len);
@@ -542,7 +529,7 @@ static void test_not_a_layer(void **state)
 	f->layers->retry_ms = 0;
 	/* a text in gzip; half a tar; a cut stream */
 	buf_clear(&f->blob);
-	compress_gzip(&(struct buf){.data = (char *)f->big, .len = 3 * MIB}, &f->blob);
+	add_isal(&f->blob, f->big, 3 * MIB, 1);
 	set_blob(f, f->blob.data, f->blob.len);
 	assert_int_equal(try_open(f, NULL), -EIO);
 	hits = stats_get(STAT_CACHE_HITS);
