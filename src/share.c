@@ -51,6 +51,9 @@ static int put_blob(const struct sharing *sharing, const struct digest *digest, 
 	uint64_t size;
 	int r = ops->has_blob(sharing->store, sharing->repo, digest, &size, sharing->wait);
 
+	/* one that was cut short is none */
+	if (r == 0 && size != len)
+		r = -ENOENT;
 	return r == -ENOENT ? ops->put_blob(sharing->store, sharing->repo, &put, sharing->wait) : r;
 }
 

@@ -224,6 +224,19 @@ static void test_again(void **state)
 	assert_int_equal(fakestore_bytes(f->store), fetched);
 }
 
+/* What the store has under a blob's name, but not all of it, is put once more. */
+static void test_cut_short_there(void **state)
+{
+	struct fixture *f = *state;
+	struct digest config, index;
+
+	open_sound_image(f);
+	digest_of(DIGEST_SHA256, OCI_EMPTY_JSON, strlen(OCI_EMPTY_JSON), &config);
+	fakestore_add_wrong_blob(f->store, REPO, &config, "{", 1);
+	assert_int_equal(share(f, &index), 0);
+	assert_int_equal(fakestore_calls(f->store, FAKE_PUT_BLOB), 2);
+}
+
 /* Bytes that are not the blob's make no index, even where they decode to something. */
 static void test_wrong_bytes(void **state)
 {
@@ -292,6 +305,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_index_of_one_layer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cut_short_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_archive, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_store_that_refuses, setup, teardown),
