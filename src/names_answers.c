@@ -97,10 +97,16 @@ void answers_free(struct answers *answers)
 	free(answers);
 }
 
-/* The embedded store is looked at anew each time: others write to it, and it costs no network. */
+/* The embedded store is looked at anew each time: others write to it, and it costs no network. Nor
+ * is it ever gone. */
+static bool is_here(const struct host *host)
+{
+	return !strcmp(host->store->ops->kind, "layout");
+}
+
 static int64_t ttl_ms(const struct answers *answers, const struct host *host)
 {
-	return !strcmp(host->store->ops->kind, "layout") ? 0 : answers->context->tag_ttl_ms;
+	return is_here(host) ? 0 : answers->context->tag_ttl_ms;
 }
 
 /* Lock held. */
@@ -250,7 +256,7 @@ static void list_refresh(struct answers *answers, struct list *list, struct wait
 	believe = ttl_ms(answers, list->host);
 	if (list->kind == LIST_REPOS && (r == -EACCES || r == -EOPNOTSUPP))
 		fresh.refused_ms = wall_ms();
-	if ((r == 0 || fresh.refused_ms) && believe > 0)
+	if ((r == 0 || fresh.refused_ms) && !is_here(list->host))
 		kept_list_save(answers->context->cache, &key, &fresh);
 	else if (store_is_gone(r) && !had)
 		(void)kept_list_load(answers->context->cache, &key, &fresh);
