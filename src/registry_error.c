@@ -170,6 +170,16 @@ static int judge(const struct http_transfer *transfer, const char *code, const c
 	return status_errno(transfer);
 }
 
+/* How long a pause TRANSFER asks for, for the log; "" where it does not. The caller frees. */
+static char *pause_words(const struct http_transfer *transfer)
+{
+	int status = http_status(transfer);
+	int64_t pause_ms = http_retry_after_ms(transfer);
+	if ((status != 429 && status != 503) || pause_ms < 0)
+		return strdup("");
+	return format(" (it asks for a pause of %lld s)", (long long)((pause_ms + 999) / 1000));
+}
+
 int registry_refused(const struct registry *registry, const struct registry_call *call,
 		     struct http_transfer *transfer, struct wait *wait)
 {
@@ -184,9 +194,10 @@ int registry_refused(const struct registry *registry, const struct registry_call
 	if (call->cannot && status == 400 && (err == -EINVAL || err == -EIO))
 		err = -EOPNOTSUPP;
 	bool cannot = call->cannot && err == -EOPNOTSUPP;
-	AUTO_FREE char *words = format("status %d%s%s%s%s", status, said ? ": " : "",
+	AUTO_FREE char *pause = pause_words(transfer);
+	AUTO_FREE char *words = format("status %d%s%s%s%s%s", status, said ? ": " : "",
 				       said ? said : "", cannot ? ": " : "",
-				       cannot ? call->cannot : "");
+				       cannot ? call->cannot : "", pause ? pause : "");
 	log_call(registry, call, err, words ? words : "refused");
 	return err;
 }

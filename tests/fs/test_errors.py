@@ -85,7 +85,7 @@ def test_json_that_is_none(t):
 
 
 def test_rate_limit(t):
-    check_answer(t, errno.EBUSY, "429", "/manifests/", status=429, headers={"Retry-After": "3600"})
+    check_answer(t, errno.EBUSY, "429 (it asks for a pause of 3600 s)", "/manifests/", status=429, headers={"Retry-After": "3600"})
 
 
 def test_rate_limit_that_passes(t):
@@ -377,12 +377,12 @@ def test_what_is_cached_outlives_the_registry(t):
     sample.push_all(registry)
     mount = t.mount(registry.host, tag_ttl=0, timeout=5)
     expected = tree.read(mount.path("team/app:1.5/rootfs"))
-    tags = sorted(os.listdir(mount.path("team/app/_tags")))
+    names = [sorted(os.listdir(mount.path(path))) for path in ("", "team/app/_tags")]
     registry.stop()
-    lib.equal(tree.read(mount.path("team/app:1.5/rootfs")), expected)
-    lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), tags)
-    mount.restart()
-    lib.equal(tree.read(mount.path("team/app:1.5/rootfs")), expected)
+    for _ in range(2):
+        lib.equal(tree.read(mount.path("team/app:1.5/rootfs")), expected)
+        lib.equal([sorted(os.listdir(mount.path(path))) for path in ("", "team/app/_tags")], names)
+        mount.restart()
     with lib.fails(errno.ECONNREFUSED):
         os.stat(mount.path("team/app:1.4/rootfs"))
 
