@@ -18,7 +18,7 @@ import tree
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 CHUNK = 1 << 20
-TAIL = 64 << 10  # what is asked for first, to find the table
+TAIL = 64 << 10  # what is asked for first at least, to find the table
 
 
 def noise(size, seed=1):
@@ -176,6 +176,47 @@ def test_whole_file_comes_in_few_requests(t):
     assert len(requests) <= 7, requests
     assert sum(entry[3] for entry in requests) < len(layer.blob) + TAIL, requests
     lib.equal(mount.stats()["chunks_decoded"], 8)
+
+
+def lazy_image(t, registry, count):
+    """app:1 of COUNT layers with tables at a server of the tests'; layer N has fN."""
+    layers = [LazyLayer([(f"f{number}", b"%d" % number), (f"big{number}", noise(CHUNK, number))])
+              for number in range(count)]
+    oci.Image(layers).write_layout(t.dir / "layout", "1")
+    registry.add_layout(t.dir / "layout", "app")
+    return layers
+
+
+def test_tables_come_together(t):
+    """Rounds are what a cold start takes where the way is long: config, the topmost table, the others, a chunk."""
+    registry = t.bad_registry()
+    layers = lazy_image(t, registry, 5)
+    mount = t.mount(registry.host)
+    lib.equal(mount.path("app:1/digest").stat().st_size, 72)
+    registry.rule("GET", "/blobs/", gather=0.2)
+    lib.equal(mount.path("app:1/rootfs/f0").read_text(), "0")
+    assert registry.rounds <= 5, registry.rounds
+    lib.equal(registry.count("GET", "/blobs/"), 1 + len(layers) + 1)
+
+
+def test_path_of_the_topmost_layer_touches_no_other_table(t):
+    registry = t.bad_registry()
+    layers = lazy_image(t, registry, 3)
+    mount = t.mount(registry.host)
+    lib.equal(mount.path("app:1/rootfs/f2").read_text(), "2")
+    for layer in layers[:2]:
+        lib.equal(registry.count("GET", oci.sha256(layer.blob)), 0)
+
+
+def test_large_table_comes_with_the_footer(t):
+    registry = t.registry()
+    files = [(f"f{number:04}", b"%d" % number) for number in range(1200)]
+    layer = LazyLayer([*files, ("big", noise(14 * CHUNK))])
+    assert TAIL < len(layer.table) < len(layer.blob) // 128, (len(layer.table), len(layer.blob))
+    oci.Image([layer]).push(registry, "app", "1")
+    registry.forget()
+    lib.equal(t.mount(registry.host).path("app:1/rootfs/f0000").read_bytes(), b"0")
+    lib.equal(len(layer_requests(registry, layer)), 2, layer_requests(registry, layer))
 
 
 def test_lying_table(t):
