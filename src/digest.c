@@ -109,7 +109,11 @@ bool digest_equal(const struct digest *a, const struct digest *b)
 
 void digest_key(const struct digest *digest, uint8_t out[static DIGEST_KEY_LEN])
 {
-	memcpy(out, digest->bytes, DIGEST_KEY_LEN);
+	struct digest key = *digest;
+
+	if (digest_len(digest->algo) > DIGEST_KEY_LEN)
+		digest_of(DIGEST_SHA512, digest->bytes, digest_len(digest->algo), &key);
+	memcpy(out, key.bytes, DIGEST_KEY_LEN);
 }
 
 static void hasher_start(struct hasher *hasher)

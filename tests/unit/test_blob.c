@@ -225,6 +225,22 @@ static void test_pass_once(void **state)
 	assert_int_equal(stats_get(STAT_PASSES), passes + 1);
 }
 
+/* A digest that nobody found, made out of that of a blob that is cached, names no blob. */
+static void test_made_up_digest(void **state)
+{
+	struct fixture *f = *state;
+	struct digest made_up = {.algo = DIGEST_SHA512};
+
+	check_read(f, 0, BIG);
+	memcpy(made_up.bytes, f->digest.bytes, DIGEST_KEY_LEN);
+	fakestore_add_wrong_blob(f->store, f->id.repo, &made_up, f->big, BIG);
+	f->id.digest = &made_up;
+	assert_int_equal(read_at(f, 0, BIG), -EIO);
+	f->id.digest = &f->digest;
+	check_read(f, 0, BIG);
+	assert_int_equal(fakestore_bytes(f->store), 2 * BIG);
+}
+
 static void test_ranges_after_pass(void **state)
 {
 	struct fixture *f = *state;
@@ -789,6 +805,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_pass_once),
+		TEST(test_made_up_digest),
 		TEST(test_ranges_after_pass),
 		TEST(test_sums_survive),
 		TEST(test_sequential_reads_ahead),

@@ -128,7 +128,7 @@ static void test_equal(void **state)
 
 static void test_key(void **state)
 {
-	uint8_t key[DIGEST_KEY_LEN];
+	uint8_t key[DIGEST_KEY_LEN], other[DIGEST_KEY_LEN];
 	struct digest digest, longer, hashed;
 	(void)state;
 
@@ -138,9 +138,13 @@ static void test_key(void **state)
 	digest_of(DIGEST_SHA512, "a", 1, &longer);
 	digest_of(DIGEST_SHA256, longer.bytes, 64, &hashed);
 	digest_key(&longer, key);
-	assert_memory_equal(key, longer.bytes, DIGEST_KEY_LEN);
-	/* not that of the blob whose bytes the digest is */
+	/* not that of a sha256 that is made of a part of it */
+	assert_memory_not_equal(key, longer.bytes, DIGEST_KEY_LEN);
+	/* nor that of the blob whose bytes the digest is */
 	assert_memory_not_equal(key, hashed.bytes, DIGEST_KEY_LEN);
+	longer.bytes[63] ^= 1;
+	digest_key(&longer, other);
+	assert_memory_not_equal(key, other, DIGEST_KEY_LEN);
 }
 
 /* From any state on, the same bytes come to the same states and digest; others do not. */
