@@ -172,21 +172,23 @@ static bool passing(int status)
 	return status == 429 || status >= 500;
 }
 
-/* Asks again where the service is busy, as long as the deadline lets. */
+/* Asks again where the service is busy, or the connection broke, as long as the deadline lets. */
 static int ask_patiently(struct http *http, const struct auth_token_request *request,
 			 struct wait *wait, struct http_transfer **ret)
 {
 	for (unsigned attempt = 1;; attempt++) {
 		struct http_transfer *transfer = NULL;
 		int err = ask(http, request, wait, &transfer);
-		if (err)
+		if (err && err != -ECONNRESET)
 			return err;
 		int64_t again_ms = now_ms() + http_backoff_ms(transfer, attempt);
-		if (!passing(http_status(transfer)) || attempt == ATTEMPTS ||
-		    again_ms >= request->deadline_ms) {
+		bool over = attempt == ATTEMPTS || again_ms >= request->deadline_ms;
+		if (!err && (over || !passing(http_status(transfer)))) {
 			*ret = transfer;
 			return 0;
 		}
+		if (err && over)
+			return err;
 		http_close(transfer);
 		err = wait_until(wait, again_ms);
 		if (err)

@@ -619,6 +619,16 @@ static void a_busy_service_is_asked_again(void **state)
 	auth_free(auth);
 }
 
+static void a_service_whose_connection_breaks_is_asked_again(void **state)
+{
+	(void)state;
+	struct auth *auth = make_auth(NULL);
+	server_rule(&help.server, "GET", "/token", "\"reset\": true, \"times\": 1");
+	assert_int_equal(status_of(auth, &ask_pull), 200);
+	assert_int_equal(tokens(), 2);
+	auth_free(auth);
+}
+
 /* A challenge's scope may be spelt in the registry's own way: it goes first. */
 static void the_registrys_scope_goes_first(void **state)
 {
@@ -773,6 +783,7 @@ int main(void)
 		TEST(bad_answers_are_refused),
 		TEST(a_huge_answer_is_refused),
 		TEST(a_busy_service_is_asked_again),
+		TEST(a_service_whose_connection_breaks_is_asked_again),
 		TEST(the_registrys_scope_goes_first),
 		TEST(scopes_are_joined),
 		TEST(a_basic_answer_to_a_token_means_it_expired),
