@@ -222,8 +222,18 @@ def test_quay(t):
 
 def test_harbor(t):
     """UNKNOWN "not found" for what is absent; 412 for an immutable tag (harbor#9427), DENIED for a quota (#17390),
-    401 for a mount it cannot do (#17097)."""
+    401 for a mount it cannot do (#17097); and where a token has expired, a Basic challenge (nydus,
+    storage/src/backend/registry.rs)."""
     registry, _, mount = play(t)
+    registry.auth = "bearer"
+    lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.5", "latest"])
+    registry.rule("GET", "/manifests/1.5", times=1, status=401, **refusal(
+        "UNAUTHORIZED", headers={"WWW-Authenticate": 'Basic realm="harbor"'}))
+    lib.equal(mount.path(VERSION).read_text(), "1.5")
+    # The token, nothing, and a new token.
+    lib.equal(registry.count("GET", "/manifests/1.5"), 3)
+    registry.users = {"ann": "secret"}
+    log_in(t, registry, "ann", "secret")
     registry.rule("GET|HEAD", "/team/app/manifests/none", status=404, **refusal("UNKNOWN", "artifact not found"))
     with lib.fails(errno.ENOENT):
         os.stat(mount.path("team/app:none"))
