@@ -115,8 +115,10 @@ int app_start(struct app *app)
 	if (r < 0)
 		return r;
 	app->blobs = blobs_new(app->cache, app->jobs, options->timeout_s * 1000);
-	if (app->blobs)
+	if (app->blobs) {
+		blobs_limit_background(app->blobs, options->prefetch_rate);
 		app->layers = layers_new(app->blobs, app->cache, app->jobs);
+	}
 	if (!app->layers)
 		return -ENOMEM;
 

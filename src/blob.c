@@ -23,6 +23,7 @@ struct blobs *blobs_new(struct cache *cache, struct pool *jobs, int64_t timeout_
 	blobs->timeout_ms = timeout_ms;
 	blobs->idle_ms = PASS_IDLE_MS;
 	blobs->retry_ms = RETRY_MS;
+	blobs->yield_ms = YIELD_MS;
 	pthread_mutex_init(&blobs->lock, NULL);
 	pthread_cond_init(&blobs->drained, NULL);
 	return blobs;
@@ -78,6 +79,7 @@ void blobs_free(struct blobs *blobs)
 		blob_unlink(blob);
 		blob_free(blob);
 	}
+	ways_release(blobs);
 	pthread_cond_destroy(&blobs->drained);
 	pthread_mutex_destroy(&blobs->lock);
 	free(blobs);

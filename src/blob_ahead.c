@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What is fetched of a blob before it is asked for.
- * Knows sequential readers, and how long and fast the way to the stores is. Must not know streams,
- * nor verify anything.
+ * Knows sequential readers. Must not know streams, nor verify anything.
  *
  * A reader who continues where its last range ended gets more each time: 1 MiB, 2, 4. Where an
  * answer takes long, one whose window has grown to the full gets ranges set off before it comes to
@@ -13,78 +12,8 @@
  * on its way, the reader has come on, and the next range is due. Marks are looked at without a
  * lock; one that is lost to another only means that its reader has to miss once.
  */
-#include <time.h>
-
 #include "blob_priv.h"
 #include "regfs/stats.h"
-
-#define LATENCY_SHORT_US 5000  /* below, one range at a time does */
-#define RATE_SPAN_US	 50000 /* a rate is taken over so long at least */
-
-/* --- the pace --- */
-
-int64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-void pace_latency(struct pace *pace, int64_t us)
-{
-	int64_t old = atomic_load(&pace->latency_us);
-
-	if (pace->fixed)
-		return;
-	/* a long one may have been a fresh connection; two at a time may lose one, which is as good
-	 */
-	if (old)
-		us = us < old ? (old + us) / 2 : (7 * old + us) / 8;
-	atomic_store(&pace->latency_us, MAX(us, 1));
-}
-
-void pace_begin(struct pace *pace)
-{
-	if (pace->running++ > 0)
-		return;
-	pace->since_us = now_us();
-	pace->bytes = 0;
-}
-
-void pace_end(struct pace *pace, uint64_t bytes)
-{
-	int64_t now = now_us(), span = now - pace->since_us;
-
-	pace->running--;
-	pace->bytes += bytes;
-	if (span < RATE_SPAN_US || pace->fixed)
-		return;
-	pace->rate = pace->bytes * 1000000 / (uint64_t)span;
-	pace->since_us = now;
-	pace->bytes = 0;
-}
-
-/* Blocks that a sequential reader should have before it; 0: none but its own range. */
-static uint32_t depth_of(const struct pace *pace)
-{
-	int64_t latency = atomic_load(&pace->latency_us);
-
-	if (latency < LATENCY_SHORT_US)
-		return 0;
-	uint64_t bytes = 2 * pace->rate * (uint64_t)latency / 1000000;
-	uint64_t blocks = bytes / CACHE_BLOCK;
-	return (uint32_t)MIN(MAX(blocks, (uint64_t)FETCH_MAX), (uint64_t)AHEAD_STREAMS * FETCH_MAX);
-}
-
-unsigned blobs_parallel(struct blobs *blobs)
-{
-	int64_t latency = atomic_load(&blobs->pace.latency_us);
-
-	if (latency == 0 || latency >= 4 * LATENCY_SHORT_US)
-		return AHEAD_STREAMS;
-	return latency < LATENCY_SHORT_US ? 1 : AHEAD_STREAMS / 2;
-}
 
 /* --- marks --- */
 
@@ -193,9 +122,9 @@ void ahead_came(struct blob *blob, uint32_t nr)
 		run->used = MAX(run->used, MIN(run->next, nr + FETCH_MAX));
 }
 
-bool ahead_next(struct blob *blob, uint32_t nr, struct ahead_note *ret)
+bool ahead_next(struct blob *blob, const struct pace *pace, uint32_t nr, struct ahead_note *ret)
 {
-	uint32_t depth = depth_of(&blob->blobs->pace);
+	uint32_t depth = pace_depth(pace);
 	struct run *run = run_over(blob, nr);
 
 	if (!run)

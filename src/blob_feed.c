@@ -55,7 +55,7 @@ static int feed_open(struct feed *feed, uint64_t off, struct wait *wait)
 	int r = feed->store->ops->open_blob(feed->store, feed->repo, &feed->blob->digest, off, len,
 					    &feed->stream, wait);
 	if (r == 0)
-		pace_latency(&feed->blob->blobs->pace, now_us() - begun);
+		pace_latency(&way_find(feed->blob->blobs, feed->store)->pace, now_us() - begun);
 	return r;
 }
 

@@ -19,6 +19,7 @@ struct fetch {
 	struct blob *blob; /* held by the job; for those in blobs->recent only compared */
 	struct wait wait;
 	struct feed feed;
+	struct way *way; /* to its store */
 	uint32_t first, count;
 	uint8_t *data; /* blocks below ready are constant */
 	/* guarded by blobs->lock */
@@ -182,7 +183,8 @@ static void fetch_finish(struct fetch *fetch, int result, bool unkept)
 	while (*link != fetch)
 		link = &(*link)->next;
 	*link = fetch->next;
-	pace_end(&blobs->pace, fetch->feed.received);
+	pace_end(&fetch->way->pace, fetch->feed.received);
+	way_leave(fetch->way);
 	fetch->ended = true;
 	fetch->result = result;
 	wait_wake(&blob->fetched);
@@ -254,7 +256,9 @@ static struct fetch *fetch_install(struct blob *blob, struct fetch **fresh)
 	fetch->refs = 2; /* the caller's and the job's */
 	fetch->next = blob->fetches;
 	blob->fetches = fetch;
-	pace_begin(&blob->blobs->pace);
+	fetch->way = way_of(blob->blobs, fetch->feed.store);
+	way_enter(fetch->way);
+	pace_begin(&fetch->way->pace);
 	job_begin(blob);
 	return fetch;
 }
@@ -286,11 +290,12 @@ static struct fetch *fetch_start(struct blob *blob, const struct blob_id *id, ui
 void fetch_ahead(struct blob *blob, const struct blob_id *id, uint32_t nr)
 {
 	struct blobs *blobs = blob->blobs;
+	const struct pace *pace = &way_find(blobs, id->store)->pace;
 	struct ahead_note note;
 
 	for (;;) {
 		pthread_mutex_lock(&blobs->lock);
-		bool more = !blobs->closing && ahead_next(blob, nr, &note);
+		bool more = !blobs->closing && ahead_next(blob, pace, nr, &note);
 		pthread_mutex_unlock(&blobs->lock);
 		if (!more)
 			return;

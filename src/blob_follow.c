@@ -214,6 +214,9 @@ static int stream_await(struct blob_stream *stream, uint32_t nr, struct wait *wa
 	while (r == 0 && pass->done <= nr) {
 		if (pass->state != PASS_RUNNING)
 			return pass->result;
+		/* what began in the background may be wanted by now */
+		if (!wait_background(wait))
+			pass_hurry(pass);
 		r = wait_on(wait, &pass->progress, &stream->blob->blobs->lock, WAIT_FOREVER);
 	}
 	return r;

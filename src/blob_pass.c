@@ -117,8 +117,9 @@ static bool is_stream(enum join why)
 
 struct joiner {
 	enum join why;
-	bool may_block;
+	bool may_block, background;
 	uint64_t source;
+	const struct store *store;
 };
 
 #define NO_PASS 2 /* no errno: the blob's own error may be any */
@@ -144,13 +145,16 @@ static int join_locked(struct blob *blob, const struct joiner *joiner, struct pa
 		return NO_PASS;
 	*ret_start = pass->state == PASS_PAUSED;
 	if (*ret_start) {
-		pass->state = PASS_RUNNING;
+		pass->way = way_of(blob->blobs, joiner->store);
+		pass_state(pass, PASS_RUNNING);
 		pass->refs++;
 		job_begin(blob);
 	}
 	pass->refs++;
 	pass->interested++;
 	pass->keep |= joiner->why != JOIN_GET;
+	if (!joiner->background)
+		pass_hurry(pass);
 	/* From here on the window waits for them. */
 	if (joiner->why == JOIN_RAW)
 		pass->raw_ms = now_ms();
@@ -163,8 +167,11 @@ static int join_locked(struct blob *blob, const struct joiner *joiner, struct pa
 int pass_join(struct blob *blob, const struct blob_id *id, enum join why, struct wait *wait,
 	      struct pass **ret)
 {
-	const struct joiner joiner = {
-		.why = why, .may_block = wait_may_block(wait), .source = blob_source(id)};
+	const struct joiner joiner = {.why = why,
+				      .may_block = wait_may_block(wait),
+				      .background = wait_background(wait),
+				      .source = blob_source(id),
+				      .store = id->store};
 	struct blobs *blobs = blob->blobs;
 	struct pass *pass = NULL;
 	bool start = false;
@@ -306,6 +313,8 @@ static int pass_block(struct pass *pass, uint32_t nr)
 	piece->block = nr;
 	piece->len = block_len(blob, nr);
 	r = sums_reserve(pass->sums);
+	if (r == 0 && (pass->feed.stream || !cache_has(blob->blobs->cache, &blob->id, nr)))
+		r = pass_yield(pass, piece->len);
 	if (r == 0)
 		r = feed_block(&pass->feed, nr, piece->data, &pass->wait, &cached);
 	if (r < 0) {
@@ -386,7 +395,7 @@ static void pass_set_result(struct pass *pass, int result, bool over)
 {
 	struct blob *blob = pass->blob;
 
-	pass->state = over ? PASS_DONE : PASS_PAUSED;
+	pass_state(pass, over ? PASS_DONE : PASS_PAUSED);
 	pass->result = result;
 	if (over) {
 		blob->pass = NULL;

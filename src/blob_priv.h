@@ -2,8 +2,9 @@
 /*
  * What the files of the room `blob` share: blob.c (the table, the read paths), blob_pass.c (whole
  * streams), blob_follow.c (those who take from them), blob_fetch.c (verified ranges), blob_feed.c
- * (where bytes come from), blob_ahead.c (what is fetched before it is asked for), blob_sums.c
- * (block sums), blob_unverified.c (ranges for callers who check them).
+ * (where bytes come from), blob_ahead.c (what is fetched before it is asked for), blob_way.c (the
+ * ways to the stores, and who goes first), blob_sums.c (block sums), blob_unverified.c (ranges for
+ * callers who check them).
  *
  * One lock, blobs->lock, guards the table and every field marked so below. It is held for
  * bookkeeping only, never across the cache, a store, the log or a copy of a block.
@@ -28,6 +29,7 @@
 #define PASS_WINDOW    32		   /* blocks that a pass keeps in memory: 4 MiB */
 #define PASS_IDLE_MS   5000		   /* a pass nobody wants is paused after that */
 #define RETRY_MS       1000		   /* a failure is repeated, not tried again, for so long */
+#define YIELD_MS       2000		   /* what is in the background stands back, for a block */
 #define FETCH_MAX      32		   /* blocks of one range request: 4 MiB */
 #define RUNS	       4		   /* sequential readers told apart, in one blob */
 #define MARKS	       64		   /* blocks that set off more when they are read */
@@ -62,7 +64,7 @@ void sums_save(struct cache *cache, const struct sums *sums);
 int sums_load(struct cache *cache, const struct digest *digest, uint64_t blob_size,
 	      struct sums **ret);
 
-/* How long and how fast the way to the stores is, as the requests of late had it. */
+/* How long and how fast the way to a store is, as the requests of late had it. */
 struct pace {
 	atomic_int_fast64_t latency_us; /* from a request to its first byte; 0: not known */
 	bool fixed;			/* by a test */
@@ -73,12 +75,22 @@ struct pace {
 	uint64_t bytes;
 };
 
+struct way {
+	const struct store *store; /* only compared */
+	struct way *next;
+	struct pace pace;
+	/* guarded by blobs->lock */
+	unsigned awaited;	 /* fetches, and passes that somebody waits for, under way */
+	struct wait_queue quiet; /* passes that nobody waits for, until there are none */
+};
+
 struct blobs {
 	struct cache *cache;
 	struct pool *jobs;
 	int64_t timeout_ms; /* how long a stream that is not read holds up a pass */
 	int64_t idle_ms;    /* PASS_IDLE_MS; tests shorten it */
 	int64_t retry_ms;   /* RETRY_MS; tests shorten it */
+	int64_t yield_ms;   /* YIELD_MS; tests change it */
 
 	pthread_mutex_t lock;
 	pthread_cond_t drained; /* running became 0 */
@@ -89,7 +101,10 @@ struct blobs {
 	bool closing;
 	struct fetch *recent[RECENT];
 	unsigned next_recent;
-	struct pace pace;
+	struct way *ways;   /* one is never freed before the room */
+	struct way any_way; /* of those that there was no memory for */
+	uint64_t rate;	    /* bytes a second of passes in the background; 0: no limit */
+	int64_t due_us;	    /* when they may take more */
 	/* hashes of (blob, block); 0: none */
 	atomic_uint_fast64_t marks[MARKS];
 	atomic_uint nmarks;
@@ -220,6 +235,9 @@ struct pass {
 	bool keep;	     /* blocks go to the cache */
 	bool unkept;	     /* the cache refused one */
 	unsigned interested; /* waiters and streams */
+	struct way *way;     /* to the source of its last job */
+	bool awaited;	     /* one of them was not in the background */
+	bool counted;	     /* in way->awaited */
 	unsigned opening;    /* streams that joined and are not in the list yet */
 	int64_t idle_ms;     /* when interested became 0 */
 	uint32_t done;	     /* blocks published */
@@ -293,16 +311,37 @@ void ahead_started(struct blob *blob, const struct ahead_note *note);
 /* A reader has come to block NR, which was set off ahead, or somewhere behind it. */
 void ahead_came(struct blob *blob, uint32_t nr);
 /* Whether a reader who has come to NR should have another range on its way, and which. */
-bool ahead_next(struct blob *blob, uint32_t nr, struct ahead_note *ret);
+bool ahead_next(struct blob *blob, const struct pace *pace, uint32_t nr, struct ahead_note *ret);
 /* What BLOB's readers got ahead and did not come to is counted. */
 void ahead_forget(struct blob *blob);
 /* Whether block NR, which was found in the cache, is to set off more. Any thread, without lock. */
 bool ahead_marked(struct blobs *blobs, const struct cache_id *id, uint32_t nr);
+
+/* --- blob_way.c; lock held unless said --- */
+
 int64_t now_us(void); /* of CLOCK_MONOTONIC */
+/* The way to STORE; it stays as long as the room. */
+struct way *way_of(struct blobs *blobs, const struct store *store);
+struct way *way_find(struct blobs *blobs, const struct store *store); /* without lock */
+void ways_release(struct blobs *blobs);
 /* A request was sent and answered. Any thread, without lock. */
 void pace_latency(struct pace *pace, int64_t us);
 /* Ranges come and go. */
 void pace_begin(struct pace *pace);
 void pace_end(struct pace *pace, uint64_t bytes);
+/* Blocks that a sequential reader should have before it; 0: none but its own range. */
+uint32_t pace_depth(const struct pace *pace);
+/* Something that somebody waits for is under way, and is over. */
+void way_enter(struct way *way);
+void way_leave(struct way *way);
+/* PASS is not (only) for the background, from now on. */
+void pass_hurry(struct pass *pass);
+void pass_state(struct pass *pass, enum pass_state state);
+/* Before the job of PASS asks its store for LEN bytes: waits for its turn where nobody waits for
+ * them. 0 or -EINTR. Without lock. */
+int pass_yield(struct pass *pass, size_t len);
+/* When more may come than the BYTES that are let through at NOW, where DUE_US had come; RATE of
+ * them a second. Pure. */
+int64_t rate_due(int64_t due_us, int64_t now, uint64_t bytes, uint64_t rate);
 
 #endif

@@ -55,10 +55,33 @@ static int range_read(const struct blob_id *id, struct store_stream *stream,
 	return 0;
 }
 
+static int range_fetch(const struct blob_id *id, const struct range *range, struct wait *wait)
+{
+	uint64_t len = range->off + range->len == id->size ? UINT64_MAX : range->len;
+	struct store_stream *stream;
+
+	int r = id->store->ops->open_blob(id->store, id->repo, id->digest, range->off, len, &stream,
+					  wait);
+	if (r < 0)
+		return r;
+	r = range_read(id, stream, range, wait);
+	store_stream_close(stream);
+	return r;
+}
+
+static void range_under_way(struct blobs *blobs, struct way *way, bool begins)
+{
+	pthread_mutex_lock(&blobs->lock);
+	if (begins)
+		way_enter(way);
+	else
+		way_leave(way);
+	pthread_mutex_unlock(&blobs->lock);
+}
+
 ssize_t blob_fetch_unverified(struct blobs *blobs, const struct blob_id *id, uint64_t off,
 			      void *buf, size_t len, struct wait *wait)
 {
-	struct store_stream *stream;
 	struct range range = {.off = off, .buf = buf};
 
 	if (id->size > BLOB_MAX_SIZE)
@@ -70,12 +93,9 @@ ssize_t blob_fetch_unverified(struct blobs *blobs, const struct blob_id *id, uin
 		return (ssize_t)range.len;
 	if (!wait_may_block(wait))
 		return -EWOULDBLOCK;
-	int r = id->store->ops->open_blob(id->store, id->repo, id->digest, off,
-					  off + range.len == id->size ? UINT64_MAX : range.len,
-					  &stream, wait);
-	if (r < 0)
-		return r;
-	r = range_read(id, stream, &range, wait);
-	store_stream_close(stream);
+	struct way *way = way_find(blobs, id->store);
+	range_under_way(blobs, way, true);
+	int r = range_fetch(id, &range, wait);
+	range_under_way(blobs, way, false);
 	return r < 0 ? r : (ssize_t)range.len;
 }

@@ -12,6 +12,7 @@
 
 #define DEFAULT_CACHE_SIZE (UINT64_C(10) << 30)
 #define MIN_CACHE_SIZE	   (1u * MIB)
+#define MIN_PREFETCH_RATE  (64u * KIB)
 #define MAX_SECONDS	   (365u * 24 * 3600)
 #define OPTIONS_MAX	   65536
 
@@ -46,6 +47,7 @@ static const char help_text[] =
 	"     verify=strict|stream\n"
 	"     prefetch=run|none|image  bring in what the image's last run read, nothing, all "
 	"(run)\n"
+	"     prefetch_rate=SIZE  of prefetch=image, at most so much a second (no limit)\n"
 	"     trust_index=HOST[/PATH]  use SOCI v1 indexes published in this place (repeatable)\n"
 	"     soci=v1|v2          v1 asks for that; without trust_index= none is used (v2)\n"
 	"     whiteouts=merge|overlay  deletions in layers/NN as stored, or as overlayfs's "
@@ -270,6 +272,16 @@ static int opt_verify(struct cli_options *options, const char *value)
 	return MIN(word, 0);
 }
 
+static int opt_prefetch_rate(struct cli_options *options, const char *value)
+{
+	uint64_t rate;
+
+	if (parse_size(value, &rate) < 0 || rate < MIN_PREFETCH_RATE)
+		return -EINVAL;
+	options->prefetch_rate = rate;
+	return 0;
+}
+
 static int opt_prefetch(struct cli_options *options, const char *value)
 {
 	static const char *const words[] = {"run", "none", "image", NULL};
@@ -415,6 +427,7 @@ static const struct {
 	{"log", true, opt_log},
 	{"verify", true, opt_verify},
 	{"prefetch", true, opt_prefetch},
+	{"prefetch_rate", true, opt_prefetch_rate},
 	{"soci", true, opt_soci},
 	{"trust_index", true, opt_trust_index},
 	{"whiteouts", true, opt_whiteouts},

@@ -3,8 +3,9 @@
  * image_prefetch: the layers of images that somebody entered, brought in before they are needed.
  * Knows the order. Must not know how a layer is brought in.
  *
- * One thread, one layer at a time, the top one first: whatever is asked for meanwhile has the
- * other connections to itself, and a layer that is asked for joins the work that is going on.
+ * One thread, one layer at a time, the top one first, in the background (wait.h): whatever is asked
+ * for meanwhile goes first, and a layer that is asked for joins the work that is going on, which is
+ * in the background no more.
  */
 #include <errno.h>
 
@@ -156,6 +157,7 @@ void image_entered(struct image *image)
 void prefetcher_init(struct prefetcher *prefetcher)
 {
 	wait_init(&prefetcher->wait, true);
+	wait_set_background(&prefetcher->wait);
 	prefetcher->pause_ms = PAUSE_MS;
 	pthread_cond_init(&prefetcher->ended, NULL);
 	prefetcher->work.run = run;

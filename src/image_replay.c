@@ -160,7 +160,9 @@ static void call_helpers(struct replay *replay)
 {
 	struct tracing *tracing = replay->tracing;
 	const struct images_options *options = &tracing->image->images->options;
-	unsigned wanted = MIN(blobs_parallel(options->blobs), (unsigned)TRACE_WORKERS) - 1;
+	unsigned wanted = MIN(blobs_parallel(options->blobs, tracing->image->store),
+			      (unsigned)TRACE_WORKERS) -
+			  1;
 
 	while (replay->started < wanted) {
 		struct helper *helper = &replay->helpers[replay->started];

@@ -415,6 +415,7 @@ void layer_settle(struct layer *layer, int error, uint64_t source, bool for_good
 
 	pthread_mutex_lock(&layers->lock);
 	layer->state = error ? LAYER_NEW : LAYER_READY;
+	layer->awaited = false;
 	layer->error = error;
 	layer->error_source = source;
 	layer->retry_ms = for_good ? INT64_MAX : now_ms() + layers->retry_ms;
@@ -479,6 +480,8 @@ static bool layer_failed(const struct layer *layer, const struct blob_id *id)
 /* Until BUSY has ended: 0 to look again, or how it failed. */
 static int layer_wait_busy(struct layer *layer, const struct blob_id *id, struct wait *wait)
 {
+	if (!layer->awaited && wait_may_block(wait) && !wait_background(wait))
+		build_hurry(layer);
 	layer->waiters++;
 	int r = wait_on(wait, &layer->ready, &layer->layers->lock, WAIT_FOREVER);
 	if (--layer->waiters == 0)
@@ -500,6 +503,7 @@ static int layer_step(struct layer *layer, const struct blob_id *id, struct wait
 	if (layers->closing)
 		return -EINTR;
 	layer->state = LAYER_BUSY;
+	layer->awaited = !wait_background(wait);
 	layer->idle_ms = now_ms();
 	pthread_mutex_unlock(&layers->lock);
 	layer_look(layer, id, wait);
@@ -593,8 +597,11 @@ void layer_prepare(struct layers *layers, const struct blob_id *id,
 		return;
 	pthread_mutex_lock(&layers->lock);
 	bool start = layer->state == LAYER_NEW && !layer_failed(layer, id) && !layers->closing;
+	if (layer->state == LAYER_BUSY)
+		build_hurry(layer);
 	if (start) {
 		layer->state = LAYER_BUSY;
+		layer->awaited = true;
 		layer->idle_ms = now_ms();
 	}
 	pthread_mutex_unlock(&layers->lock);

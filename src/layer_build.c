@@ -435,6 +435,8 @@ int build_start(struct layer *layer, const struct blob_id *id)
 	if (!build)
 		return -ENOMEM;
 	pthread_mutex_lock(&layers->lock);
+	if (!layer->awaited)
+		wait_set_background(&build->wait);
 	build->next = layers->builds;
 	layers->builds = build;
 	layers->running++;
@@ -443,6 +445,14 @@ int build_start(struct layer *layer, const struct blob_id *id)
 	if (pool_submit(layers->jobs, &build->work) < 0)
 		build_end(build, -ENOMEM, false);
 	return 0;
+}
+
+void build_hurry(struct layer *layer)
+{
+	layer->awaited = true;
+	for (struct build *build = layer->layers->builds; build; build = build->next)
+		if (build->layer == layer)
+			wait_hurry(&build->wait);
 }
 
 void build_cancel_all(struct layers *layers)

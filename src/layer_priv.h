@@ -83,6 +83,7 @@ struct layer {
 	uint64_t error_source; /* where that was; blob_source() */
 	int64_t retry_ms; /* until when the error is repeated; INT64_MAX: it is the content's */
 	unsigned waiters;
+	bool awaited;	 /* BUSY, and not only in the background */
 	int64_t idle_ms; /* when waiters became 0 */
 	struct wait_queue ready;
 	bool apart_known;	/* set once, and so is .apart */
@@ -141,8 +142,10 @@ void layer_settle(struct layer *layer, int error, uint64_t source, bool for_good
 /* --- layer_build.c --- */
 
 /* Starts the job that opens LAYER (state BUSY, set by the caller, who holds it) and ends BUSY; if
- * that fails BUSY stays the caller's: -ENOMEM. */
+ * that fails BUSY stays the caller's: -ENOMEM. In the background if LAYER is not .awaited. */
 int build_start(struct layer *layer, const struct blob_id *id);
+/* LAYER is awaited by now. Lock held. */
+void build_hurry(struct layer *layer);
 void build_cancel_all(struct layers *layers); /* lock held */
 
 /* --- layer_keep.c --- */

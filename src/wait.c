@@ -35,6 +35,19 @@ void wait_release(struct wait *wait)
 	pthread_mutex_destroy(&wait->lock);
 }
 
+void wait_set_background(struct wait *wait)
+{
+	atomic_store(&wait->background, true);
+}
+
+void wait_hurry(struct wait *wait)
+{
+	pthread_mutex_lock(&wait->lock);
+	wait->hurried = atomic_exchange(&wait->background, false) || wait->hurried;
+	pthread_cond_signal(&wait->cond);
+	pthread_mutex_unlock(&wait->lock);
+}
+
 bool wait_cancelled(struct wait *wait)
 {
 	bool cancelled;
@@ -95,7 +108,7 @@ static int block(struct wait *wait, int64_t deadline_ms)
 	int err;
 
 	pthread_mutex_lock(&wait->lock);
-	while (!wait->cancelled && !wait->signalled && !late) {
+	while (!wait->cancelled && !wait->signalled && !wait->hurried && !late) {
 		if (deadline_ms == WAIT_FOREVER)
 			pthread_cond_wait(&wait->cond, &wait->lock);
 		else
@@ -104,7 +117,8 @@ static int block(struct wait *wait, int64_t deadline_ms)
 	if (wait->cancelled)
 		err = -EINTR;
 	else
-		err = wait->signalled ? 0 : -ETIMEDOUT;
+		err = wait->signalled || wait->hurried ? 0 : -ETIMEDOUT;
+	wait->hurried = false;
 	pthread_mutex_unlock(&wait->lock);
 	return err;
 }
@@ -140,7 +154,8 @@ int wait_until(struct wait *wait, int64_t deadline_ms)
 {
 	int err = begin(wait);
 
-	if (!err)
+	/* nobody wakes it: 0 is but a hurry */
+	while (!err)
 		err = block(wait, deadline_ms);
 	return err == -ETIMEDOUT ? 0 : err;
 }

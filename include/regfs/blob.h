@@ -81,9 +81,13 @@ ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct
 ssize_t blob_bring(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
 		   struct wait *wait);
 
-/* How many ranges at once suit the way to the stores: 1 where answers come at once, and as for a
- * long one while that is not known. */
-unsigned blobs_parallel(struct blobs *blobs);
+/* How many ranges at once suit the way to STORE: 1 where answers come at once, and as for a long
+ * one while that is not known. */
+unsigned blobs_parallel(struct blobs *blobs, const struct store *store);
+
+/* What is fetched in the background (wait.h) takes no more than this; 0: as much as there is. It
+ * stands back behind all else that comes from the same store either way. */
+void blobs_limit_background(struct blobs *blobs, uint64_t bytes_per_second);
 
 /* LEN bytes at OFF for somebody who checks them by other means: as the store gives them (or out of
  * the cache, where it has them all). Nothing of them is kept. Waits for the store by itself: for

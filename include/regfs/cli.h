@@ -36,6 +36,7 @@ struct cli_options {
 	uint64_t tag_ttl_s, timeout_s, name_timeout_s;
 	bool offline, overlay_whiteouts, transform_symlinks, passthrough, io_uring, soci_v1;
 	enum cli_prefetch prefetch;
+	uint64_t prefetch_rate; /* bytes a second; 0: no limit */
 	enum codec compress;
 	bool verify_stream;
 	int compress_level; /* 0: the codec's default */

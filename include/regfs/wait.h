@@ -19,6 +19,7 @@
 #define REGFS_WAIT_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "regfs/util.h"
 
@@ -30,8 +31,11 @@ struct wait {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	bool may_block;
+	/* no request is behind it: what it is for stands back behind what others wait for */
+	atomic_bool background;
 	bool cancelled; /* guarded by lock */
 	bool signalled; /* guarded by lock */
+	bool hurried;	/* guarded by lock: not seen yet */
 	/* the queue it stands in, guarded by that queue's lock; a wait stands in one at most */
 	struct wait *next;
 	struct wait **link;
@@ -47,6 +51,16 @@ static inline bool wait_may_block(const struct wait *wait)
 {
 	return wait->may_block;
 }
+
+static inline bool wait_background(const struct wait *wait)
+{
+	return atomic_load_explicit(&wait->background, memory_order_relaxed);
+}
+/* Before anybody else knows WAIT. */
+void wait_set_background(struct wait *wait);
+/* Somebody waits for it by now: ends its being in the background, and its present wait, if it is in
+ * one, or else the next, returns 0 once for that. Any thread. */
+void wait_hurry(struct wait *wait);
 
 bool wait_cancelled(struct wait *wait);
 /* Ends the present and every later wait of WAIT with -EINTR. Any thread. */

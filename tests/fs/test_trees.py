@@ -140,7 +140,7 @@ def test_prefetch(t):
     registry = t.registry()
     image = layered(registry)
     cache = t.dir / "cache2"
-    mount = t.mount(registry.host, prefetch="image", cache_dir=cache)
+    mount = t.mount(registry.host, prefetch="image", prefetch_rate="64M", cache_dir=cache)
     t.run("ls", "-lR", mount.path("app:1/layers/01.tar.gz").parent.parent / "digest")
     t.run("ls", "-l", mount.path("app:1"))
 

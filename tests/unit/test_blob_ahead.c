@@ -97,9 +97,9 @@ static uint64_t blocks_since(struct fixture *f)
 /* A way of LATENCY_MS, at 100 MB a second. */
 static void set_pace(struct fixture *f, int64_t latency_ms)
 {
-	f->blobs->pace.fixed = true;
-	f->blobs->pace.rate = 100000000;
-	atomic_store(&f->blobs->pace.latency_us, latency_ms * 1000);
+	way_find(f->blobs, f->store)->pace.fixed = true;
+	way_find(f->blobs, f->store)->pace.rate = 100000000;
+	atomic_store(&way_find(f->blobs, f->store)->pace.latency_us, latency_ms * 1000);
 }
 
 static void fill(uint8_t *data, size_t len)
@@ -315,11 +315,11 @@ static void test_parallel(void **state)
 	struct fixture *f = *state;
 
 	set_pace(f, 1);
-	assert_int_equal(blobs_parallel(f->blobs), 1);
+	assert_int_equal(blobs_parallel(f->blobs, f->store), 1);
 	set_pace(f, 10);
-	assert_in_range(blobs_parallel(f->blobs), 2, AHEAD_STREAMS - 1);
+	assert_in_range(blobs_parallel(f->blobs, f->store), 2, AHEAD_STREAMS - 1);
 	set_pace(f, 100);
-	assert_int_equal(blobs_parallel(f->blobs), AHEAD_STREAMS);
+	assert_int_equal(blobs_parallel(f->blobs, f->store), AHEAD_STREAMS);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)

@@ -215,6 +215,42 @@ static void test_goes_on_after_a_failure(void **state)
 	close_rooms(&f);
 }
 
+/* While something that a reader waits for is under way, nothing is fetched; but a layer that a
+ * reader comes to wait for is in the background no more. */
+static void test_stands_back(void **state)
+{
+	struct fixture f = {0};
+	const struct oci_config *config;
+	struct layer *layer;
+	bool standing;
+
+	(void)state;
+	open_rooms(&f, true);
+	f.blobs->yield_ms = 3600000;
+	assert_int_equal(image_config(f.image, &f.wait, &config), 0);
+	struct way *way = way_find(f.blobs, f.store);
+	pthread_mutex_lock(&f.blobs->lock);
+	way_enter(way);
+	pthread_mutex_unlock(&f.blobs->lock);
+	image_entered(f.image);
+	do {
+		sched_yield();
+		pthread_mutex_lock(&f.blobs->lock);
+		standing = way->quiet.head != NULL;
+		pthread_mutex_unlock(&f.blobs->lock);
+	} while (!standing);
+	assert_int_equal(fakestore_calls(f.store, FAKE_OPEN_BLOB), 1);
+	assert_int_equal(image_layer(f.image, LAYERS - 1, &f.wait, &layer), 0);
+	layer_unref(layer);
+	assert_int_equal(fakestore_calls(f.store, FAKE_OPEN_BLOB), 2);
+	pthread_mutex_lock(&f.blobs->lock);
+	way_leave(way);
+	pthread_mutex_unlock(&f.blobs->lock);
+	await_end(f.images);
+	assert_int_equal(fakestore_calls(f.store, FAKE_OPEN_BLOB), LAYERS + 1);
+	close_rooms(&f);
+}
+
 static void test_not_asked_for(void **state)
 {
 	struct fixture f = {0};
@@ -234,6 +270,7 @@ int main(void)
 		cmocka_unit_test(test_one_at_a_time),
 		cmocka_unit_test(test_ends_at_once),
 		cmocka_unit_test(test_goes_on_after_a_failure),
+		cmocka_unit_test(test_stands_back),
 		cmocka_unit_test(test_not_asked_for),
 	};
 

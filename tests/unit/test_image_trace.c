@@ -130,8 +130,8 @@ static void open_rooms(struct fixture *f, bool offline)
 	assert_int_equal(cache_open(f->dir, 256 * MIB, &f->cache), 0);
 	f->jobs = pool_new("jobs", 0);
 	f->blobs = blobs_new(f->cache, f->jobs, 60000);
-	f->blobs->pace.fixed = true;
-	atomic_store(&f->blobs->pace.latency_us, 1);
+	way_find(f->blobs, f->store)->pace.fixed = true;
+	atomic_store(&way_find(f->blobs, f->store)->pace.latency_us, 1);
 	f->layers = layers_new(f->blobs, f->cache, f->jobs);
 	const struct images_options options = {.blobs = f->blobs,
 					       .layers = f->layers,
@@ -329,7 +329,7 @@ static void test_several_at_once(void **state)
 
 	run_program(f);
 	remount(f, false);
-	atomic_store(&f->blobs->pace.latency_us, 100000);
+	atomic_store(&way_find(f->blobs, f->store)->pace.latency_us, 100000);
 	fakestore_stall(f->store, FAKE_OPEN_BLOB);
 	f->images->tracers.settle_ms = 0;
 	image_reads(f->image, 1, 1, 0, 1);
@@ -347,7 +347,7 @@ static void test_ends_at_once(void **state)
 
 	run_program(f);
 	remount(f, false);
-	atomic_store(&f->blobs->pace.latency_us, 100000);
+	atomic_store(&way_find(f->blobs, f->store)->pace.latency_us, 100000);
 	fakestore_stall(f->store, FAKE_OPEN_BLOB);
 	image_reads(f->image, 1, 1, 0, 1);
 	fakestore_await_stalled(f->store, 2);

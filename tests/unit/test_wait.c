@@ -271,6 +271,27 @@ static void test_all_ends_race(void **state)
 	}
 }
 
+/* A hurry is seen once: by the wait that is on, or by the next one. */
+static void test_hurry(void **state)
+{
+	struct wait_queue queue = {0};
+	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	struct wait wait;
+
+	(void)state;
+	wait_init(&wait, true);
+	wait_hurry(&wait); /* it is not in the background */
+	pthread_mutex_lock(&lock);
+	assert_int_equal(wait_on(&wait, &queue, &lock, now_ms()), -ETIMEDOUT);
+	wait_set_background(&wait);
+	wait_hurry(&wait);
+	assert_false(wait_background(&wait));
+	assert_int_equal(wait_on(&wait, &queue, &lock, WAIT_FOREVER), 0);
+	assert_int_equal(wait_on(&wait, &queue, &lock, now_ms()), -ETIMEDOUT);
+	pthread_mutex_unlock(&lock);
+	wait_release(&wait);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +303,7 @@ int main(void)
 		cmocka_unit_test(test_wake_of_an_earlier_wait_does_not_count),
 		cmocka_unit_test(test_no_wakeup_is_lost),
 		cmocka_unit_test(test_all_ends_race),
+		cmocka_unit_test(test_hurry),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
