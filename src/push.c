@@ -237,6 +237,8 @@ void push_judge(struct push *push, int err, bool was_kept)
 		push_fail_errno(&push->why, err, "the push");
 	push_reason_take(&push->why, status.reason);
 	log_verdict(push, err, status.reason);
+	if (!err && !push->kept)
+		push_spend(push);
 	pthread_mutex_lock(&push->lock);
 	memcpy(push->status.reason, status.reason, sizeof(status.reason));
 	push->status.state = err ? PUSH_FAILED : push->kept ? PUSH_WRITING : PUSH_DONE;

@@ -135,12 +135,48 @@ static void wrote(struct push *push, struct push_stream *stream, uint64_t off, s
 		maybe_stream(push);
 }
 
+void push_spend(struct push *push)
+{
+	pthread_mutex_lock(&push->lock);
+	uint64_t size = push->stream || push->size < PUSH_STREAM_MIN ? 0 : push->size;
+	push->spent = size > 0;
+	pthread_mutex_unlock(&push->lock);
+	push_spool_drop(push->spool, 0, size);
+}
+
+static bool is_spent(struct push *push)
+{
+	pthread_mutex_lock(&push->lock);
+	bool spent = push->spent;
+	pthread_mutex_unlock(&push->lock);
+	return spent;
+}
+
+/* -ESPIPE: the bytes are gone. */
+static int spent_already(struct push *push)
+{
+	AUTO_FREE char *label = push_label(push);
+
+	log_warn("push %s: it was confirmed, and can be neither written nor read again, only "
+		 "truncated to nothing",
+		 label ? label : "");
+	return -ESPIPE;
+}
+
+/* What follows an archive that was confirmed at an earlier close is its padding. */
+static ssize_t write_spent(struct push *push, uint64_t off, size_t len)
+{
+	return off < push_size(push) ? spent_already(push) : (ssize_t)len;
+}
+
 ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len, struct wait *wait)
 {
 	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
 
 	if (off > PUSH_SIZE_MAX || len > PUSH_SIZE_MAX - off)
 		return -EFBIG;
+	if (is_spent(push))
+		return write_spent(push, off, len);
 	int err = stream ? push_stream_room(stream, off, len, wait) : 0;
 	if (!err)
 		err = change_begin(push);
@@ -159,7 +195,9 @@ ssize_t push_read(struct push *push, uint64_t off, void *buf, size_t len)
 		return 0;
 	if (stream)
 		return push_stream_past(stream, off);
-	return pread_full(push->spool, buf, len, (off_t)off);
+	ssize_t got = pread_full(push->spool, buf, len, (off_t)off);
+	/* Asked afterwards: it may have gone meanwhile. */
+	return got > 0 && is_spent(push) ? spent_already(push) : got;
 }
 
 /* A new beginning: a stream there is goes on with the old file, as far as it goes on. */
@@ -189,6 +227,8 @@ int push_truncate(struct push *push, uint64_t size)
 
 	if (size > PUSH_SIZE_MAX)
 		return -EFBIG;
+	if (size > 0 && is_spent(push))
+		return size == push_size(push) ? 0 : spent_already(push);
 	int err = change_begin(push);
 	if (err)
 		return err;
@@ -198,7 +238,7 @@ int push_truncate(struct push *push, uint64_t size)
 		set_size(push, size);
 	if (!err && size == 0) {
 		push->in_order = true;
-		push->tried = false;
+		push->tried = push->spent = false;
 	}
 	change_end(push);
 	return !err || err == -ESPIPE ? err : spool_error(push, err);

@@ -117,6 +117,7 @@ struct push {
 	struct push_staged *staged; /* of this version, for who set flushing; or NULL */
 	bool in_order;		    /* each write began where the one before it had ended */
 	bool tried;		    /* to stream it */
+	bool spent;		    /* confirmed, and its bytes are gone */
 	/* Once there is one it stays, but for a truncation to nothing. */
 	struct push_stream *stream;
 };
@@ -128,6 +129,8 @@ void push_let_go(struct push *push);
 int push_await_turn(struct push *push, struct wait *wait);
 /* The lock is held, and it is this thread's turn: push_judge() is due. */
 void push_claim(struct push *push);
+/* It was confirmed, and flushing keeps writers out: its bytes leave the spool, if they are many. */
+void push_spend(struct push *push);
 /* The verdict, which is logged. What failed to get its name is a temporary again, if it was one. */
 void push_judge(struct push *push, int err, bool was_kept);
 void push_progress(struct push *push, int64_t bytes);

@@ -290,6 +290,30 @@ def test_what_was_sent_is_gone(t):
     lib.equal(manifest(registry, "team/app", "1")[0], third.digest)
 
 
+def test_confirmed_leaves_the_spool(t):
+    """What could not be streamed is spooled whole, and goes when it is confirmed, not when it is forgotten."""
+    registry, mount = empty(t)
+    image = big_image()
+    data = oci_archive(image)
+    push_backwards(mount, data, "team/app/_push/1.tar")
+    push(mount, old_docker_save(image, [f"{registry.host}/team/all:1"]), "_push/all.tar")
+    assert spool_blocks(mount) < MIB, spool_blocks(mount)
+    path = mount.path("team/app/_push/1.tar")
+    lib.equal(path.stat().st_size, len(data))
+    with lib.fails(errno.ESPIPE):
+        path.read_bytes()
+    file = os.open(path, os.O_WRONLY)
+    with lib.fails(errno.ESPIPE):
+        os.pwrite(file, b"x", 0)
+    # Padding of an archive that was whole at an earlier close.
+    os.pwrite(file, bytes(512), len(data))
+    os.close(file)
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
+    other = big_image("2")
+    path.write_bytes(oci_archive(other))
+    lib.equal(manifest(registry, "team/app", "1")[0], other.digest)
+
+
 def test_holes(t):
     """What is skipped is zeros, as in any file: cp --sparse leaves zeros out."""
     registry, mount = empty(t)
