@@ -337,7 +337,10 @@ int registry_open_blob(struct store *store, const char *repo, const struct diges
 		.repo = stream->repo,
 		.scope = stream->scope,
 		.is_blob = true,
-		.bulk = len > SMALL_BLOB,
+		/* A part goes where the other parts go, however small: a connection that has
+		 * carried much gives an answer of some tens of KB in one round trip, another one
+		 * has to find its pace first. */
+		.bulk = len > SMALL_BLOB || off > 0,
 	};
 	if (stream->pos < stream->end) {
 		int err = open_rest(stream, wait);

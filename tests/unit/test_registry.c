@@ -712,13 +712,23 @@ static void what_was_to_be_small_may_come_large(void **state)
 	(void)state;
 	struct digest digest = help_blob("team/app", SIZE);
 	rule("GET", "blobs", "\"ignore_range\": true");
-	assert_int_equal(read_blob(&digest, 2000000, 500), 500);
+	assert_int_equal(read_blob(&digest, 0, 500), 500);
 	assert_int_equal(requests("GET /v2/team"), 2);
 	/* Refused first, then whole. */
 	server_order(&help.server, "{\"clear\": true}");
 	rule("GET", "blobs", "\"status\": 416, \"times\": 1");
-	assert_int_equal(read_blob(&digest, 2000000, 500), 500);
+	assert_int_equal(read_blob(&digest, 0, 500), 500);
 	assert_int_equal(requests("GET /v2/team"), 3);
+}
+
+/* A part is nothing small, however short: no answer to it makes it go another way. */
+static void parts_go_with_the_bulk(void **state)
+{
+	(void)state;
+	struct digest digest = help_blob("team/app", SIZE);
+	rule("GET", "blobs", "\"ignore_range\": true");
+	assert_int_equal(read_blob(&digest, 2000000, 500), 500);
+	assert_int_equal(requests("GET /v2/team"), 1);
 }
 
 /* A 206 that is not what was asked for: all is asked for instead. Nexus left the unit out. */
@@ -954,6 +964,7 @@ int main(void)
 		TEST(reads_blobs),
 		TEST(ranges_may_be_ignored),
 		TEST(what_was_to_be_small_may_come_large),
+		TEST(parts_go_with_the_bulk),
 		TEST(another_range_is_not_taken),
 		TEST(a_larger_range_is_skipped_into),
 		TEST(a_content_encoding_is_not_believed),
