@@ -11,10 +11,11 @@
 
 #define RANGE_MAX   (4 * MIB)  /* of a blob, for one flight, unless a single chunk is larger */
 #define DECODED_MAX (16 * MIB) /* likewise */
-/* Bytes of the blob on each side of a wanted chunk's beginning in which other files' chunks are
+/* Bytes of the blob before and behind a wanted chunk's beginning in which other files' chunks are
  * fetched along: they cost less than a request of their own, and files that lie together are
  * wanted together. */
-#define NEAR	       (40 * KIB)
+#define NEAR_BEFORE    (32 * KIB)
+#define NEAR_BEHIND    (64 * KIB)
 #define NEAR_DECODED   (4 * MIB) /* of them: a chunk of zeros is a few bytes of the blob */
 #define NEIGHBOURS_MAX 64
 
@@ -174,7 +175,7 @@ struct near {
 	uint64_t decoded;  /* bytes so far */
 };
 
-/* Adds chunk NR of the layer, in whatever file, if it lies NEAR. */
+/* Adds chunk NR of the layer, in whatever file, if it lies there. */
 static bool add_neighbour(struct chunk_flight *flight, int64_t nr, struct near *near)
 {
 	const struct index *index = &flight->layer->index;
@@ -200,7 +201,7 @@ static void flight_neighbours(struct chunk_flight *flight, const struct want *wa
 {
 	uint32_t wanted = want->inode->first_chunk + want->nr, first = flight->count;
 	uint64_t at = want->chunk.in_off;
-	struct near near = {.from = end, .to = at + NEAR};
+	struct near near = {.from = end, .to = at + NEAR_BEHIND};
 
 	flight->own = flight->forward = first;
 	if (flight->layer->index.info.by_spans)
@@ -209,7 +210,8 @@ static void flight_neighbours(struct chunk_flight *flight, const struct want *wa
 	       add_neighbour(flight, (int64_t)wanted + flight->count, &near))
 		;
 	flight->forward = first = flight->count;
-	near = (struct near){.from = at > NEAR ? at - NEAR : 0, .to = at, .decoded = near.decoded};
+	near = (struct near){
+		.from = at > NEAR_BEFORE ? at - NEAR_BEFORE : 0, .to = at, .decoded = near.decoded};
 	while (flight->count - first < NEIGHBOURS_MAX / 2 &&
 	       add_neighbour(flight, (int64_t)wanted - 1 - (flight->count - first), &near))
 		;
