@@ -37,6 +37,8 @@ struct fs {
 	pthread_mutex_t lock;
 	struct request *parked; /* guarded by lock: to be cancelled at the end */
 	bool ending;		/* guarded by lock */
+	bool watching;		/* guarded by lock: watch is under way */
+	struct pool_work watch;
 };
 
 struct request {
@@ -48,6 +50,7 @@ struct request {
 	struct wait wait;
 	struct call call;
 	bool parked;
+	bool watched; /* guarded by fs->lock: its INTERRUPT was passed over */
 	bool closes; /* run even if it was called off: what the close means has to be known */
 	struct request *next, **link; /* in fs->parked */
 	/* arguments, as the operation uses them */
@@ -92,6 +95,12 @@ int reply_create(struct request *request, struct node_entry *entry);
 
 /* ENTRY as libfuse wants it, its look-up counted (undo with inodes_forget). */
 int entry_param(struct fs *fs, const struct node_entry *entry, struct fuse_entry_param *ret);
+
+/* --- fs_interrupt.c --- */
+
+/* The kernel's INTERRUPT of a parked request: calls it off, unless its caller goes on. Its lock in
+ * libfuse is held. */
+void request_interrupted(struct request *request);
 
 /* --- fs_init.c --- */
 

@@ -12,7 +12,7 @@
 /*
  * The kernel's INTERRUPT. libfuse calls it with the request's own lock held, and settle()
  * takes that lock too before the request is answered and freed; so REQUEST is alive here.
- * It only wakes the thread that runs the request: that one answers.
+ * At most it wakes the thread that runs the request: that one answers.
  */
 static void on_interrupt(fuse_req_t req, void *data)
 {
@@ -20,7 +20,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 
 	(void)req;
 	stats_add(STAT_FUSE_INTERRUPTED, 1);
-	wait_cancel(&request->wait);
+	request_interrupted(request);
 }
 
 void request_settle(struct request *request)

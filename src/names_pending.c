@@ -58,19 +58,6 @@ bool pending_is_temporary(const char *name)
 	return strspn(name, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == 8;
 }
 
-static ssize_t read_proc(pid_t pid, const char *file, char *buf, size_t cap)
-{
-	AUTO_FREE char *path = format("/proc/%d/%s", (int)pid, file);
-	FILE *stream = path ? fopen(path, "re") : NULL;
-	size_t len;
-
-	if (!stream)
-		return -ENOENT;
-	len = fread(buf, 1, cap, stream);
-	fclose(stream);
-	return (ssize_t)len;
-}
-
 /* ln makes up the name itself: one that it was called with is the user's own. */
 static bool made_by_ln(pid_t pid, const char *name)
 {
@@ -80,7 +67,7 @@ static bool made_by_ln(pid_t pid, const char *name)
 	if (len != 3 || memcmp(text, "ln\n", 3) != 0)
 		return false;
 	len = read_proc(pid, "cmdline", text, sizeof(text));
-	return len > 0 && (size_t)len < sizeof(text) && !memmem(text, len, name, strlen(name));
+	return len > 0 && (size_t)len < sizeof(text) - 1 && !memmem(text, len, name, strlen(name));
 }
 
 /* --- the table --- */

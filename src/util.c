@@ -168,6 +168,20 @@ int read_file(const char *path, size_t max, char **ret, size_t *ret_len)
 	return 0;
 }
 
+ssize_t read_proc(pid_t id, const char *file, char *buf, size_t cap)
+{
+	AUTO_FREE char *path = format("/proc/%d/%s", (int)id, file);
+	FILE *stream = path ? fopen(path, "re") : NULL;
+	size_t len;
+
+	if (!stream)
+		return -ENOENT;
+	len = fread(buf, 1, cap - 1, stream);
+	fclose(stream);
+	buf[len] = '\0';
+	return (ssize_t)len;
+}
+
 /* The decimal number that STR begins with; NULL if there is none or it overflows, else what
  * follows. */
 static const char *scan_u64(const char *str, uint64_t *ret)

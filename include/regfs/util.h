@@ -86,6 +86,9 @@ int open_unnamed(const char *dir, mode_t dir_mode);
 /* Reads the whole file into a fresh NUL-terminated string of at most MAX bytes
  * (-EFBIG beyond). The caller frees *RET. 0 or a negative errno. */
 int read_file(const char *path, size_t max, char **ret, size_t *ret_len);
+/* What proc(5) has in FILE of the process or thread ID: at most CAP - 1 bytes, and a NUL. Their
+ * number, or -ENOENT. */
+ssize_t read_proc(pid_t id, const char *file, char *buf, size_t cap);
 
 /* A decimal number without sign that fills the whole string; false otherwise. */
 bool parse_u64(const char *str, uint64_t *ret);

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import tarfile
 
@@ -510,6 +511,54 @@ def test_killed_writer_publishes_nothing(t):
     # What was under way is over when the mount is.
     mount.stop()
     lib.equal(manifest(registry, "team/app", "1.6"), None)
+
+
+# Go's runtime moves its threads on by SIGURG, also while they close() (golang/go#37942).
+CLOSER = """
+import os, signal, sys
+signal.signal(signal.SIGURG, lambda *_: None)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+os.write(fd, open(sys.argv[2], "rb").read())
+print("written", flush=True)
+os.close(fd)
+"""
+
+
+def closer(t, mount, tag):
+    """A writer that stands in close(), of which a SIGURG is known."""
+    process = subprocess.Popen([lib.sys.executable, "-c", CLOSER, mount.path(f"team/app/_push/{tag}.tar"),
+                                archive(t, sample.image("1.6"))], stdout=subprocess.PIPE)
+    lib.equal(process.stdout.readline(), b"written\n")
+    lib.wait_for(lambda: mount.stats()["fuse_waiting_now"] >= 1, "the close() to wait")
+    process.stdout.close()
+    process.send_signal(signal.SIGURG)
+    lib.wait_for(lambda: mount.stats()["fuse_interrupted"] >= 1, "the kernel to tell of it")
+    return process
+
+
+def test_signals_that_ask_for_nothing(t):
+    """They interrupt no close(), as they would not on a disk; one that ends the writer, behind one, does."""
+    registry, mount = empty(t)
+    mount.path("team/app/_push").stat()
+    registry.process.signal(signal.SIGSTOP)
+    try:
+        process = closer(t, mount, "1.7")
+    finally:
+        registry.process.signal(signal.SIGCONT)
+    lib.equal(process.wait(lib.PATIENCE_S), 0)
+    lib.equal(mount.path("team/app:1.7/rootfs/app/version").read_text(), "1.6")
+    mount.restart()
+    mount.path("team/app/_push").stat()
+    registry.process.signal(signal.SIGSTOP)
+    try:
+        process = closer(t, mount, "1.8")
+        process.send_signal(signal.SIGINT)
+        lib.equal(process.wait(lib.PATIENCE_S), -signal.SIGINT)
+    finally:
+        registry.process.signal(signal.SIGCONT)
+    mount.stop()
+    lib.equal(manifest(registry, "team/app", "1.8"), None)
 
 
 def test_spool_is_left_empty(t):
