@@ -245,18 +245,6 @@ static void prepare_layer(void *arg, unsigned n)
 	image_layer_prepare(arg, n);
 }
 
-/* Tables of contents cost little, and where the way is long, one after the other costs long; a pass
- * over a layer is for those to start who need it. */
-static void foresee_layers(void *arg, unsigned n)
-{
-	struct image *image = arg;
-	struct toc_ref toc;
-
-	while (n-- > 0)
-		if (find_toc(image, n, &toc) == 0)
-			image_layer_prepare(image, n);
-}
-
 static int open_tree_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)
 {
 	const struct image_tree *tree = arg;
@@ -321,7 +309,6 @@ int image_rootfs(struct image *image, struct wait *wait, struct rootfs **ret)
 		.identity = identity,
 		.layer = open_layer,
 		.prepare = prepare_layer,
-		.foresee = foresee_layers,
 		.arg = image,
 	};
 

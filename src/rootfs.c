@@ -49,16 +49,6 @@ void rootfs_free(struct rootfs *rootfs)
 
 /* --- layers --- */
 
-/* A path has come to layer N. */
-static void foresee(struct rootfs *rootfs, unsigned n)
-{
-	const struct rootfs_options *options = &rootfs->options;
-
-	if (options->foresee && n + 1 < options->nlayers &&
-	    !atomic_exchange(&rootfs->foreseen, true))
-		options->foresee(options->arg, n);
-}
-
 /* Layer N's, opened if need be; without WAIT only if it is open already (else -EWOULDBLOCK). */
 static int rootfs_layer(struct rootfs *rootfs, unsigned n, struct wait *wait, struct layer **ret)
 {
@@ -71,8 +61,6 @@ static int rootfs_layer(struct rootfs *rootfs, unsigned n, struct wait *wait, st
 	if (!layer) {
 		if (!wait)
 			return -EWOULDBLOCK;
-		if (wait_may_block(wait))
-			foresee(rootfs, n);
 		err = rootfs->options.layer(rootfs->options.arg, n, wait, &layer);
 		if (err)
 			return err;

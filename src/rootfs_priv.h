@@ -96,8 +96,7 @@ struct rootfs {
 	struct rootfs_options options;
 	uint64_t ino_seed;
 	struct rootfs_cache *cache;
-	atomic_bool warned;   /* of a link that leads nowhere */
-	atomic_bool foreseen; /* options.foresee was called */
+	atomic_bool warned; /* of a link that leads nowhere */
 	_Atomic(struct layer *) layers[];
 };
 

@@ -59,10 +59,7 @@ struct rootfs_options {
 				    layer's digest */
 	rootfs_layer_fn *layer;
 	rootfs_prepare_fn *prepare; /* may be NULL */
-	/* A path came to layer N, as the topmost did not decide it, and may come to those below:
-	 * starts opening what costs little of them. At most once. May be NULL. */
-	rootfs_prepare_fn *foresee;
-	void *arg; /* must outlive the rootfs */
+	void *arg;		    /* must outlive the rootfs */
 };
 
 /* 0, -ENOMEM, -EINVAL (too many layers; raw with other than one, overlay with none, both). */
