@@ -247,6 +247,7 @@ void push_judge(struct push *push, int err, bool was_kept)
 	push->judged = err == -EINTR || (was_kept && err) ? 0 : push->version;
 	push->kept = push->kept || (was_kept && err);
 	push->flushing = false;
+	push->answered = false; /* who knows when the next flush comes */
 	wait_wake(&push->changed);
 	pthread_mutex_unlock(&push->lock);
 }

@@ -34,8 +34,9 @@ static void meter_progress(void *arg, uint64_t bytes)
 					    (double)meter->size));
 }
 
-int push_has(struct push *push, const char *repo, const struct digest *digest, uint64_t size,
-	     struct wait *wait)
+/* 0: the store has the blob, and of that size: one that was cut short is none. -ENOENT. */
+static int has(struct push *push, const char *repo, const struct digest *digest, uint64_t size,
+	       struct wait *wait)
 {
 	struct store *store = push->store;
 	uint64_t found;
@@ -44,11 +45,33 @@ int push_has(struct push *push, const char *repo, const struct digest *digest, u
 	return !err && found != size ? -ENOENT : err;
 }
 
+/* Whether the store answered this push before. ERR: what it says now. */
+static bool answered_before(struct push *push, int err)
+{
+	pthread_mutex_lock(&push->lock);
+	bool before = push->answered;
+	push->answered |= !err || err == -ENOENT;
+	pthread_mutex_unlock(&push->lock);
+	return before || !err || err == -ENOENT;
+}
+
+int push_put(struct push *push, const char *repo, struct store_put *put, struct wait *wait)
+{
+	struct store *store = push->store;
+
+	int err = has(push, repo, put->digest, put->source->size, wait);
+	put->patient = answered_before(push, err);
+	/* Of one that went away put_blob asks again, as soon as it can. */
+	bool away = put->patient && (err == -ECONNREFUSED || err == -EHOSTUNREACH);
+	if (err == -ENOENT || away)
+		err = store->ops->put_blob(store, repo, put, wait);
+	return err;
+}
+
 int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *wait)
 {
-	struct store *store = run->push->store;
 	struct meter meter = {.push = run->push, .size = blob->source->size, .share = blob->share};
-	const struct store_put put = {
+	struct store_put put = {
 		.digest = blob->digest,
 		.source = blob->source,
 		.mount_from = blob->mount_from,
@@ -56,9 +79,7 @@ int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *
 		.progress_arg = &meter,
 	};
 
-	int err = push_has(run->push, blob->repo, blob->digest, blob->source->size, wait);
-	if (err == -ENOENT)
-		err = store->ops->put_blob(store, blob->repo, &put, wait);
+	int err = push_put(run->push, blob->repo, &put, wait);
 	if (!err)
 		meter_set(&meter, blob->share);
 	return err;

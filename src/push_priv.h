@@ -118,6 +118,7 @@ struct push {
 	bool in_order;		    /* each write began where the one before it had ended */
 	bool tried;		    /* to stream it */
 	bool spent;		    /* confirmed, and its bytes are gone */
+	bool answered;		    /* the store has, something of this flush or stream */
 	/* Once there is one it stays, but for a truncation to nothing. */
 	struct push_stream *stream;
 };
@@ -243,9 +244,8 @@ struct push_blob {
 	const struct store_source *source;
 	uint64_t share; /* of the push's total bytes */
 };
-/* 0: the store has the blob, and of that size: one that was cut short is none. -ENOENT. */
-int push_has(struct push *push, const char *repo, const struct digest *digest, uint64_t size,
-	     struct wait *wait);
+/* Puts a blob that the store does not have yet, whole; .patient is filled in. */
+int push_put(struct push *push, const char *repo, struct store_put *put, struct wait *wait);
 /* Sends the blob unless the store has it. */
 int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait);
 /* The same in two steps: without a reason, for who may find a better one; and that. */

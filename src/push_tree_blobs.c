@@ -108,19 +108,13 @@ static bool is_manifest(struct stage_inode *inode)
 static int put(struct push_tree *tree, const struct store_source *source,
 	       const struct digest *digest, struct wait *wait)
 {
-	struct store *store = tree->push->store;
-	const struct store_put put = {.digest = digest, .source = source};
+	struct store_put put = {.digest = digest, .source = source};
 	struct digest found;
 
 	int err = push_tree_digest(source->arg, digest->algo, wait, &found);
 	if (!err && (!digest_equal(&found, digest) || is_manifest(source->arg)))
 		err = -EINVAL;
-	if (err)
-		return err;
-	err = push_has(tree->push, tree->push->repo, digest, source->size, wait);
-	if (err == -ENOENT)
-		err = store->ops->put_blob(store, tree->push->repo, &put, wait);
-	return err;
+	return err ? err : push_put(tree->push, tree->push->repo, &put, wait);
 }
 
 static int send(struct push_tree *tree, struct stage_inode *inode, const struct digest *digest,

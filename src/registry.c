@@ -120,7 +120,8 @@ static bool wants_tls(const struct http_transfer *transfer)
 	       (status >= 300 && status < 400 && location && starts_with(location, "https://"));
 }
 
-/* Finds the scheme out; *RET is the host's answer to GET /v2/, its challenges taken in. */
+/* Finds the scheme out; *RET is the host's answer to GET /v2/, its challenges taken in. Gives
+ * the scheme, which another thread may come to doubt before the caller looks. */
 static int probe(struct registry *registry, int64_t deadline_ms, struct wait *wait,
 		 struct http_transfer **ret)
 {
@@ -139,7 +140,7 @@ static int probe(struct registry *registry, int64_t deadline_ms, struct wait *wa
 	if (http_status(answer) == 401)
 		auth_challenge(registry->auth, &(struct auth_ask){0}, answer, NULL);
 	*ret = STEAL(answer);
-	return 0;
+	return (int)scheme;
 }
 
 int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *wait, char **ret)
@@ -147,14 +148,12 @@ int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *w
 	enum registry_scheme scheme = scheme_get(registry);
 	if (scheme == SCHEME_UNKNOWN) {
 		AUTO_TRANSFER struct http_transfer *answer = NULL;
-		int err = probe(registry,
-				deadline_ms ? deadline_ms : registry_name_deadline(registry), wait,
-				&answer);
-		if (err)
-			return err;
-		scheme = scheme_get(registry);
-		if (scheme == SCHEME_UNKNOWN) /* another thread has come to doubt it */
-			return -EIO;
+		int found = probe(registry,
+				  deadline_ms ? deadline_ms : registry_name_deadline(registry),
+				  wait, &answer);
+		if (found < 0)
+			return found;
+		scheme = (enum registry_scheme)found;
 	}
 	char *base = base_of(registry, scheme);
 	if (!base)
@@ -194,7 +193,7 @@ int registry_ping(struct store *store, struct wait *wait)
 		err = probe(registry, call.deadline_ms, wait, &answer);
 	else
 		err = registry_send(registry, &call, wait, &answer);
-	if (err)
+	if (err < 0)
 		return err;
 	if (is_registry(answer))
 		return 0;

@@ -337,11 +337,40 @@ static int recover(struct upload *upload)
 	return wait_until(upload->wait, now_ms() + http_backoff_ms(NULL, upload->fruitless + 1));
 }
 
+/* 1: the registry holds the blob, and all of it. 0; or a negative errno. */
+static int is_held(struct upload *upload)
+{
+	const struct store_source *source = upload->put->source;
+	uint64_t size;
+	int err = registry_has_blob(&upload->registry->store, upload->repo, upload->put->digest,
+				    &size, upload->wait);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	return source && size == source->size;
+}
+
+/* The same as open_session(), of a registry that may be on its way back. Asked whether it holds the
+ * blob it may just have gone away; then it is asked when it is back. */
+static int open_patiently(struct upload *upload, bool mount)
+{
+	int64_t deadline_ms = now_ms() + upload->registry->timeout_ms;
+	int err = open_session(upload, mount);
+	for (unsigned attempt = 1; upload->put->patient && is_gone(err); attempt++) {
+		int64_t next_ms = now_ms() + MIN(http_backoff_ms(NULL, attempt), PAUSE_MAX_MS);
+		if (next_ms > deadline_ms)
+			return err;
+		err = wait_until(upload->wait, next_ms);
+		err = err ? err : is_held(upload);
+		err = err ? err : open_session(upload, mount);
+	}
+	return err;
+}
+
 static int run(struct upload *upload)
 {
 	int mounted = -ERESTART;
 	if (upload->put->mount_from)
-		mounted = open_session(upload, true);
+		mounted = open_patiently(upload, true);
 	if (mounted == 1)
 		return 0;
 	if (!upload->put->source)
@@ -349,7 +378,9 @@ static int run(struct upload *upload)
 	int err = mounted == -ERESTART ? 0 : mounted;
 	for (;;) {
 		if (!err && !upload->location)
-			err = open_session(upload, false);
+			err = open_patiently(upload, false);
+		if (err == 1) /* by now it is there */
+			return 0;
 		err = err ? err : send_rest(upload);
 		if (err != -ERESTART)
 			return err;

@@ -61,6 +61,9 @@ struct store_put {
 	const struct digest *digest;
 	const struct store_source *source; /* NULL: it is mounted, or -ENOENT */
 	const char *mount_from; /* a repository of this store that may hold it, or NULL */
+	/* The store answered a moment ago: where nobody is there it may be about to come back, and
+	 * is waited for as anything is. */
+	bool patient;
 	store_progress_fn *progress;
 	void *progress_arg;
 };

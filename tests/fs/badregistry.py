@@ -21,6 +21,7 @@ or "main" limits it to one of the two ports. Actions:
 
     status=N, headers={...}, body="..."   a canned answer
     reset=True | close=True               the connection ends before an answer (RST | FIN)
+    away=True                             it ends like one that is killed, until come_back()
     stall=SECONDS                         silence before the answer
     gather=SECONDS                        all answers at once, when nobody has asked for so long
     stall_after=N                         silence for good after N bytes of the body
@@ -44,6 +45,7 @@ redirects lead. All requests are kept with their headers.
 import argparse
 import base64
 import bisect
+import contextlib
 import functools
 import hashlib
 import json
@@ -128,6 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         with state.lock:
             state.open_now += 1
             state.open_most = max(state.open_most, state.open_now)
+            state.connections.add(self.connection)
         try:
             super().handle()
         except (Dropped, OSError):
@@ -135,6 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with state.lock:
                 state.open_now -= 1
+                state.connections.discard(self.connection)
 
     def __getattr__(self, name):
         if name.startswith("do_"):
@@ -180,6 +184,8 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             raise Dropped
+        if act.get("away"):
+            self.server.state.go_away()
         if act.get("close"):
             self.drop()
 
@@ -563,6 +569,7 @@ class BadRegistry:
         self.rules, self.requests = [], []
         self.repos, self.blobs, self.uploads = {}, {}, {}
         self.open_now = self.open_most = 0
+        self.connections = set()
         self.rounds, self.gathered = 0, 0.0  # answers that were given together; the last request for one
         self.sorted = {}          # the long list that was last asked for
         # ways of a server; tests set them
@@ -582,6 +589,7 @@ class BadRegistry:
         self.realm = None         # None: the token service of this server
         self.tokens = {}          # token: (scopes, valid until)
         scheme = "https" if tls else "http"
+        self.tls = tls
         self.servers = [self.listen(port, "main", tls), self.listen(0, "other", tls)]
         self.port, self.other_port = (s.server_address[1] for s in self.servers)
         self.host = "127.0.0.1:%d" % self.port
@@ -601,6 +609,19 @@ class BadRegistry:
         server.state, server.where = self, where
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return server
+
+    def go_away(self):
+        """Its port is closed, and all connections end; what it holds it keeps."""
+        self.servers[0].shutdown()
+        self.servers[0].server_close()
+        with self.lock:
+            for connection in self.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        raise Dropped
+
+    def come_back(self):
+        self.servers[0] = self.listen(self.port, "main", self.tls)
 
     def close(self):
         self.ended.set()

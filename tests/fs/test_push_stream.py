@@ -501,6 +501,25 @@ def test_registry_restarts(t):
     lib.equal(manifest(registry, "team/app", "last")[0], image.digest)
 
 
+def test_registry_is_away_for_a_while(t):
+    """Killed at any request about a blob, it is waited for: by blobs that were begun and by those that were not."""
+    registry, _, mount = bad(t, timeout=30)
+    file = t.dir / "big.tar"
+    file.write_bytes(oci_archive(big_image()))
+    for method, path, skip in (("HEAD", "/blobs/sha256:", 1), ("POST", "/uploads/", 0), ("POST", "/uploads/", 2),
+                               ("PATCH", "/uploads/", 0), ("PUT", "/uploads/", 0), ("PUT", "/uploads/", 3)):
+        registry.rule(method, path, times=1, skip=skip, away=True)
+        repo = f"team/{method.lower()}{skip}"
+        os.makedirs(mount.path(repo))
+        failures = mount.read_log().count("Failed to connect")
+        # Not in this process: each program that it starts would close the file once more, and wait for the verdict.
+        writer = t.start("cp", file, mount.path(repo, "_push/1.tar"))
+        lib.wait_for(lambda: mount.read_log().count("Failed to connect") > failures, f"{method} in vain")
+        registry.come_back()
+        lib.equal(writer.wait(), 0, f"{method} {skip}: {writer.output()}")
+        assert "1" in registry.repos[repo]["tags"], registry.repos[repo]
+
+
 def test_registry_gone_for_good(t):
     registry, mount = empty(t, timeout=3)
     data = oci_archive(big_image())
