@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * imagedir_oci: image.tar and oci/, two views of one archive map that is made at first use.
- * Making it costs the manifests of an index's children, never a layer.
+ * Making it costs the manifests below an index, never a layer.
  */
 #include <errno.h>
 
 #include "imagedir_priv.h"
+#include "regfs/log.h"
+
+/* As deep as a platform's image is looked for, and an archive's indexes may be. */
+#define NESTING_MAX 4
+#define MEMBERS_MAX 4096
 
 enum oci_dir { OCI_DIR_BLOBS, OCI_DIR_SHA256, OCI_DIR_SHA512, OCI_DIRS };
 
@@ -13,11 +18,11 @@ static const char *const oci_dir_paths[OCI_DIRS] = {"blobs/", "blobs/sha256/", "
 
 /* --- the map --- */
 
-/* The image and, of an index, all children that the repository has. */
+/* The image and, of an index, all below it that the repository has, each once. */
 struct members {
 	struct image **images;
 	struct archive_manifest *manifests;
-	size_t n;
+	size_t n, cap;
 };
 
 static void members_cleanup(struct members *members)
@@ -28,38 +33,106 @@ static void members_cleanup(struct members *members)
 	free(members->manifests);
 }
 
-static void members_add(struct members *members, struct image *image)
+static bool members_have(const struct members *members, const struct digest *digest)
 {
-	struct archive_manifest *manifest = &members->manifests[members->n];
+	for (size_t i = 0; i < members->n; i++)
+		if (digest_equal(members->manifests[i].digest, digest))
+			return true;
+	return false;
+}
 
+static int members_grow(struct members *members)
+{
+	size_t cap = members->cap ? 2 * members->cap : 16;
+	struct image **images = reallocarray(members->images, cap, sizeof(*images));
+
+	if (!images)
+		return -ENOMEM;
+	members->images = images;
+
+	struct archive_manifest *manifests = reallocarray(members->manifests, cap,
+							  sizeof(*manifests));
+
+	if (!manifests)
+		return -ENOMEM;
+	members->manifests = manifests;
+	members->cap = cap;
+	return 0;
+}
+
+/* Takes over IMAGE, also on failure. */
+static int members_add(struct members *members, struct image *image)
+{
+	struct archive_manifest *manifest;
+	int r = members->n == members->cap ? members_grow(members) : 0;
+
+	if (r < 0) {
+		image_unref(image);
+		return r;
+	}
+	manifest = &members->manifests[members->n];
 	members->images[members->n++] = image;
 	manifest->manifest = image_manifest(image);
 	manifest->digest = image_digest(image);
 	image_manifest_bytes(image, &manifest->bytes, &manifest->len);
+	return 0;
 }
 
-static int members_collect(struct imagedir *dir, struct wait *wait, struct members *members)
+static int refuse(const struct imagedir *dir, const char *why)
 {
-	const struct oci_manifest *top = image_manifest(dir->image);
-	size_t most = 1 + (top->kind == OCI_KIND_INDEX ? top->nchildren : 0);
+	char digest[DIGEST_STR_MAX];
 
-	members->images = calloc(most, sizeof(struct image *));
-	members->manifests = calloc(most, sizeof(*members->manifests));
-	if (!members->images || !members->manifests)
-		return -ENOMEM;
-	members_add(members, image_ref(dir->image));
-	for (size_t i = 0; i + 1 < most; i++) {
+	log_error("%s/%s: %s: image.tar and oci/ cannot be made: %s", image_store(dir->image)->name,
+		  image_repo(dir->image), digest_format(image_digest(dir->image), digest), why);
+	return -EINVAL;
+}
+
+/* The children of member N, if that is an index. */
+static int members_add_children(struct imagedir *dir, struct members *members, size_t n,
+				struct wait *wait)
+{
+	struct image *index = members->images[n];
+	const struct oci_manifest *manifest = image_manifest(index);
+	size_t nchildren = manifest->kind == OCI_KIND_INDEX ? manifest->nchildren : 0;
+
+	for (size_t i = 0; i < nchildren; i++) {
 		struct image *child;
-		int r = image_child(dir->image, i, wait, &child);
+		int r;
 
+		if (members_have(members, &manifest->children[i].digest))
+			continue;
+		if (members->n == MEMBERS_MAX)
+			return refuse(dir, "its indexes name too many manifests");
+		r = image_child(index, i, wait, &child);
 		/* copies of an index often leave platforms out */
 		if (r == -ENOENT)
 			continue;
+		if (r == 0)
+			r = members_add(members, child);
 		if (r < 0)
 			return r;
-		members_add(members, child);
 	}
 	return 0;
+}
+
+/* Generation by generation. No index is below itself, as it would hold its own digest; but deep
+ * it may be. */
+static int members_collect(struct imagedir *dir, struct wait *wait, struct members *members)
+{
+	size_t next = 0;
+	int r = members_add(members, image_ref(dir->image));
+
+	for (unsigned depth = 0; r == 0 && next < members->n; depth++) {
+		size_t end = members->n;
+
+		for (; r == 0 && next < end; next++) {
+			if (depth == NESTING_MAX &&
+			    members->manifests[next].manifest->kind == OCI_KIND_INDEX)
+				return refuse(dir, "its indexes are nested too deep");
+			r = members_add_children(dir, members, next, wait);
+		}
+	}
+	return r;
 }
 
 int imagedir_map(struct imagedir *dir, struct wait *wait, const struct archive_map **ret)
@@ -77,10 +150,13 @@ int imagedir_map(struct imagedir *dir, struct wait *wait, const struct archive_m
 		return 0;
 	}
 	r = members_collect(dir, wait, &members);
-	if (r == 0)
-		r = archive_map_new(members.manifests, members.n,
-				    shown && oci_is_image(shown) ? shown : NULL, dir->ref_name,
-				    dir->repo_tag, &map);
+	if (r < 0)
+		return r;
+	r = archive_map_new(members.manifests, members.n,
+			    shown && oci_is_image(shown) ? shown : NULL, dir->ref_name,
+			    dir->repo_tag, &map);
+	if (r == -EINVAL)
+		return refuse(dir, "its manifests contradict each other");
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&dir->lock);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """image.tar and oci/ as other tools take them, and as the way between two registries."""
+import errno
 import json
 import os
 
@@ -102,6 +103,44 @@ def test_between_two_registries(t):
     lib.equal((local / "team/multi:1/digest").read_text().strip(), index)
     t.run("cp", local / "team/multi:1/image.tar", target / "team/multi/_push/2.tar")
     lib.equal((target / "team/multi:2/digest").read_text().strip(), index)
+
+
+def wrap(registry, repo, tag, digest, *others):
+    """Pushes an index of the index DIGEST and OTHERS, and gives its digest."""
+    inner = oci.request(registry, "GET", f"/v2/{repo}/manifests/{digest}", None, {"Accept": oci.INDEX})[2]
+    lib.equal(oci.sha256(inner), digest)
+    data = oci.to_json({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [
+        {"mediaType": oci.INDEX, "digest": digest, "size": len(inner)}, *others]})
+    oci.push_manifest(registry, repo, tag, data, oci.INDEX)
+    return oci.sha256(data)
+
+
+def test_indexes_in_indexes(t):
+    """All of them go along, with their images (image-spec, "image-index.md": a manifest of an index may be one)."""
+    first, second = t.registry(), t.registry()
+    inner, images = multi(first, "team/multi", "inner")
+    own = oci.Image([oci.Layer(sample.base_tar())], {"architecture": "riscv64"}).push(first, "team/multi")
+    outer = wrap(first, "team/multi", "outer", inner, own.descriptor())
+    mount = t.mount(None, registry=first.host)
+    source, target = mount.path(first.host, "team/multi:outer"), mount.path(second.host, "team/multi")
+    held = {f"sha256:{name}" for name in os.listdir(source / "oci/blobs/sha256")}
+    want = {outer, inner, own.digest, *own.blobs()}.union(*({image.digest, *image.blobs()} for image in images.values()))
+    lib.equal(held, want)
+    os.makedirs(target)
+    t.run("cp", source / "image.tar", target / "_push/archive.tar")
+    t.run("cp", "-r", source / "oci", target / "_push/layout")
+    for tag in ("archive", "layout"):
+        lib.equal((mount.path(second.host, f"team/multi:{tag}") / "digest").read_text().strip(), outer)
+    got = t.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{second.host}/team/multi@{images['arm64'].digest}")
+    lib.equal(oci.sha256(got.encode()), images["arm64"].digest)
+
+    at = outer
+    for depth in range(2, 5):
+        at = wrap(first, "team/multi", f"deep{depth}", at)
+    assert (mount.path(first.host, "team/multi:deep3") / "image.tar").stat().st_size > 0
+    with lib.fails(errno.EINVAL):
+        (mount.path(first.host, "team/multi:deep4") / "image.tar").stat()
+    assert "nested too deep" in mount.read_log(), mount.read_log()
 
 
 def test_containerd_imports_it(t):
