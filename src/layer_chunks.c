@@ -309,9 +309,10 @@ static void flight_trim(const struct chunks *chunks, struct chunk_flight *fresh)
 				fresh->count = i;
 }
 
-/* Sets a flight off for WANT, or finds that somebody was faster. */
-static int flight_start(struct layer *layer, const struct want *want, struct chunk_flight **ret,
-			uint32_t *ret_nr)
+/* Sets a flight off for WANT, or finds that somebody was faster. 1: one has ended since NENDED was
+ * read, and may have brought it. */
+static int flight_start(struct layer *layer, const struct want *want, uint64_t nended,
+			struct chunk_flight **ret, uint32_t *ret_nr)
 {
 	struct chunks *chunks = layer->layers->chunks;
 	uint32_t chunk = want->inode->first_chunk + want->nr;
@@ -329,7 +330,8 @@ static int flight_start(struct layer *layer, const struct want *want, struct chu
 	}
 	pthread_mutex_lock(&chunks->lock);
 	struct chunk_flight *flight = flight_find(chunks, &want->id, ret_nr);
-	bool ours = !flight;
+	bool again = !flight && atomic_load(&chunks->nended) != nended;
+	bool ours = !flight && !again;
 	if (ours) {
 		flight = STEAL(fresh);
 		flight_trim(chunks, flight);
@@ -344,8 +346,9 @@ static int flight_start(struct layer *layer, const struct want *want, struct chu
 	else if (pool_submit(layer->layers->jobs, &flight->work) < 0)
 		chunk_flight_end(flight, -ENOMEM);
 	chunk_flight_free(fresh);
-	*ret = flight;
-	return 0;
+	if (!again)
+		*ret = flight;
+	return again;
 }
 
 /* Until item NR of FLIGHT is there: 0; 1: it failed at another layer's blob. */
@@ -366,8 +369,10 @@ static int flight_wait(const struct layer *layer, struct chunk_flight *flight, u
 	return r;
 }
 
-/* One round: from a flight. 0, 1 to look again, or an error. */
-static int read_flight(struct layer *layer, const struct want *want, struct wait *wait)
+/* One round: from a flight, as the cache did not have it after NENDED was read. 0, 1 to look again,
+ * or an error. */
+static int read_flight(struct layer *layer, const struct want *want, uint64_t nended,
+		       struct wait *wait)
 {
 	struct chunks *chunks = layer->layers->chunks;
 	uint32_t nr = 0;
@@ -377,8 +382,8 @@ static int read_flight(struct layer *layer, const struct want *want, struct wait
 	pthread_mutex_unlock(&chunks->lock);
 	if (!flight && !wait_may_block(wait))
 		return -EWOULDBLOCK;
-	int r = flight ? 0 : flight_start(layer, want, &flight, &nr);
-	if (r < 0)
+	int r = flight ? 0 : flight_start(layer, want, nended, &flight, &nr);
+	if (r != 0)
 		return r;
 	r = flight_wait(layer, flight, nr, wait);
 	if (r == 0)
@@ -396,7 +401,9 @@ static int read_want(struct layer *layer, const struct want *want, struct wait *
 		return 0;
 	}
 	do {
-		r = read_cached(layer, want) ? 0 : read_flight(layer, want, wait);
+		uint64_t nended = atomic_load(&layer->layers->chunks->nended);
+
+		r = read_cached(layer, want) ? 0 : read_flight(layer, want, nended, wait);
 	} while (r == 1);
 	return r;
 }

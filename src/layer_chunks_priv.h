@@ -52,6 +52,7 @@ struct chunk_run {
 
 struct chunks {
 	pthread_mutex_t lock;
+	_Atomic uint64_t nended; /* flights; counted with the lock held */
 	/* guarded by lock */
 	struct chunk_flight *flights;
 	struct wait_queue moved;

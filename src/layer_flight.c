@@ -231,6 +231,7 @@ void chunk_flight_end(struct chunk_flight *flight, int result)
 	while (*link != flight)
 		link = &(*link)->next;
 	*link = flight->next;
+	atomic_fetch_add(&chunks->nended, 1);
 	flight->ended = true;
 	flight->result = result;
 	if (flight->unkept) {
