@@ -62,7 +62,7 @@ static const char help_text[] =
 	"     registries_conf=FILE  mirrors, in place of the usual registries.conf\n"
 	"     allow_delete        let rm, rmdir and mv delete tags and images\n"
 	"     compress=gzip|zstd|none  for layers pushed uncompressed (gzip)\n"
-	"     compress_level=N    gzip: 1 to 9 (2); zstd: 1 to 19 (2)\n"
+	"     compress_level=N    gzip: 1 to 9 (2); zstd: 1 to 19 (1)\n"
 	"     log=error|warn|info|debug  (info)\n"
 	"\n"
 	"A push that must be checked: producer | cp /dev/stdin MNT/repo/_push/TAG.tar\n";

@@ -91,7 +91,7 @@ const char *decoder_error(const struct decoder *decoder);
  * what is pushed can be read at random (measured: costs under 0.3 % for gzip, 4 % for zstd).
  */
 struct encoder;
-/* LEVEL 0: the default (gzip: ISA-L 2; zstd: 2). gzip from 4 on is zlib's, and slower. NULL when
+/* LEVEL 0: the default (gzip: ISA-L 2; zstd: 1). gzip from 4 on is zlib's, and slower. NULL when
  * memory is short. */
 struct encoder *encoder_new(enum codec codec, int level);
 void encoder_free(struct encoder *encoder);
