@@ -4,11 +4,26 @@
  * is told. What is there and not meant stays, whatever it is.
  */
 #include <errno.h>
+#include <math.h>
 
 #include "authfile_priv.h"
 
 static const char *const secret_members[] = {"auth", "username", "password", "identitytoken",
 					     "registrytoken"};
+
+/* As many digits as it takes to read the same number again; what no double holds is no number of
+ * JSON by its name ("inf"), but still one by its size. */
+static char *number_text(double value)
+{
+	AUTO_FREE char *text = NULL;
+
+	if (isinf(value))
+		return strdup(value > 0 ? "1e999" : "-1e999");
+	text = format("%.15g", value);
+	if (text && strtod(text, NULL) != value)
+		return format("%.17g", value);
+	return STEAL(text);
+}
 
 /* cJSON prints a number in 15 digits where that is nearly the same; nearly is not untouched. */
 static int keep_numbers(cJSON *json)
@@ -16,17 +31,12 @@ static int keep_numbers(cJSON *json)
 	int err = 0;
 
 	for (; json && !err; json = json->next) {
-		double value = cJSON_IsNumber(json) ? json->valuedouble : 0;
 		char *text;
 
 		err = keep_numbers(json->child);
-		if (value == (int)value)
+		if (!cJSON_IsNumber(json) || json->valuedouble == json->valueint)
 			continue;
-		text = format("%.15g", value);
-		if (text && strtod(text, NULL) != value) {
-			free(text);
-			text = format("%.17g", value);
-		}
+		text = number_text(json->valuedouble);
 		if (!text)
 			return -ENOMEM;
 		json->type = cJSON_Raw;

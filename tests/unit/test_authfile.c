@@ -262,6 +262,27 @@ static void all_else_stays(void **state)
 	assert_string_equal(file.entries[2].user, "bob");
 }
 
+/* Of what size they ever are: none is rounded, cut off, or written as what is no JSON. */
+static void numbers_stay(void **state)
+{
+	static const char before[] =
+		"{\"a\": 2147483648, \"b\": -2147483649, \"c\": 1e300, \"d\": 1e999, \"e\": "
+		"[-1e999], \"f\": 0.1, \"auths\": {\"a.io\": {\"x\": "
+		"666666666666666666666666666666666666666}}}";
+	AUTO_FREE char *text = set(before, "q.io", "ann", "secret");
+	AUTO_FREE char *again = set(text, "q.io", "ann", "secret");
+
+	(void)state;
+	assert_non_null(strstr(text, "2147483648,"));
+	assert_non_null(strstr(text, "-2147483649,"));
+	assert_non_null(strstr(text, "1e+300,"));
+	assert_non_null(strstr(text, "\t1e999,"));
+	assert_non_null(strstr(text, "[-1e999]"));
+	assert_non_null(strstr(text, "0.1,"));
+	assert_non_null(strstr(text, "6.6666666666666665e+38"));
+	assert_string_equal(text, again);
+}
+
 /* Docker Hub under two names would be found by chance. */
 static void other_names_of_the_host_go(void **state)
 {
@@ -373,6 +394,7 @@ int main(void)
 		cmocka_unit_test(the_oldest_form_is_read),
 		cmocka_unit_test(a_new_file_is_made),
 		cmocka_unit_test(all_else_stays),
+		cmocka_unit_test(numbers_stay),
 		cmocka_unit_test(other_names_of_the_host_go),
 		cmocka_unit_test(what_a_helper_keeps_leaves_an_empty_entry),
 		cmocka_unit_test(entries_are_removed),
