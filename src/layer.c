@@ -102,7 +102,8 @@ void layers_free(struct layers *layers)
 /* --- the table --- */
 
 /* An index without the members of a format is another one, and so is one that was made from a
- * table: the blob alone does not decide what it says. */
+ * table: the blob alone does not decide what it says. What is kept of the decoded output is cut
+ * where the points of an index are. */
 static void layer_keys(struct layer *layer)
 {
 	char blob[DIGEST_STR_MAX], json[DIGEST_STR_MAX], packed[DIGEST_STR_MAX];
@@ -110,8 +111,11 @@ static void layer_keys(struct layer *layer)
 	const struct toc_ref *toc = &layer->toc;
 	struct digest digest;
 
-	memcpy(layer->index_key, layer->key, DIGEST_KEY_LEN);
+	digest_key(&layer->digest, layer->index_key);
 	digest_format(&layer->digest, blob);
+	snprintf(text, sizeof(text), "decoded output, cut in way %d, of %s", LAYER_CUT, blob);
+	digest_of(DIGEST_SHA256, text, strlen(text), &digest);
+	digest_key(&digest, layer->decoded_key);
 	if (layer->hides) {
 		snprintf(text, sizeof(text), "layer of a lazy format %s", blob);
 		digest_of(DIGEST_SHA256, text, strlen(text), &digest);
@@ -137,7 +141,6 @@ static struct layer *layer_new(struct layers *layers, const struct layer_name *n
 		return NULL;
 	layer->layers = layers;
 	layer->digest = *id->digest;
-	digest_key(id->digest, layer->key);
 	layer->size = id->size;
 	layer->hides = name->hides;
 	layer->has_toc = name->toc != NULL;

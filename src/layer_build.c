@@ -117,20 +117,21 @@ static ssize_t build_piece(struct build *build, const void **ret)
 	return n;
 }
 
-/* Hands on what the decoder gave: the output ends at the decoder's offset, and a point may lie in
- * or at the end of it. */
+/* Hands on what the decoder gave: the output ends at the decoder's offset. A point may lie in or at
+ * the end of it, or further on still: decoding runs ahead. */
 static void build_decoded(struct build *build, size_t len)
 {
-	size_t before = len;
+	uint64_t end = decoder_out_off(build->decoder);
+	bool reached = build->has_point && build->point <= end;
+	size_t before = reached ? len - (end - build->point) : len;
 
 	diff_push(build->diff, build->out, len);
-	if (build->has_point)
-		before -= MIN(len, decoder_out_off(build->decoder) - build->point);
 	keep_data(&build->keep, build->out, before);
-	if (build->has_point)
+	if (reached) {
 		keep_point(&build->keep);
+		build->has_point = false;
+	}
 	keep_data(&build->keep, build->out + before, len - before);
-	build->has_point = false;
 }
 
 static ssize_t build_read_decoded(struct build *build, const void **ret)
@@ -390,7 +391,7 @@ static int build_any(struct build *build, bool *ret_for_good)
 		r = layer->has_toc ? layer_by_toc(layer, &build->id, &build->wait) : 1;
 	if (r <= 0)
 		return r;
-	keep_init(&build->keep, layer->layers->cache, layer->key);
+	keep_init(&build->keep, layer->layers->cache, layer->decoded_key);
 	r = build_index(build, ret_for_good);
 	if (r == 0)
 		stats_add(STAT_LAYERS_INDEXED, 1);

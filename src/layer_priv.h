@@ -27,6 +27,7 @@
 #include "regfs/layer.h"
 
 #define LAYER_PIECE	  CACHE_BLOCK
+#define LAYER_CUT	  2 /* another number where points or pieces come to lie otherwise */
 #define LAYER_GAP	  (4 * MIB) /* a multiple of LAYER_PIECE */
 #define LAYER_SOURCES	  4
 #define LAYERS_IDLE_MAX	  64
@@ -59,13 +60,13 @@ struct layer_name {
 struct layer {
 	struct layers *layers;
 	struct digest digest;
-	uint8_t key[DIGEST_KEY_LEN];
 	uint64_t size;
 	struct toc_ref toc; /* where has_toc */
 	bool has_toc, hides;
-	uint8_t index_key[DIGEST_KEY_LEN]; /* of the index of a whole pass */
-	uint8_t toc_key[DIGEST_KEY_LEN];   /* of one made from the table */
-	uint64_t serial;		   /* unlike any other layer's, for the tables of pieces */
+	uint8_t index_key[DIGEST_KEY_LEN];   /* of the index of a whole pass */
+	uint8_t toc_key[DIGEST_KEY_LEN];     /* of one made from the table */
+	uint8_t decoded_key[DIGEST_KEY_LEN]; /* of what is kept of the decoded output */
+	uint64_t serial; /* unlike any other layer's, for the tables of pieces */
 	/* Entries below nsources are constant; it grows under layers->lock. */
 	struct layer_source sources[LAYER_SOURCES];
 	atomic_uint nsources;

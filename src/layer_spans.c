@@ -217,7 +217,7 @@ static struct cache_id decoded_id(const struct layer *layer)
 {
 	struct cache_id id = {.kind = CACHE_DECODED};
 
-	memcpy(id.key, layer->key, DIGEST_KEY_LEN);
+	memcpy(id.key, layer->decoded_key, DIGEST_KEY_LEN);
 	return id;
 }
 

@@ -279,10 +279,10 @@ static void check_all(struct fixture *f, struct layer *layer)
 	assert_memory_equal(f->out, f->big + BIG - 3, 3);
 }
 
-/* Evicts what is kept of the blob's bytes, or of its decoded output. */
-static void evict(struct fixture *f, enum cache_kind kind)
+/* Evicts what is kept of the blob's bytes. */
+static void evict(struct fixture *f)
 {
-	struct cache_id id = {.kind = kind};
+	struct cache_id id = {.kind = CACHE_BLOB};
 
 	digest_key(&f->digest, id.key);
 	cache_drop(f->cache, &id, ARCHIVE_MAX / CACHE_BLOCK, 0);
@@ -345,7 +345,7 @@ static void test_range_of_evicted_blob(void **state)
 	struct fixture *f = *state;
 	struct layer *layer = open_layer(f);
 
-	evict(f, CACHE_BLOB);
+	evict(f);
 	check_big(f, layer, 6 * MIB, 4096);
 	/* one span at most, and not the layer */
 	assert_in_range(fakestore_bytes(f->store) - f->id.size, 1, 2 * MIB);
@@ -358,7 +358,7 @@ static void test_one_request_for_a_span(void **state)
 	struct fixture *f = *state;
 	struct layer *layer = open_layer(f);
 
-	evict(f, CACHE_BLOB);
+	evict(f);
 	for (uint64_t at = MIB + 200 * KIB; at < BIG - 2 * MIB; at += 3 * MIB) {
 		unsigned calls = fakestore_calls(f->store, FAKE_OPEN_BLOB);
 		uint64_t bytes = fakestore_bytes(f->store);
@@ -381,22 +381,23 @@ static void check_kept_output(struct fixture *f, enum kind kind)
 	struct layer *layer = open_layer(f);
 	assert_true(layer_index(layer)->info.keep_decoded);
 	decoded = stats_get(STAT_SPANS_DECODED);
-	evict(f, CACHE_BLOB);
+	evict(f);
 	/* out of what was kept: no decoding, no network */
 	check_big(f, layer, 5 * MIB, 128 * KIB);
 	check_big(f, layer, 11 * MIB, 128 * KIB);
 	assert_int_equal(fakestore_bytes(f->store), f->id.size);
 	assert_int_equal(stats_get(STAT_SPANS_DECODED), decoded);
+	struct cache_id kept = {.kind = CACHE_DECODED};
+	memcpy(kept.key, layer->decoded_key, sizeof(kept.key));
+	cache_drop(f->cache, &kept, ARCHIVE_MAX / CACHE_BLOCK, 0);
 	layer_unref(layer);
-
-	evict(f, CACHE_DECODED);
 	reopen(f);
 	layer = open_layer(f);
 	check_all(f, layer);
 	layer_unref(layer);
 	/* and it was kept again */
 	uint64_t bytes = fakestore_bytes(f->store);
-	evict(f, CACHE_BLOB);
+	evict(f);
 	reopen(f);
 	layer = open_layer(f);
 	check_big(f, layer, 5 * MIB, 128 * KIB);
@@ -687,7 +688,7 @@ static void test_verify(void **state)
 	/* what is not whole in the cache is not asked for */
 	use(f, FRAMES);
 	assert_int_equal(try_open(f, NULL), 0);
-	evict(f, CACHE_BLOB);
+	evict(f);
 	assert_int_equal(verify(f, &file), -ENOENT);
 	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 2);
 }
@@ -744,7 +745,7 @@ static void test_other_source(void **state)
 	assert_ptr_equal(layer, same);
 	layer_unref(same);
 	fakestore_remove_blob(f->store, "team/app", &f->digest);
-	evict(f, CACHE_BLOB);
+	evict(f);
 	check_all(f, layer);
 	/* and is not asked first again */
 	assert_int_equal(atomic_load(&layer->preferred), 1);
@@ -767,7 +768,7 @@ static void test_would_block(void **state)
 	uint32_t big = find(layer, NULL, "big");
 	assert_int_equal(layer_read(layer, big, 5 * MIB, f->out, 100000, &quick), 100000);
 	assert_memory_equal(f->out, f->big + 5 * MIB, 100000);
-	evict(f, CACHE_BLOB);
+	evict(f);
 	assert_int_equal(layer_read(layer, big, 9 * MIB, f->out, 100, &quick), -EWOULDBLOCK);
 	check_big(f, layer, 9 * MIB, 100);
 	assert_int_equal(layer_read(layer, big, 9 * MIB, f->out, 100, &quick), 100);
@@ -856,7 +857,7 @@ static void test_interrupt(void **state)
 	assert_int_equal(opener_join(&b), 0);
 
 	struct layer *layer = open_layer(f);
-	evict(f, CACHE_BLOB);
+	evict(f);
 	fakestore_stall(f->store, FAKE_OPEN_BLOB);
 	opener_start(&a, f, 8 * MIB, 10);
 	fakestore_await_stalled(f->store, 1);
@@ -874,7 +875,7 @@ static void test_one_decoding_for_two(void **state)
 	struct opener a, b;
 	int64_t decoded = stats_get(STAT_SPANS_DECODED);
 
-	evict(f, CACHE_BLOB);
+	evict(f);
 	fakestore_stall(f->store, FAKE_OPEN_BLOB);
 	opener_start(&a, f, 8 * MIB, 10);
 	opener_start(&b, f, 8 * MIB, 10);

@@ -99,6 +99,18 @@ static int teardown(void **state)
 	return 0;
 }
 
+static struct layer *open_blob(struct fixture *f)
+{
+	struct digest digest;
+	struct layer *layer;
+
+	fakestore_add_blob(f->store, "app", f->blob.data, f->blob.len, &digest);
+	const struct blob_id id = {
+		.digest = &digest, .size = f->blob.len, .store = f->store, .repo = "app"};
+	assert_int_equal(layer_open(f->layers, &id, NULL, &f->wait, &layer), 0);
+	return layer;
+}
+
 static void read_at(struct fixture *f, struct layer *layer, uint64_t off)
 {
 	struct index_name found;
@@ -113,16 +125,11 @@ static void read_at(struct fixture *f, struct layer *layer, uint64_t off)
  * LAYER_GAP where there are no points: what lies further behind the last one is kept decoded. */
 static void check_form(struct fixture *f, uint64_t span)
 {
-	struct digest digest;
-	struct layer *layer;
+	struct layer *layer = open_blob(f);
 
-	fakestore_add_blob(f->store, "app", f->blob.data, f->blob.len, &digest);
-	const struct blob_id id = {
-		.digest = &digest, .size = f->blob.len, .store = f->store, .repo = "app"};
-	assert_int_equal(layer_open(f->layers, &id, NULL, &f->wait, &layer), 0);
 	assert_int_equal(layer_index(layer)->info.keep_decoded, span == LAYER_GAP);
 	struct cache_id blocks = {.kind = CACHE_BLOB};
-	digest_key(&digest, blocks.key);
+	digest_key(&layer->digest, blocks.key);
 	cache_drop(f->cache, &blocks, BLOBS_MAX / CACHE_BLOCK, 0);
 	/* SPAN, the piece that the next point lies behind, and a block cut at either end */
 	uint64_t most = (span + LAYER_PIECE) * f->blob.len / f->tar.len + 2 * CACHE_BLOCK;
@@ -189,6 +196,40 @@ static void test_one_block(void **state)
 	check_form(f, LAYER_GAP);
 }
 
+/* Something that is not packed much, and then what is packed as well as can be. */
+static void fill_two(uint8_t *data, size_t literals)
+{
+	uint64_t x = 7;
+
+	for (size_t i = 0; i < FILE_LEN; i++)
+		if (i >= 1200 * KIB)
+			data[i] = data[i - 997];
+		else
+			data[i] = i % 64 < literals ? (uint8_t)codec_random(&x) : 'a';
+}
+
+/* Where all matches are as long as can be, gzip(1) makes blocks of 8 MiB: between two points there
+ * is much that is kept. The decoder comes to the point before what it has given so far ends, or
+ * sees it when it has not given all before it yet. */
+static void test_long_blocks(void **state)
+{
+	struct fixture *f = *state;
+	struct deflate_options options = deflate_options(6);
+
+	options.mem_level = 9;
+	for (size_t literals = 20; literals < 28; literals += 2) {
+		fill_two(f->file, literals);
+		buf_clear(&f->tar);
+		buf_clear(&f->blob);
+		make_tar(f);
+		add_zlib(&f->blob, (const uint8_t *)f->tar.data, f->tar.len, &options);
+		struct layer *layer = open_blob(f);
+		for (uint64_t off = 0; off < FILE_LEN - READ_LEN; off += LAYER_PIECE)
+			read_at(f, layer, off);
+		layer_unref(layer);
+	}
+}
+
 static void check_pieces(struct fixture *f, enum codec codec, size_t piece)
 {
 	add_pieces(&f->blob, codec, (const uint8_t *)f->tar.data, f->tar.len, piece);
@@ -224,7 +265,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_one_member),	TEST(test_many_members),   TEST(test_pigz),
 		TEST(test_rsyncable),	TEST(test_stored_blocks),  TEST(test_one_block),
-		TEST(test_zstd_frames), TEST(test_zstd_one_frame),
+		TEST(test_zstd_frames), TEST(test_zstd_one_frame), TEST(test_long_blocks),
 	};
 
 	log_set_level(LOG_LEVEL_ERROR);
