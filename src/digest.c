@@ -107,13 +107,31 @@ bool digest_equal(const struct digest *a, const struct digest *b)
 	return a->algo == b->algo && memcmp(a->bytes, b->bytes, digest_len(a->algo)) == 0;
 }
 
+/* Keys that begin with KEY_HASHED are hashes, the next byte says of what: so no digest that
+ * somebody makes up is another's key. */
+#define KEY_HASHED     0xff
+#define KEY_HASHED_LEN 3
+
+static bool is_like_hashed(const uint8_t *bytes)
+{
+	static const uint8_t hashed[KEY_HASHED_LEN] = {KEY_HASHED, KEY_HASHED, KEY_HASHED};
+
+	return memcmp(bytes, hashed, sizeof(hashed)) == 0;
+}
+
 void digest_key(const struct digest *digest, uint8_t out[static DIGEST_KEY_LEN])
 {
-	struct digest key = *digest;
+	size_t len = digest_len(digest->algo);
+	struct digest hash;
 
-	if (digest_len(digest->algo) > DIGEST_KEY_LEN)
-		digest_of(DIGEST_SHA512, digest->bytes, digest_len(digest->algo), &key);
-	memcpy(out, key.bytes, DIGEST_KEY_LEN);
+	if (len == DIGEST_KEY_LEN && !is_like_hashed(digest->bytes)) {
+		memcpy(out, digest->bytes, DIGEST_KEY_LEN);
+		return;
+	}
+	digest_of(DIGEST_SHA512, digest->bytes, len, &hash);
+	memset(out, KEY_HASHED, KEY_HASHED_LEN);
+	out[KEY_HASHED_LEN] = (uint8_t)digest->algo;
+	memcpy(out + KEY_HASHED_LEN + 1, hash.bytes, DIGEST_KEY_LEN - KEY_HASHED_LEN - 1);
 }
 
 static void hasher_start(struct hasher *hasher)

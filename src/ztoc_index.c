@@ -69,7 +69,7 @@ static int add_span(struct walk *walk, uint32_t n, struct index_chunk *ret)
 		.len = (uint32_t)(span.out_end - span.point.out_off),
 		.in_len = (uint32_t)(span.in_end - span.in_begin),
 	};
-	digest_key(&span.digest, ret->digest);
+	memcpy(ret->digest, span.digest.bytes, sizeof(ret->digest));
 	return 0;
 }
 

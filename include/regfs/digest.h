@@ -33,9 +33,10 @@ const char *digest_format(const struct digest *digest, char out[static DIGEST_ST
 const char *digest_hex(const struct digest *digest, char out[static DIGEST_STR_MAX]);
 const char *digest_algo_name(enum digest_algo algo);
 bool digest_equal(const struct digest *a, const struct digest *b);
-/* 32 bytes that stand for the digest in tables and file names: a sha256 itself, half of the sha512
- * of anything longer. Nobody can make a blob that has that half as its sha256 (as the sha256 of a
- * digest is of the blob whose bytes that is), nor a longer digest whose key is a given sha256. */
+/* 32 bytes that stand for the digest in tables and file names: a sha256 itself; of anything longer,
+ * and of the few sha256 that look so (they begin with three bytes 0xff), those three bytes, the
+ * algorithm, and the start of a hash of it. So two digests have one key only where SHA-512, cut to
+ * 224 bits, collides, whether there is a blob for them or not. */
 void digest_key(const struct digest *digest, uint8_t out[static DIGEST_KEY_LEN]);
 
 struct hasher;

@@ -142,6 +142,15 @@ static void test_key(void **state)
 	assert_memory_not_equal(key, longer.bytes, DIGEST_KEY_LEN);
 	/* nor that of the blob whose bytes the digest is */
 	assert_memory_not_equal(key, hashed.bytes, DIGEST_KEY_LEN);
+	/* nor that of a sha256 that is made up to be it */
+	memcpy(digest.bytes, key, DIGEST_KEY_LEN);
+	digest_key(&digest, other);
+	assert_memory_not_equal(key, other, DIGEST_KEY_LEN);
+	/* nor that one's */
+	memcpy(hashed.bytes, other, DIGEST_KEY_LEN);
+	digest_key(&hashed, key);
+	assert_memory_not_equal(key, other, DIGEST_KEY_LEN);
+	digest_key(&longer, key);
 	longer.bytes[63] ^= 1;
 	digest_key(&longer, other);
 	assert_memory_not_equal(key, other, DIGEST_KEY_LEN);
