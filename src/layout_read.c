@@ -14,7 +14,7 @@
 
 /* Others write index.json and manifests in place (skopeo): what is not as it should be may only be
  * half there. */
-#define TRIES	     4
+#define TRIES	     11 /* half a second: a busy machine takes its time between two calls */
 #define RETRY_MS     50
 #define FRESH_S	     5
 #define KEEP_AGAIN_S 60

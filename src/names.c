@@ -571,9 +571,10 @@ struct names *names_new(const struct names_options *options)
 	names->answers = answers_new(names->context);
 	names->pushdirs = pushdirs_new(names->context, &hooks);
 	names->pendings = pendings_new(&pendings);
+	names->glimpses = glimpses_new();
 	names->links = events_new();
-	if (!names->answers || !names->pushdirs || !names->pendings || !names->links ||
-	    events_subscribe(names->links, on_link_event, names) < 0 ||
+	if (!names->answers || !names->pushdirs || !names->pendings || !names->glimpses ||
+	    !names->links || events_subscribe(names->links, on_link_event, names) < 0 ||
 	    events_subscribe(names->context->events, on_event, names) < 0) {
 		names_free(names);
 		return NULL;
@@ -604,6 +605,7 @@ void names_free(struct names *names)
 	if (!names)
 		return;
 	pendings_free(names->pendings);
+	glimpses_free(names->glimpses);
 	events_free(names->links);
 	pushdirs_free(names->pushdirs);
 	answers_free(names->answers);

@@ -28,6 +28,7 @@ static void image_gone(struct names *names, struct host *host, const char *repo,
 		       const struct digest *digest)
 {
 	answers_forget_image(names->answers, host, repo, digest);
+	glimpses_forget(names->glimpses);
 	names_image_gone(names, host, repo, digest);
 }
 
@@ -60,6 +61,7 @@ int names_untag(struct names *names, struct host *host, const char *repo, const 
 	if (r != 0 && r != -ENOENT)
 		return r;
 	answers_forget_tags(names->answers, host, repo);
+	glimpses_forget(names->glimpses);
 	names_tag_changed(names, host->store, repo, tag);
 	names_settle_images(names, wait);
 	if (r == 0)

@@ -37,6 +37,7 @@ struct names {
 	struct pushdirs *pushdirs;
 	struct answers *answers;
 	struct pendings *pendings;
+	struct glimpses *glimpses;
 	/* Changes whose links the kernel is still to be told of. On a thread of its own: the kernel
 	 * keeps _tags locked while it waits for ln, which waits for the images' names to be told.
 	 */
@@ -181,6 +182,22 @@ int pendings_take(struct pendings *pendings, const struct host *host, const char
 		  const char *name, struct pending **ret);
 const char *pending_text(const struct pending *pending);
 void pendings_put(struct pendings *pendings, struct pending *pending, bool done);
+
+/* --- what a process was told a moment ago (names_glimpse.c); any thread --- */
+
+struct glimpse {
+	const struct host *host;
+	const char *repo, *tag;
+	pid_t pid; /* 0: not known, and nothing is remembered */
+};
+struct glimpses *glimpses_new(void);
+void glimpses_free(struct glimpses *glimpses);
+/* It was told NOW (now_ms()) that the tag is there. */
+void glimpses_add(struct glimpses *glimpses, const struct glimpse *key, int64_t now);
+/* Whether it was, within a second. */
+bool glimpses_has(struct glimpses *glimpses, const struct glimpse *key, int64_t now);
+/* Something was deleted here: nobody is to be told anything else. */
+void glimpses_forget(struct glimpses *glimpses);
 
 /* --- what a link's text names (names_target.c); pure --- */
 

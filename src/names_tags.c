@@ -61,33 +61,46 @@ static int pending_entry(struct linkdir *dir, const char *name, struct call *cal
 	return r < 0 ? r : names_entry(link, 0, call, ret);
 }
 
-static int tags_lookup(const struct node_ref *ref, const char *name, struct call *call,
-		       struct node_entry *ret)
+/* 0: the store has the tag; -ENOENT. */
+static int find_tag(const struct linkdir *dir, const char *name, struct wait *wait)
 {
-	struct linkdir *dir = linkdir_of(ref);
+	struct answers *answers = dir->names->answers;
 	struct nameset *tags = NULL;
 	struct digest digest;
 	int64_t left_ms;
 	bool listed;
+	int r = answers_tags(answers, dir->host, dir->repo, wait, &tags);
+
+	if (r == -EWOULDBLOCK || r == -EINTR)
+		return r;
+	listed = r == 0 && nameset_has(tags, name);
+	nameset_unref(tags);
+	/* what is not listed may be newer than the list */
+	return listed ? 0
+		      : answers_resolve(answers, dir->host, dir->repo, name, wait, &digest,
+					&left_ms);
+}
+
+static int tags_lookup(const struct node_ref *ref, const char *name, struct call *call,
+		       struct node_entry *ret)
+{
+	struct linkdir *dir = linkdir_of(ref);
+	struct glimpses *glimpses = dir->names->glimpses;
+	const struct glimpse key = {
+		.host = dir->host, .repo = dir->repo, .tag = name, .pid = call->pid};
 	int r = -ENOENT;
 
 	if (pending_is_temporary(name))
 		r = pending_entry(dir, name, call, ret);
 	if (r != -ENOENT || !ref_tag_valid(name))
 		return r;
-	r = answers_tags(dir->names->answers, dir->host, dir->repo, call->wait, &tags);
-	if (r == -EWOULDBLOCK || r == -EINTR)
-		return r;
-	listed = r == 0 && nameset_has(tags, name);
-	nameset_unref(tags);
-	/* what is not listed may be newer than the list */
-	if (!listed) {
-		r = answers_resolve(dir->names->answers, dir->host, dir->repo, name, call->wait,
-				    &digest, &left_ms);
-		if (r < 0)
-			return r;
-	}
-	return linkdir_entry(dir, name, ':', name, call, ret);
+	r = find_tag(dir, name, call->wait);
+	/* elsewhere the kernel believes names for a while */
+	if (r == 0 && host_is_local(dir->host))
+		glimpses_add(glimpses, &key, now_ms());
+	else if (r == -ENOENT && glimpses_has(glimpses, &key, now_ms()))
+		r = 0;
+	return r < 0 ? r : linkdir_entry(dir, name, ':', name, call, ret);
 }
 
 static int tags_list(const struct node_ref *ref, uint64_t pos, node_list_fn *fn, void *arg,

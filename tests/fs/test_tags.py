@@ -570,6 +570,35 @@ def test_skopeo_and_links_at_once(t):
               {"blobs", "index.json", "oci-layout", ".regfs.lock"})
 
 
+def test_tag_vanishes_between_the_steps_of_ln(t):
+    """ln -sfn calls symlink, lstat, symlink and rename; skopeo may write an index without the tag between any of
+    them. To the caller the tag stays for that moment, and to nobody else."""
+    images, mount = local(t)
+    tags = mount.path("team/app/_tags")
+    index = t.dir / "store/team/app/index.json"
+    before = index.read_bytes()
+    t.run("ln", "-sfn", "1.5", tags / "mine")
+    with lib.fails(errno.EEXIST):
+        os.symlink("1.4", tags / "mine")
+    index.write_bytes(before)
+    lib.equal(os.readlink(tags / "mine"), "../../app:mine")
+    t.run("test", "-L", tags / "mine", status=1)
+    os.symlink("1.4", tags / "CuAAAAAA")
+    os.rename(tags / "CuAAAAAA", tags / "mine")
+    lib.equal(digest(mount, "team/app:mine"), images["1.4"].digest)
+
+
+def test_tag_deleted_is_gone_for_who_has_seen_it(t):
+    _, mount = local(t, allow_delete=True)
+    tags = mount.path("team/app/_tags")
+    for name, delete in (("1.4", lambda: os.unlink(tags / "1.4")),
+                         ("1.5", lambda: os.rmdir(mount.path(f"team/app@{digest(mount, 'team/app:1.5')}")))):
+        os.lstat(tags / name)
+        delete()
+        with lib.fails(errno.ENOENT):
+            os.lstat(tags / name)
+
+
 # --- several at once, and what breaks in between ---
 
 
