@@ -39,6 +39,7 @@ struct wanted {
 
 struct opens {
 	struct fs *fs;
+	struct wait wait; /* of whoever makes what is wanted; called off at the end */
 	pthread_mutex_t lock;
 	/* guarded by lock */
 	struct open_file *buckets[BUCKETS];
@@ -60,6 +61,8 @@ struct opens *opens_new(struct fs *fs)
 	opens->fs = fs;
 	opens->last = &opens->first;
 	opens->work.run = make_wanted;
+	/* out of what is at hand */
+	wait_init(&opens->wait, false);
 	pthread_mutex_init(&opens->lock, NULL);
 	return opens;
 }
@@ -94,6 +97,7 @@ void opens_end(struct opens *opens)
 
 	if (!opens)
 		return;
+	wait_cancel(&opens->wait);
 	pthread_mutex_lock(&opens->lock);
 	opens->ending = true;
 	wanted = opens->first;
@@ -121,6 +125,7 @@ void opens_free(struct opens *opens)
 		}
 	}
 	pthread_mutex_destroy(&opens->lock);
+	wait_release(&opens->wait);
 	free(opens);
 }
 
@@ -129,17 +134,12 @@ void opens_free(struct opens *opens)
 static void make_wanted(struct pool_work *work)
 {
 	struct opens *opens = CONTAINER_OF(work, struct opens, work);
+	struct call call = {.wait = &opens->wait};
 	struct wanted *wanted;
 
 	while ((wanted = wanted_take(opens))) {
-		struct wait wait;
-		struct call call = {.wait = &wait};
-
-		/* out of what is at hand */
-		wait_init(&wait, false);
 		if (node_make_backing(&wanted->ref, &call) == 0)
 			stats_add(STAT_PASSTHROUGH_MADE, 1);
-		wait_release(&wait);
 		wanted_free(wanted);
 	}
 }

@@ -62,6 +62,9 @@ static int fill_backing(void *arg, uint64_t off, void *buf, size_t len)
 {
 	const struct backing_read *read = arg;
 
+	/* there is much of it, and what is at hand is read without a wait */
+	if (wait_cancelled(read->wait))
+		return -EINTR;
 	ssize_t n = layer_read(read->layer, read->ino, off, buf, len, read->wait);
 	if (n < 0)
 		return (int)n;

@@ -588,6 +588,28 @@ static void test_diff_beside(void **state)
 	diff_free(NULL);
 }
 
+/* Of what is at hand nothing is waited for: it ends all the same. */
+static void test_backing_is_called_off(void **state)
+{
+	struct fixture *f = *state;
+	struct wait wait;
+
+	set_blob(f, f->tar.data, f->tar.len);
+	struct layer *layer = open_layer(f);
+	uint32_t ino = find(layer, NULL, "big");
+	assert_int_equal(layer_read(layer, ino, 0, f->out, BIG, &f->wait), BIG);
+	wait_init(&wait, false);
+	wait_cancel(&wait);
+	assert_true(layer_make_backing(layer, ino, &wait) < 0);
+	assert_int_equal(layer_backing(layer, ino, &f->wait), -ENOENT);
+	wait_release(&wait);
+	assert_int_equal(layer_make_backing(layer, ino, &f->wait), 0);
+	AUTO_CLOSE int fd = layer_backing(layer, ino, &f->wait);
+	assert_int_equal(pread_full(fd, f->out, BIG, 0), BIG);
+	assert_memory_equal(f->out, f->big, BIG);
+	layer_unref(layer);
+}
+
 static void test_damaged_index(void **state)
 {
 	struct fixture *f = *state;
@@ -1040,6 +1062,7 @@ int main(void)
 		TEST(test_not_a_layer),
 		TEST(test_diff_id),
 		TEST(test_diff_beside),
+		TEST(test_backing_is_called_off),
 		TEST(test_damaged_index),
 		TEST(test_index_of_another),
 		TEST(test_broken_index),
