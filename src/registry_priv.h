@@ -138,17 +138,24 @@ void registry_doubt_scheme(struct registry *registry);
  * the last page. 0, -EXDEV (another host), -EINVAL (no URL), -ENOMEM. */
 int registry_next_page(const struct http_transfer *transfer, char **ret);
 
-/* registry_subject.c: a manifest that was put, borrowed. */
-struct registry_subject {
+/* A manifest that is put, borrowed. */
+struct registry_document {
+	const char *ref; /* its tag, or its digest as text */
 	const struct digest *digest;
 	const char *media_type;
 	const void *bytes;
 	size_t len;
 };
-/* Where the manifest has a subject: sees to it that the tag for referrers of that names it. 0, or a
- * negative errno, logged. */
+/* registry_write.c: puts it, and nothing else: what it says of a subject is not followed. Nobody
+ * can call it off: who asks has to learn how it ended. It ends by the timeouts. *RET_LISTED: the
+ * registry lists it under its subject by itself. */
+int registry_put_document(struct registry *registry, const char *repo,
+			  const struct registry_document *document, bool *ret_listed);
+
+/* registry_subject.c: where the manifest has a subject: sees to it that the tag for referrers of
+ * that names it. 0, or a negative errno, logged. */
 int registry_name_subject(struct registry *registry, const char *repo,
-			  const struct registry_subject *what, struct wait *wait);
+			  const struct registry_document *document, struct wait *wait);
 
 /* The subject of manifest DIGEST: 0; -ENOENT: it has none; it cannot be told. */
 int registry_subject_of(struct registry *registry, const char *repo, const struct digest *digest,

@@ -52,6 +52,22 @@ static int get_index(const struct subject_put *put, struct buf *ret, bool *ret_n
 	return 0;
 }
 
+/* An index that names a subject itself is not entered anywhere: there would be no end of it. */
+static int put_index(const struct subject_put *put, const struct buf *bytes)
+{
+	struct digest digest;
+	bool listed;
+	digest_of(DIGEST_SHA256, bytes->data, bytes->len, &digest);
+	const struct registry_document document = {
+		.ref = put->tag,
+		.digest = &digest,
+		.media_type = OCI_TYPE_INDEX,
+		.bytes = bytes->data,
+		.len = bytes->len,
+	};
+	return registry_put_document(put->registry, put->repo, &document, &listed);
+}
+
 /* 1: the index is as it should be; 0: it was written, and is to be looked at again. */
 static int update_once(const struct subject_put *put, struct wait *wait)
 {
@@ -65,8 +81,7 @@ static int update_once(const struct subject_put *put, struct wait *wait)
 			   : oci_index_update(now.data, now.len, &put->descriptor, NULL, &next);
 	if (err)
 		return err == -ENOMEM ? err : -EIO;
-	return registry_put_manifest(&put->registry->store, put->repo, put->tag, OCI_TYPE_INDEX,
-				     next.data, next.len, wait);
+	return put_index(put, &next);
 }
 
 static int update(const struct subject_put *put, struct wait *wait)
@@ -89,7 +104,7 @@ static int update(const struct subject_put *put, struct wait *wait)
 }
 
 int registry_name_subject(struct registry *registry, const char *repo,
-			  const struct registry_subject *what, struct wait *wait)
+			  const struct registry_document *what, struct wait *wait)
 {
 	CLEANUP(oci_manifest_release) struct oci_manifest manifest = {0};
 	struct subject_put put = {.registry = registry, .repo = repo};

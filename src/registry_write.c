@@ -9,20 +9,23 @@
 #include "registry_priv.h"
 #include "regfs/log.h"
 
+/* A manifest is small. A line that does not even carry so much, or a server that answers in drips,
+ * is given up: nobody can call it off. */
+#define SEND_BYTES_PER_MS 8
+
 /* ---- put ---- */
 
 struct manifest_put {
 	struct registry *registry;
 	struct registry_call call;
-	const char *ref; /* the tag, or the digest as text */
-	struct digest digest;
-	bool subject_known; /* the registry keeps lists of referrers itself, and said so */
+	const struct registry_document *document;
+	bool listed; /* the registry keeps lists of referrers itself, and said so */
 };
 
 static int unsettled(const struct manifest_put *put, const char *words)
 {
 	log_error("%s/%s: PUT manifests/%s: %s", put->registry->store.name, put->call.repo,
-		  put->ref, words);
+		  put->document->ref, words);
 	return -EIO;
 }
 
@@ -30,11 +33,12 @@ static int unsettled(const struct manifest_put *put, const char *words)
 static bool names_ours(const struct manifest_put *put, struct wait *wait)
 {
 	struct digest now;
-	int err = registry_head(&put->registry->store, put->call.repo, put->ref, &now, wait);
-	if (err || !digest_equal(&now, &put->digest))
+	int err = registry_head(&put->registry->store, put->call.repo, put->document->ref, &now,
+				wait);
+	if (err || !digest_equal(&now, put->document->digest))
 		return false;
 	log_info("%s/%s: PUT manifests/%s: the tag may not be changed, and names just this image",
-		 put->registry->store.name, put->call.repo, put->ref);
+		 put->registry->store.name, put->call.repo, put->document->ref);
 	return true;
 }
 
@@ -43,10 +47,11 @@ static bool names_ours(const struct manifest_put *put, struct wait *wait)
 static int settle(const struct manifest_put *put, const char *why, struct wait *wait)
 {
 	struct digest now;
-	int err = registry_head(&put->registry->store, put->call.repo, put->ref, &now, wait);
-	if (!err && digest_equal(&now, &put->digest)) {
+	int err = registry_head(&put->registry->store, put->call.repo, put->document->ref, &now,
+				wait);
+	if (!err && digest_equal(&now, put->document->digest)) {
 		log_info("%s/%s: PUT manifests/%s: %s, but the registry has it",
-			 put->registry->store.name, put->call.repo, put->ref, why);
+			 put->registry->store.name, put->call.repo, put->document->ref, why);
 		return 0;
 	}
 	AUTO_FREE char *words = NULL;
@@ -57,14 +62,18 @@ static int settle(const struct manifest_put *put, const char *why, struct wait *
 	return unsettled(put, words ? words : "outcome unknown");
 }
 
-/* 2xx. A registry that says it stored something else than what was sent is not believed. */
+/* 2xx. A registry that says it stored something else than what was sent is not believed; nor what
+ * says neither that it was created (distribution-spec, "Pushing Manifests") nor its digest: that is
+ * a proxy's page. */
 static int confirm(const struct manifest_put *put, const struct http_transfer *answer,
 		   struct wait *wait)
 {
 	struct digest stored;
 	const char *value = http_header(answer, "Docker-Content-Digest");
-	if (!value || digest_parse(value, &stored) || stored.algo != put->digest.algo ||
-	    digest_equal(&stored, &put->digest))
+	if (!value && http_status(answer) != 201)
+		return settle(put, "the answer does not confirm it", wait);
+	if (!value || digest_parse(value, &stored) || stored.algo != put->document->digest->algo ||
+	    digest_equal(&stored, put->document->digest))
 		return 0;
 	return settle(put, "the answer names another digest", wait);
 }
@@ -78,7 +87,7 @@ static int send_manifest(struct manifest_put *put, struct wait *wait)
 	if (err)
 		return lost ? settle(put, "the answer was lost", wait) : err;
 	int status = http_status(answer);
-	put->subject_known = http_header(answer, "OCI-Subject") != NULL;
+	put->listed = http_header(answer, "OCI-Subject") != NULL;
 	if (status >= 200 && status < 300)
 		return confirm(put, answer, wait);
 	err = registry_refused(put->registry, &put->call, answer, wait);
@@ -86,9 +95,39 @@ static int send_manifest(struct manifest_put *put, struct wait *wait)
 	 * would it be after an answer that was lost. */
 	if (err == -EEXIST && names_ours(put, wait))
 		return 0;
-	/* A gateway may have lost what stands behind it. */
-	if (status == 500 || status == 502 || status == 504)
+	/* A gateway may have lost what stands behind it, with 503 too (Envoy, "upstream reset"). */
+	if (status >= 500 && err == -EIO)
 		return settle(put, "the registry failed on it", wait);
+	return err;
+}
+
+int registry_put_document(struct registry *registry, const char *repo,
+			  const struct registry_document *document, bool *ret_listed)
+{
+	struct manifest_put put = {.registry = registry, .document = document};
+	AUTO_FREE char *scope = registry_scope(repo, "pull,push");
+	AUTO_FREE char *url = format("/v2/%s/manifests/%s", repo, document->ref);
+	AUTO_FREE char *type = format("Content-Type: %s", document->media_type);
+	if (!scope || !url || !type)
+		return -ENOMEM;
+	put.call = (struct registry_call){
+		.method = HTTP_PUT,
+		.url = url,
+		.repo = repo,
+		.scope = scope,
+		.headers = (const char *const[]){type, NULL},
+		.body = document->bytes,
+		.body_len = document->len,
+		.once = true,
+		.deadline_ms = now_ms() + registry->timeout_ms +
+			       (int64_t)(document->len / SEND_BYTES_PER_MS),
+	};
+	struct wait alone;
+	wait_init(&alone, true);
+	int err = send_manifest(&put, &alone);
+	wait_release(&alone);
+	if (!err)
+		*ret_listed = put.listed;
 	return err;
 }
 
@@ -100,35 +139,23 @@ int registry_put_manifest(struct store *store, const char *repo, const char *tag
 	if (wait_cancelled(wait))
 		return -EINTR;
 	char text[DIGEST_STR_MAX];
-	struct digest wanted = {.algo = DIGEST_SHA256};
-	struct manifest_put put = {.registry = registry_of(store)};
+	struct digest digest, wanted = {.algo = DIGEST_SHA256};
 	(void)(tag && digest_parse(tag, &wanted));
-	digest_of(wanted.algo, bytes, len, &put.digest);
-	put.ref = tag ? tag : digest_format(&put.digest, text);
-	AUTO_FREE char *scope = registry_scope(repo, "pull,push");
-	AUTO_FREE char *url = format("/v2/%s/manifests/%s", repo, put.ref);
-	AUTO_FREE char *type = format("Content-Type: %s", media_type);
-	if (!scope || !url || !type)
-		return -ENOMEM;
-	put.call = (struct registry_call){
-		.method = HTTP_PUT,
-		.url = url,
-		.repo = repo,
-		.scope = scope,
-		.headers = (const char *const[]){type, NULL},
-		.body = bytes,
-		.body_len = len,
-		.once = true,
+	digest_of(wanted.algo, bytes, len, &digest);
+	const struct registry_document document = {
+		.ref = tag ? tag : digest_format(&digest, text),
+		.digest = &digest,
+		.media_type = media_type,
+		.bytes = bytes,
+		.len = len,
 	};
-	/* From here on nobody can call it off: the caller has to learn how it ended. It ends
-	 * by the timeouts. */
-	struct wait alone;
+	bool listed;
+	int err = registry_put_document(registry_of(store), repo, &document, &listed);
+	if (err || listed)
+		return err;
+	struct wait alone; /* the manifest is there: what it needs is not called off either */
 	wait_init(&alone, true);
-	int err = send_manifest(&put, &alone);
-	const struct registry_subject what = {
-		.digest = &put.digest, .media_type = media_type, .bytes = bytes, .len = len};
-	if (!err && !put.subject_known)
-		err = registry_name_subject(put.registry, repo, &what, &alone);
+	err = registry_name_subject(registry_of(store), repo, &document, &alone);
 	wait_release(&alone);
 	return err;
 }

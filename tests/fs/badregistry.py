@@ -23,6 +23,7 @@ or "main" limits it to one of the two ports. Actions:
     reset=True | close=True               the connection ends before an answer (RST | FIN)
     away=True                             it ends like one that is killed, until come_back()
     stall=SECONDS                         silence before the answer
+    drip=SECONDS                          answers of status 102 (RFC 2518, section 10.1), ten a second
     gather=SECONDS                        all answers at once, when nobody has asked for so long
     stall_after=N                         silence for good after N bytes of the body
     truncate=N                            N bytes of the body, then the end
@@ -178,6 +179,9 @@ class Handler(BaseHTTPRequestHandler):
     def before(self, act):
         if "stall" in act:
             self.silence(act["stall"])
+        for _ in range(int(act.get("drip", 0) * 10)):
+            self.wfile.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            self.silence(0.1)
         if "gather" in act:
             self.gather(act["gather"])
         if act.get("reset"):

@@ -244,6 +244,22 @@ static void what_is_deleted_is_named_no_longer(void **state)
 	assert_referrers("test/b(b)");
 }
 
+/* Anybody who may push may leave such an index there. */
+static void an_index_about_itself_is_followed_once(void **state)
+{
+	char tag[OCI_REFERRERS_TAG_MAX], text[DIGEST_STR_MAX];
+	AUTO_FREE char *index = format(
+		"{\"schemaVersion\":2,\"mediaType\":\"" OCI_TYPE_INDEX "\",\"manifests\":[],"
+		"\"subject\":{\"mediaType\":\"" OCI_TYPE_MANIFEST "\",\"size\":%zu,"
+		"\"digest\":\"%s\"}}",
+		strlen(SUBJECT), digest_format(&subject, text));
+
+	(void)state;
+	help_manifest(REPO, oci_referrers_tag(&subject, tag), index);
+	assert_int_equal(put("a"), 0);
+	assert_int_equal(requests("PUT .*/manifests/sha256-"), 1);
+}
+
 static void no_subject_no_tag(void **state)
 {
 	(void)state;
@@ -269,6 +285,7 @@ int main(void)
 		TEST(an_index_that_others_write_too),
 		TEST(an_index_that_cannot_be_changed),
 		TEST(what_is_deleted_is_named_no_longer),
+		TEST(an_index_about_itself_is_followed_once),
 		TEST(no_subject_no_tag),
 	};
 	return cmocka_run_group_tests(tests, help_group_setup, help_group_teardown);

@@ -409,6 +409,30 @@ static void a_lost_answer_is_asked_for(void **state)
 	assert_int_equal(requests("PUT"), 1);
 	rule("PUT", "manifests", "\"status\": 502, \"times\": 1");
 	assert_int_equal(put_manifest("1.5"), 0);
+	/* envoyproxy/envoy: 503 "upstream connect error or disconnect/reset before headers" */
+	rule("PUT", "manifests", "\"status\": 503, \"times\": 1");
+	assert_int_equal(put_manifest("1.5"), 0);
+}
+
+/* What stands before a registry answers all with a page to log in at. */
+static void a_page_confirms_nothing(void **state)
+{
+	(void)state;
+	rule("PUT", "manifests",
+	     "\"status\": 200, \"headers\": {\"Content-Type\": \"text/html\"}, \"body\": \"<p>\"");
+	assert_int_equal(put_manifest("1.5"), -EIO);
+	assert_true(help_logged("does not confirm it"));
+	help_manifest("team/app", "1.5", MANIFEST);
+	assert_int_equal(put_manifest("1.5"), 0);
+}
+
+/* Nobody can call it off: so it has to end by itself. */
+static void a_server_that_drips_is_given_up(void **state)
+{
+	(void)state;
+	rule("PUT", "manifests", "\"drip\": 60");
+	assert_int_equal(put_manifest("1.5"), -EIO);
+	assert_int_equal(requests("PUT"), 1);
 }
 
 static void a_manifest_not_taken_is_eio(void **state)
@@ -518,6 +542,8 @@ int main(void)
 		TEST(an_upload_elsewhere_gets_no_credentials),
 		TEST(puts_a_manifest),
 		TEST(a_lost_answer_is_asked_for),
+		TEST(a_page_confirms_nothing),
+		TEST(a_server_that_drips_is_given_up),
 		TEST(a_manifest_not_taken_is_eio),
 		TEST(an_unknown_outcome_is_called_so),
 		TEST(a_sent_manifest_is_not_interrupted),
