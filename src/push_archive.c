@@ -89,6 +89,12 @@ void push_archive_passed(struct push_run *run, uint64_t off, uint64_t len)
 		push_part_passed(run->part, off, len);
 }
 
+void push_archive_confirmed(struct push_run *run)
+{
+	if (run->part)
+		push_part_confirmed(run->part);
+}
+
 int push_archive_hash(struct push_run *run, const struct archive_blob *at, enum digest_algo algo,
 		      struct digest *ret, struct wait *wait)
 {

@@ -116,6 +116,8 @@ int push_send_checked(struct push_run *run, const struct push_blob *blob,
 	int err = ret_inside ? push_diff_start(run->push, &source, blob->digest, &diff) : 0;
 	if (!err)
 		err = send(run, blob, at, wait);
+	if (!err)
+		push_archive_confirmed(run);
 	if (!err && diff)
 		err = push_diff_finish(diff, wait, ret_inside);
 	return err;

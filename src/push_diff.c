@@ -1,35 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a layer's blob decodes to: its diff ID, found while the blob is sent.
- * Knows codecs, hashes and a thread. Must not know images, nor what the diff ID should be.
+ * Knows codecs, hashes and a job. Must not know images, nor what the diff ID should be.
  *
- * The blob's reader and this one are apart: a thread under SCHED_IDLE decodes with the time that
- * nobody else wants, while the registry and the line are what is waited for. Such a thread may not
- * get any for long, and could not leave its class without privilege; so who finishes takes over
- * from it, where it stands, and decodes the rest by itself.
+ * The blob's reader and this one are apart: a job of its own decodes what the source has, beside
+ * whatever sends it. (Decoding and hashing on a thread each was slower where cores are few: the
+ * pieces then change caches.)
  */
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
 
 #include "push_priv.h"
+#include "regfs/stats.h"
 
-#define STEP	   (128 * KIB) /* what the thread holds on to when it is to stop */
-#define ALONE_SIZE (256 * KIB) /* of a blob so small a thread is not worth it */
+#define STEP (128 * KIB) /* stays in a core's own cache until it is hashed */
 
 struct push_diff {
+	struct push_inside inside; /* the result, once the job does not run */
 	const struct store_source *source;
-	struct push_inside inside; /* the result */
-	struct decoder *decoder;   /* NULL: the blob is what it decodes to */
+	/* the job's */
+	struct pool_work work;
+	struct wait work_wait;
+	struct decoder *decoder;
 	struct hasher *hasher;
-	uint64_t off, len; /* of the blob, taken; decoded */
-	bool filled;	   /* the decoder has input */
-	int result;	   /* of the last step */
+	uint64_t off; /* of the blob, taken */
 	char *in, *out;
-	bool helped; /* there is a thread, to be joined */
-	pthread_t thread;
-	struct wait thread_wait;
-	atomic_bool enough; /* the thread is to stop */
+
+	pthread_mutex_t lock;
+	struct wait_queue ended; /* guarded by lock */
+	bool running;		 /* guarded by lock */
+	int error;		 /* guarded by lock */
 };
 
 uint64_t push_unpacked_max(uint64_t size)
@@ -40,87 +39,70 @@ uint64_t push_unpacked_max(uint64_t size)
 								: size * ratio + PUSH_RATIO_FREE;
 }
 
-/* 1: it is decoded; 0: go on; or a negative errno. What cannot be decoded is a result. */
+/* --- the job --- */
+
+/* The end: what cannot be decoded is a result. */
 static int flawed(struct push_diff *diff, const char *flaw)
 {
 	diff->inside.flaw = flaw;
-	return 1;
+	return 0;
 }
 
-static int fill(struct push_diff *diff, struct wait *wait)
+/* More of the blob. 1, 0 at the end, or a negative errno. */
+static int take(struct push_diff *diff)
 {
 	const struct store_source *source = diff->source;
 	size_t want = (size_t)MIN(source->size - diff->off, (uint64_t)STEP);
 
+	if (wait_cancelled(&diff->work_wait))
+		return -EINTR;
 	if (!want)
 		return flawed(diff, "it is cut off");
-	ssize_t got = store_source_read(source, diff->off, diff->in, want, wait);
+	ssize_t got = store_source_read(source, diff->off, diff->in, want, &diff->work_wait);
 	if (got <= 0)
 		return got ? (int)got : -EIO;
 	diff->off += (uint64_t)got;
 	decoder_input(diff->decoder, diff->in, (size_t)got, diff->off == source->size);
-	diff->filled = true;
-	return 0;
+	return 1;
 }
 
-static int step(struct push_diff *diff, struct wait *wait)
+/* All that was taken. 1: more of the blob is wanted; 0 at the end, or a negative errno. */
+static int unpack(struct push_diff *diff, uint64_t *len)
 {
-	if (wait_cancelled(wait))
-		return -EINTR;
-	if (!diff->filled)
-		return fill(diff, wait);
-	ssize_t got = decoder_read(diff->decoder, diff->out, STEP);
+	ssize_t got;
+
+	while ((got = decoder_read(diff->decoder, diff->out, STEP)) > 0) {
+		hasher_add(diff->hasher, diff->out, (size_t)got);
+		*len += (uint64_t)got;
+		if (*len > push_unpacked_max(diff->source->size))
+			return flawed(diff, "it unpacks to more than any layer does");
+	}
 	if (got == -EINVAL)
 		return flawed(diff, decoder_error(diff->decoder));
 	if (got < 0)
 		return (int)got;
-	hasher_add(diff->hasher, diff->out, (size_t)got);
-	diff->len += (uint64_t)got;
-	if (diff->len > push_unpacked_max(diff->source->size))
-		return flawed(diff, "it unpacks to more than any layer does");
-	diff->filled = got > 0;
-	if (got > 0 || !decoder_done(diff->decoder))
-		return 0;
+	if (!decoder_done(diff->decoder))
+		return 1;
 	hasher_final(diff->hasher, &diff->inside.diff_id);
-	return 1;
+	return 0;
 }
 
-/* --- the thread --- */
-
-static void *help(void *arg)
+static void diff_run(struct pool_work *work)
 {
-	struct push_diff *diff = arg;
+	struct push_diff *diff = CONTAINER_OF(work, struct push_diff, work);
+	uint64_t len = 0;
+	int err;
 
-	while (!atomic_load(&diff->enough) && !diff->result)
-		diff->result = step(diff, &diff->thread_wait);
-	/* Called off where it changed nothing. */
-	if (diff->result == -EINTR)
-		diff->result = 0;
-	return NULL;
-}
-
-static void start_thread(struct push_diff *diff)
-{
-	const struct sched_param param = {0};
-	sigset_t all, before;
-
-	/* Signals are for the main thread. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	diff->helped = pthread_create(&diff->thread, NULL, help, diff) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (diff->helped)
-		pthread_setschedparam(diff->thread, SCHED_IDLE, &param);
-}
-
-static void stop_thread(struct push_diff *diff)
-{
-	if (!diff->helped)
-		return;
-	atomic_store(&diff->enough, true);
-	wait_cancel(&diff->thread_wait);
-	pthread_join(diff->thread, NULL);
-	diff->helped = false;
+	do {
+		err = take(diff);
+		if (err > 0)
+			err = unpack(diff, &len);
+	} while (err > 0);
+	pthread_mutex_lock(&diff->lock);
+	diff->error = err;
+	diff->running = false;
+	wait_wake(&diff->ended);
+	pthread_mutex_unlock(&diff->lock);
 }
 
 /* --- its life --- */
@@ -134,52 +116,90 @@ static bool prepare(struct push_diff *diff, enum codec codec)
 	return diff->decoder && diff->hasher && diff->in && diff->out;
 }
 
+static int start(struct push_diff *diff, struct pool *jobs, enum codec codec)
+{
+	if (!prepare(diff, codec))
+		return -ENOMEM;
+	diff->running = true;
+	int err = pool_submit(jobs, &diff->work);
+	if (err) {
+		diff->running = false;
+		return -ENOMEM;
+	}
+	stats_add(STAT_PUSH_LAYERS_UNPACKED, 1);
+	return 0;
+}
+
+static struct push_diff *diff_new(const struct store_source *source, const struct digest *digest)
+{
+	struct push_diff *diff = calloc(1, sizeof(*diff));
+
+	if (!diff)
+		return NULL;
+	diff->source = source;
+	diff->inside.blob = *digest;
+	diff->work.run = diff_run;
+	pthread_mutex_init(&diff->lock, NULL);
+	wait_init(&diff->work_wait, true);
+	return diff;
+}
+
 int push_diff_start(const struct push *push, const struct store_source *source,
 		    const struct digest *digest, struct push_diff **ret)
 {
-	CLEANUP(push_diff_cleanup) struct push_diff *diff = calloc(1, sizeof(*diff));
+	const struct pushes_options *options = &push->pushes->options;
+	AUTO_DIFF struct push_diff *diff = diff_new(source, digest);
 	char magic[CODEC_MAGIC_LEN];
 
 	if (!diff)
 		return -ENOMEM;
-	diff->source = source;
-	diff->inside.blob = *digest;
-	wait_init(&diff->thread_wait, true);
 	ssize_t got = source->read(source->arg, 0, magic, (size_t)MIN(source->size, sizeof(magic)));
 	if (got < 0)
 		return (int)got;
 	enum codec codec = codec_detect(magic, (size_t)got);
-	if (codec == CODEC_PLAIN) {
+	if (codec == CODEC_PLAIN)
 		diff->inside.diff_id = *digest;
-		diff->result = 1;
-	} else if (push->pushes->options.believe_layers) {
-		diff->result = 1;
-	} else if (!prepare(diff, codec)) {
-		return -ENOMEM;
-	} else if (source->size > ALONE_SIZE) {
-		start_thread(diff);
-	}
-	*ret = STEAL(diff);
-	return 0;
+	int err = codec == CODEC_PLAIN || options->believe_layers
+			  ? 0
+			  : start(diff, options->jobs, codec);
+	if (!err)
+		*ret = STEAL(diff);
+	return err;
+}
+
+static int await_job(struct push_diff *diff, struct wait *wait)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&diff->lock);
+	while (!err && diff->running)
+		err = wait_on(wait, &diff->ended, &diff->lock, WAIT_FOREVER);
+	err = err ? err : diff->error;
+	pthread_mutex_unlock(&diff->lock);
+	return err;
 }
 
 int push_diff_finish(struct push_diff *diff, struct wait *wait, struct push_inside *ret)
 {
-	stop_thread(diff);
-	while (!diff->result)
-		diff->result = step(diff, wait);
-	if (diff->result < 0)
-		return diff->result;
-	*ret = diff->inside;
-	return 0;
+	int err = await_job(diff, wait);
+
+	if (!err)
+		*ret = diff->inside;
+	return err;
 }
 
 void push_diff_free(struct push_diff *diff)
 {
+	struct wait patient;
+
 	if (!diff)
 		return;
-	stop_thread(diff);
-	wait_release(&diff->thread_wait);
+	wait_cancel(&diff->work_wait);
+	wait_init(&patient, true);
+	(void)!await_job(diff, &patient);
+	wait_release(&patient);
+	wait_release(&diff->work_wait);
+	pthread_mutex_destroy(&diff->lock);
 	decoder_free(diff->decoder);
 	hasher_free(diff->hasher);
 	free(diff->in);

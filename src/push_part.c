@@ -135,13 +135,19 @@ int push_part_add(struct push_stream *stream, const struct archive_seen *seen, c
 
 /* --- what becomes of one --- */
 
+/* What is before OFF keeps no writer back. */
+static void need_from(struct push_part *part, uint64_t off)
+{
+	pthread_mutex_lock(&part->stream->lock);
+	part->needed = MAX(part->needed, off);
+	wait_wake(&part->stream->changed);
+	pthread_mutex_unlock(&part->stream->lock);
+}
+
 /* All its bytes are as good as taken: the spool keeps them until they are confirmed. */
 static void need_no_room(struct push_part *part)
 {
-	pthread_mutex_lock(&part->stream->lock);
-	part->needed = part->at.off + part->at.len;
-	wait_wake(&part->stream->changed);
-	pthread_mutex_unlock(&part->stream->lock);
+	need_from(part, part->at.off + part->at.len);
 }
 
 static int blob_send(struct push_part *part)
@@ -221,10 +227,12 @@ void push_parts_start(struct push_stream *stream)
 void push_part_passed(struct push_part *part, uint64_t off, uint64_t len)
 {
 	push_stream_drop(part->stream, off, len);
-	pthread_mutex_lock(&part->stream->lock);
-	part->needed = MAX(part->needed, off + len);
-	wait_wake(&part->stream->changed);
-	pthread_mutex_unlock(&part->stream->lock);
+	need_from(part, off + len);
+}
+
+void push_part_confirmed(struct push_part *part)
+{
+	need_from(part, UINT64_MAX);
 }
 
 /* --- for the flush --- */

@@ -313,6 +313,8 @@ int push_archive_part_await(void *arg, uint64_t off, struct wait *wait);
 int push_archive_config(struct push_run *run, const struct archive_blob *at, struct buf *ret);
 /* These bytes of a part are needed no more. */
 void push_archive_passed(struct push_run *run, uint64_t off, uint64_t len);
+/* The store has the whole part: its bytes may be looked at still, but keep no writer back. */
+void push_archive_confirmed(struct push_run *run);
 int push_archive_hash(struct push_run *run, const struct archive_blob *at, enum digest_algo algo,
 		      struct digest *ret, struct wait *wait);
 
@@ -412,6 +414,7 @@ void push_part_free(struct push_part *part);
 /* As many as may run. */
 void push_parts_start(struct push_stream *stream);
 void push_part_passed(struct push_part *part, uint64_t off, uint64_t len);
+void push_part_confirmed(struct push_part *part);
 /* For the flush: waits until the part at AT is done. Borrowed from the stream. Its error, with the
  * reason; -ENOENT: there is none. */
 int push_part_find(struct push_run *run, const struct archive_blob *at, struct push_part **ret);

@@ -44,7 +44,9 @@
 	X(PASSTHROUGH_MADE, "passthrough_made", "Files made in the cache for the kernel to read")  \
 	X(PASSTHROUGH_NOW, "passthrough_now", "Open files that the kernel reads by itself")        \
 	X(PUSHES, "pushes", "Images pushed and confirmed")                                         \
-	X(PUSHES_FAILED, "pushes_failed", "Pushes that ended in an error")
+	X(PUSHES_FAILED, "pushes_failed", "Pushes that ended in an error")                         \
+	X(PUSH_LAYERS_UNPACKED, "push_layers_unpacked",                                            \
+	  "Layers pushed as they are that were unpacked to see what they hold")
 
 enum stat_id {
 #define STATS_ENUM(id, name, help) STAT_##id,
