@@ -68,7 +68,9 @@ static int in_catalogue(struct names *names, struct host *host, const char *repo
  * Whether REPO is a repository or a path that leads to one. What the last known catalogue names
  * costs nothing; a no is asked for. Where there is no catalogue, or it cannot be had just now, any
  * valid name can be entered. One that the catalogue lacks may be newer;
- * the repository itself is asked first, which costs one request and not all pages of a list.
+ * the repository itself is asked first, which costs one request and not all pages of a list. That
+ * nobody may read it does not say that there is none, nor that it cannot be pushed to: Quay says so
+ * of each that is to come with its first push.
  */
 static int place_exists(struct names *names, struct host *host, const char *repo, struct wait *wait)
 {
@@ -87,6 +89,8 @@ static int place_exists(struct names *names, struct host *host, const char *repo
 		return r;
 	answers_miss_repo(names->answers, host);
 	found = in_catalogue(names, host, repo, wait);
+	if (found == 0 && r == -EACCES)
+		return 0;
 	return found > 0 ? 0 : found < 0 ? found : r;
 }
 

@@ -97,9 +97,8 @@ static int carry_blob(const struct copy *copy, const struct oci_descriptor *blob
 	struct store_source source = {.read = store_file_read, .arg = &file};
 	const struct store_put put = {.digest = digest, .source = &source};
 	char text[DIGEST_STR_MAX];
-	uint64_t size;
 
-	int err = store->ops->has_blob(store, what->repo, digest, &size, wait);
+	int err = store_holds(store, what->repo, digest, (uint64_t)blob->size, wait);
 	if (err != -ENOENT)
 		return err;
 	AUTO_CLOSE int fd = fetch_blob(copy, blob, wait);

@@ -34,17 +34,6 @@ static void meter_progress(void *arg, uint64_t bytes)
 					    (double)meter->size));
 }
 
-/* 0: the store has the blob, and of that size: one that was cut short is none. -ENOENT. */
-static int has(struct push *push, const char *repo, const struct digest *digest, uint64_t size,
-	       struct wait *wait)
-{
-	struct store *store = push->store;
-	uint64_t found;
-
-	int err = store->ops->has_blob(store, repo, digest, &found, wait);
-	return !err && found != size ? -ENOENT : err;
-}
-
 /* Whether the store answered this push before. ERR: what it says now. */
 static bool answered_before(struct push *push, int err)
 {
@@ -59,7 +48,7 @@ int push_put(struct push *push, const char *repo, struct store_put *put, struct 
 {
 	struct store *store = push->store;
 
-	int err = has(push, repo, put->digest, put->source->size, wait);
+	int err = store_holds(store, repo, put->digest, put->source->size, wait);
 	put->patient = answered_before(push, err);
 	/* Of one that went away put_blob asks again, as soon as it can. */
 	bool away = put->patient && (err == -ECONNREFUSED || err == -EHOSTUNREACH);

@@ -153,9 +153,8 @@ static int below_run(struct push_task *task, struct wait *wait)
 		.digest = &below->part->digest,
 		.mount_from = image_repo(below->base->image),
 	};
-	uint64_t size;
 
-	int err = store->ops->has_blob(store, push->repo, mount.digest, &size, wait);
+	int err = store_holds(store, push->repo, mount.digest, (uint64_t)below->part->size, wait);
 	if (err == -ENOENT && image_store(below->base->image) == store &&
 	    strcmp(mount.mount_from, push->repo) != 0)
 		err = store->ops->put_blob(store, push->repo, &mount, wait);

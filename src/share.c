@@ -48,12 +48,8 @@ static int put_blob(const struct sharing *sharing, const struct digest *digest, 
 	struct store_bytes bytes = {.data = data, .len = len};
 	const struct store_source source = {.read = store_bytes_read, .arg = &bytes, .size = len};
 	const struct store_put put = {.digest = digest, .source = &source};
-	uint64_t size;
-	int r = ops->has_blob(sharing->store, sharing->repo, digest, &size, sharing->wait);
+	int r = store_holds(sharing->store, sharing->repo, digest, len, sharing->wait);
 
-	/* one that was cut short is none */
-	if (r == 0 && size != len)
-		r = -ENOENT;
 	return r == -ENOENT ? ops->put_blob(sharing->store, sharing->repo, &put, sharing->wait) : r;
 }
 

@@ -14,6 +14,16 @@ void store_manifest_release(struct store_manifest *manifest)
 	buf_release(&manifest->bytes);
 }
 
+int store_holds(struct store *store, const char *repo, const struct digest *digest, uint64_t size,
+		struct wait *wait)
+{
+	uint64_t found;
+	int err = store->ops->has_blob(store, repo, digest, &found, wait);
+	/* One that was cut short is none. */
+	bool lacks = err == -EACCES || (!err && found != size);
+	return lacks ? -ENOENT : err;
+}
+
 ssize_t store_source_read(const struct store_source *source, uint64_t off, void *buf, size_t cap,
 			  struct wait *wait)
 {

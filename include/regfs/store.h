@@ -141,6 +141,13 @@ struct store {
 	atomic_uint route; /* grows when blobs come from elsewhere than before */
 };
 
+/* For who would put the blob of SIZE bytes: 0: the store has it, whole; -ENOENT: it is to be put.
+ * That is so where it may not be read, too: a repository that comes with its first push (Quay) may
+ * not be before, and whether it may be written to, the put finds out. Other errors are
+ * has_blob()'s. */
+int store_holds(struct store *store, const char *repo, const struct digest *digest, uint64_t size,
+		struct wait *wait);
+
 static inline void store_stream_close(struct store_stream *stream)
 {
 	if (stream)

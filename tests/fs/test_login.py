@@ -352,6 +352,25 @@ def test_token_service(t):
     assert not any("delete" in scope and "prod" not in scope for scopes in asked for scope in scopes), asked
 
 
+def test_a_repository_that_comes_with_its_first_push(t):
+    """quay/quay (endpoints/v2/v2auth.py): who asks for leave to push makes the repository; before that nobody may
+    pull from it, and a HEAD for a blob is refused."""
+    made = {"team/app", "catalog"}
+
+    def may(user, name, action):
+        if action == "push":
+            made.add(name)
+        return user is not None and name in made
+
+    registry, _ = token_registry(t, may)
+    login(t, registry.host)
+    m = t.mount(registry.host, name_timeout=10)
+    archive = t.dir / "1.5.tar"
+    archive.write_bytes(m.path("team/app:1.5/image.tar").read_bytes())
+    t.run("cp", archive, m.path("team/new/_push/1.5.tar"))
+    lib.equal(version_of(m, "team/new:1.5/rootfs/app/version"), "1.5")
+
+
 def test_a_denied_request_costs_one_token(t):
     """One that was refused is renewed once, and one that was just made is not."""
     registry, service = token_registry(t, lambda user, name, _: user and name != "solo")

@@ -121,7 +121,8 @@ class TokenService:
         access = []
         for scope in scopes:
             kind, name, actions = scope.split(":")
-            allowed = [action for action in actions.split(",") if self.may(user, name, action)]
+            # "push" before "pull", which may hang on it.
+            allowed = [action for action in sorted(actions.split(","), reverse=True) if self.may(user, name, action)]
             access.append({"type": kind, "name": name, "actions": allowed})
         now = int(time.time())
         claims = {"iss": ISSUER, "sub": user or "", "aud": SERVICE, "exp": now + max(self.expires_in, 60),

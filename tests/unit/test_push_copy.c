@@ -246,6 +246,19 @@ static void an_absent_child_stays_absent(void **state)
 	assert_false(has(f, f->fake, "prod", "absent"));
 }
 
+/* Of what may not be read nobody knows what is there. */
+static void what_need_not_be_there_is_sent(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_FREE char *json = push(f, f->fake, "1", "layer");
+
+	fakestore_fail(f->fake, FAKE_HAS_BLOB, -EACCES);
+	assert_int_equal(copy(f, f->fake, "1", "prod"), 0);
+	fakestore_fail(f->fake, FAKE_HAS_BLOB, 0);
+	assert_manifest(f, f->fake, "prod", "new", json);
+	assert_true(has(f, f->fake, "prod", "layer"));
+}
+
 static void failure_leaves_the_tag(void **state)
 {
 	static const enum fakestore_op ops[] = {FAKE_GET_MANIFEST, FAKE_OPEN_BLOB,
@@ -257,8 +270,8 @@ static void failure_leaves_the_tag(void **state)
 
 	fakestore_add_manifest(f->fake, "prod", "new", OCI_TYPE_MANIFEST, old, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
-		fakestore_fail(f->fake, ops[i], -EACCES);
-		assert_int_equal(copy(f, f->fake, "1", "prod"), -EACCES);
+		fakestore_fail(f->fake, ops[i], -EDQUOT);
+		assert_int_equal(copy(f, f->fake, "1", "prod"), -EDQUOT);
 		fakestore_fail(f->fake, ops[i], 0);
 		assert_manifest(f, f->fake, "prod", "new", old);
 		digest_of(DIGEST_SHA256, "layer", 5, &digest);
@@ -337,6 +350,7 @@ int main(void)
 		TEST(a_layout_links_its_blobs),
 		TEST(an_index_brings_its_children),
 		TEST(an_absent_child_stays_absent),
+		TEST(what_need_not_be_there_is_sent),
 		TEST(failure_leaves_the_tag),
 		TEST(what_is_no_manifest_is_refused),
 		TEST(it_does_not_wait_where_it_may_not),
