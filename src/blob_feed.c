@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Where the bytes of a pass or a range come from: the cache as far as it has them, then one
- * stream of the store. And the blocks in memory that they fill.
- * Must not know digests or who waits.
+ * stream of the store, or what passes for one (blob_lanes.c). And the blocks in memory that they
+ * fill. Must not know digests or who waits.
  */
 #include <errno.h>
 
@@ -47,10 +47,23 @@ void feed_release(struct feed *feed)
 	free(STEAL(feed->repo));
 }
 
+static bool feed_is_far(const struct feed *feed, uint64_t off)
+{
+	struct blobs *blobs = feed->blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	bool far = lanes_suit(feed->blob, way_of(blobs, feed->store), off);
+	pthread_mutex_unlock(&blobs->lock);
+	return far;
+}
+
 static int feed_open(struct feed *feed, uint64_t off, struct wait *wait)
 {
 	uint64_t len = feed->end == feed->blob->size ? UINT64_MAX : feed->end - off;
 	int64_t begun = now_us();
+
+	if (feed->wide && feed_is_far(feed, off))
+		return lanes_open(feed, off, &feed->stream);
 
 	int r = feed->store->ops->open_blob(feed->store, feed->repo, &feed->blob->digest, off, len,
 					    &feed->stream, wait);

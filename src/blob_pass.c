@@ -298,6 +298,20 @@ static bool pass_keeps(struct pass *pass)
 	return keep;
 }
 
+/* From when somebody waits for it, what is left may come over several connections. */
+static void pass_widen(struct pass *pass, uint32_t nr)
+{
+	struct blobs *blobs = pass->blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	bool widens = pass->awaited && !pass->feed.wide;
+	bool far = widens && lanes_suit(pass->blob, pass->way, (uint64_t)nr * CACHE_BLOCK);
+	pthread_mutex_unlock(&blobs->lock);
+	pass->feed.wide |= widens;
+	if (far)
+		feed_stop(&pass->feed);
+}
+
 static int pass_block(struct pass *pass, uint32_t nr)
 {
 	struct blob *blob = pass->blob;
@@ -315,6 +329,7 @@ static int pass_block(struct pass *pass, uint32_t nr)
 	r = sums_reserve(pass->sums);
 	if (r == 0 && (pass->feed.stream || !cache_has(blob->blobs->cache, &blob->id, nr)))
 		r = pass_yield(pass, piece->len);
+	pass_widen(pass, nr);
 	if (r == 0)
 		r = feed_block(&pass->feed, nr, piece->data, &pass->wait, &cached);
 	if (r < 0) {
@@ -351,6 +366,9 @@ static void pass_reject(struct pass *pass)
 	struct blob *blob = pass->blob;
 
 	stats_add(STAT_DIGEST_MISMATCHES, 1);
+	pthread_mutex_lock(&blob->blobs->lock);
+	blob->one_stream |= pass->feed.wide;
+	pthread_mutex_unlock(&blob->blobs->lock);
 	store_distrust(pass->feed.store, pass->feed.repo, &blob->digest);
 	cache_drop(blob->blobs->cache, &blob->id, blob->nblocks, pass->number);
 	if (pass->mixed)

@@ -2,9 +2,9 @@
 /*
  * What the files of the room `blob` share: blob.c (the table, the read paths), blob_pass.c (whole
  * streams), blob_follow.c (those who take from them), blob_fetch.c (verified ranges), blob_feed.c
- * (where bytes come from), blob_ahead.c (what is fetched before it is asked for), blob_way.c (the
- * ways to the stores, and who goes first), blob_sums.c (block sums), blob_unverified.c (ranges for
- * callers who check them).
+ * (where bytes come from), blob_lanes.c (over several connections), blob_ahead.c (what is fetched
+ * before it is asked for), blob_way.c (the ways to the stores, and who goes first), blob_sums.c
+ * (block sums), blob_unverified.c (ranges for callers who check them).
  *
  * One lock, blobs->lock, guards the table and every field marked so below. It is held for
  * bookkeeping only, never across the cache, a store, the log or a copy of a block.
@@ -35,6 +35,7 @@
 #define MARKS	       64		   /* blocks that set off more when they are read */
 #define AHEAD_FIRST    8		   /* blocks of a sequential reader's first window: 1 MiB */
 #define AHEAD_STREAMS  6		   /* ranges on their way for one reader, at most */
+#define LANE_PART      (4 * MIB)	   /* what a pass over a long way asks for at once */
 #define RECENT	       8		   /* ranges kept in memory where the cache keeps nothing */
 
 /* The state of a blob's hash after each of its blocks but the last. Immutable once a blob points to
@@ -81,6 +82,9 @@ struct way {
 	struct pace pace;
 	/* guarded by blobs->lock */
 	unsigned awaited;	 /* fetches, and passes that somebody waits for, under way */
+	unsigned parts;		 /* of passes, under way */
+	bool takes_parts;	 /* it was seen to serve one by itself */
+	int64_t narrow_until_ms; /* until then passes keep to one stream */
 	struct wait_queue quiet; /* passes that nobody waits for, until there are none */
 };
 
@@ -91,6 +95,7 @@ struct blobs {
 	int64_t idle_ms;    /* PASS_IDLE_MS; tests shorten it */
 	int64_t retry_ms;   /* RETRY_MS; tests shorten it */
 	int64_t yield_ms;   /* YIELD_MS; tests change it */
+	size_t lane_part;   /* LANE_PART; tests shorten it */
 
 	pthread_mutex_t lock;
 	pthread_cond_t drained; /* running became 0 */
@@ -98,6 +103,7 @@ struct blobs {
 	struct blob *first, *last; /* most recently used first */
 	unsigned idle;		   /* blobs nobody holds */
 	unsigned running;	   /* jobs */
+	unsigned parts;		   /* of passes, in memory */
 	bool closing;
 	struct fetch *recent[RECENT];
 	unsigned next_recent;
@@ -136,6 +142,7 @@ struct blob {
 	uint64_t error_source;
 	bool wrong; /* it was the digest: raw readers may hold bytes of it, whatever comes next */
 	int64_t retry_ms;
+	bool one_stream; /* parts of it came wrong */
 };
 
 /* The part of a block that somebody wants, and the last block of the whole request. */
@@ -164,6 +171,7 @@ struct feed {
 	char *repo; /* owned */
 	uint64_t source;
 	uint64_t end; /* the offset where it stops */
+	bool wide;    /* it may come over several connections */
 	struct store_stream *stream;
 	uint64_t received; /* bytes from the store since the last look */
 };
@@ -176,6 +184,13 @@ void feed_release(struct feed *feed);
  * feed_stop(). *RET_CACHED: it came from the cache. 0; -ENODATA: the store has fewer bytes
  * than it should; the store's errors, -EINTR. */
 int feed_block(struct feed *feed, uint32_t nr, void *data, struct wait *wait, bool *ret_cached);
+
+/* --- blob_lanes.c --- */
+
+/* Whether the rest of BLOB from OFF on should come over several connections on WAY. Lock held. */
+bool lanes_suit(const struct blob *blob, const struct way *way, uint64_t off);
+/* What FEED is for from OFF on, so. Waits for nothing. 0 or -ENOMEM. */
+int lanes_open(const struct feed *feed, uint64_t off, struct store_stream **ret);
 
 static inline size_t block_len(const struct blob *blob, uint32_t nr)
 {

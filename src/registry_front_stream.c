@@ -100,6 +100,7 @@ static int open_rest(struct front_stream *stream, int err, struct wait *wait)
 		struct route one = {.legs = {route.legs[i]}, .n = 1};
 		int opened = front_try(front, &one, open_at, stream, wait);
 		if (!opened) {
+			stream->base.unranged = stream->stream->unranged;
 			stream->way = route.legs[i].way;
 			stream->mirror = !front_is_origin(route.legs[i].endpoint);
 			if (stream->mirror)

@@ -122,6 +122,7 @@ static int accept_part(struct blob_stream *stream)
 static void accept_whole(struct blob_stream *stream)
 {
 	int64_t length = http_content_length(stream->transfer);
+	stream->base.unranged = stream->pos > 0 || stream->end != UINT64_MAX;
 	stream->skip = stream->pos;
 	stream->body = length < 0 ? UINT64_MAX : (uint64_t)length;
 	if (length >= 0)

@@ -3,8 +3,9 @@
  * blob: verified reads by digest, over a store and the cache.
  * Knows passes, block sums and single flight. Must not know what a blob holds.
  *
- * A blob without sums is fetched by a *pass*: one stream from its first byte to its last,
- * hashed on the way, its blocks put into the cache as tentative; when the digest is right
+ * A blob without sums is fetched by a *pass*: one stream from its first byte to its last (or,
+ * where answers take long, several ranges at once, taken in order), hashed on the way, its blocks
+ * put into the cache as tentative; when the digest is right
  * they are committed and the SHA-256 of each block (the sums) is kept; when it is wrong all of
  * it is dropped, logged with both digests, and every waiter gets -EIO. There is one pass per digest
  * at a time, for all that want the blob. From then on any range is fetched by itself, checked by

@@ -34,6 +34,8 @@ struct store_stream {
 	 * there is progress. */
 	ssize_t (*read)(struct store_stream *stream, void *buf, size_t cap, struct wait *wait);
 	void (*close)(struct store_stream *stream);
+	/* A part was asked for, and the store sends all: what is before it is passed over. */
+	bool unranged;
 };
 
 /* A blob to send: random access, because an upload may have to resume. READ gives up to
