@@ -106,5 +106,6 @@ def bench_random_reads(bench):
     layer = max(manifest["layers"], key=lambda one: one["size"])
     runs = [[float(word) for word in quiet(ROOT / "build/bench/bench_zran", layout.parent, layout.name, layer["digest"],
                                            layer["size"], bench.fresh("cache")).split()] for _ in range(RUNS)]
-    ours, theirs = (statistics.median(column) for column in zip(*runs))
-    row("4 KiB in a file of the layer", ours, "zlib, the same points", theirs, "without FUSE; what was decoded before counts", 1.2)
+    ours, theirs, reads = (statistics.median(column) for column in zip(*runs))
+    row("4 KiB in a file of the layer", ours, "zlib, the same points", theirs,
+        f"{reads:.0f} reads, each from another point; without FUSE", 1.2)

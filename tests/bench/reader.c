@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * reader: reads files in the ways that programs do, and says how long it took, in seconds.
+ * reader: reads files in the ways that programs do, and says how long it took and what CPU time of
+ * its own, in seconds.
  *
- *   reader once FILE               all of it
- *   reader sequential|mmap FILE    all of it, ROUNDS times
- *   reader random FILE             4 KiB here and there, ROUNDS times
- *   reader small DIR <LIST         opens, reads and closes each file of the list
+ *   reader sequential|mmap ROUNDS FILE    all of it, ROUNDS times
+ *   reader random ROUNDS FILE             4 KiB here and there, as often
+ *   reader small ROUNDS DIR <LIST         opens, reads and closes each file of the list, as often
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define ROUNDS	     10
 #define RANDOM_READS 20000
 
 static char buffer[1 << 20];
@@ -67,12 +67,10 @@ static void mapped(int fd, off_t size)
 	munmap((void *)map, size);
 }
 
-static void small(const char *dir)
+static void small(void)
 {
 	char name[4096];
 
-	if (chdir(dir) < 0)
-		exit(1);
 	rewind(stdin);
 	while (fgets(name, sizeof(name), stdin)) {
 		name[strcspn(name, "\n")] = 0;
@@ -91,29 +89,46 @@ static double now(void)
 	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-int main(int argc, char **argv)
+static double cpu(void)
 {
-	double start = now();
+	struct rusage usage;
 
-	if (argc != 3)
-		return 2;
-	if (!strcmp(argv[1], "small")) {
-		small(argv[2]);
-		printf("%f\n", now() - start);
-		return 0;
-	}
-	int fd = open_or_die(argv[2]);
+	getrusage(RUSAGE_SELF, &usage);
+	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+static void read_file(const char *way, int rounds, int fd)
+{
 	struct stat st;
+
 	if (fstat(fd, &st) < 0)
-		return 1;
-	for (int i = 0; i < (!strcmp(argv[1], "once") ? 1 : ROUNDS); i++) {
-		if (!strcmp(argv[1], "sequential") || !strcmp(argv[1], "once"))
+		exit(1);
+	while (rounds-- > 0) {
+		if (!strcmp(way, "sequential"))
 			sequential(fd, st.st_size);
-		else if (!strcmp(argv[1], "random"))
+		else if (!strcmp(way, "random"))
 			at_random(fd, st.st_size);
 		else
 			mapped(fd, st.st_size);
 	}
-	printf("%f\n", now() - start);
+}
+
+int main(int argc, char **argv)
+{
+	double start = now(), start_cpu = cpu();
+
+	if (argc != 4)
+		return 2;
+	int rounds = atoi(argv[2]);
+	if (strcmp(argv[1], "small") != 0) {
+		read_file(argv[1], rounds, open_or_die(argv[3]));
+	} else {
+		if (chdir(argv[3]) < 0)
+			return 1;
+		while (rounds-- > 0)
+			small();
+	}
+	printf("%f %f\n", now() - start, cpu() - start_cpu);
 	return 0;
 }
