@@ -255,8 +255,11 @@ static CURLcode set_tls(CURL *easy, const struct http_transfer *transfer)
 		SET(easy, CURLOPT_CAPATH, transfer->ca_dir);
 	if (transfer->cert_file)
 		SET(easy, CURLOPT_SSLCERT, transfer->cert_file);
-	if (transfer->key_file)
+	if (transfer->key_file) {
 		SET(easy, CURLOPT_SSLKEY, transfer->key_file);
+		/* Else the library asks for one, on this thread, and all wait for the answer. */
+		SET(easy, CURLOPT_KEYPASSWD, "");
+	}
 	if (transfer->skip_verify) {
 		SET(easy, CURLOPT_SSL_VERIFYPEER, 0L);
 		SET(easy, CURLOPT_SSL_VERIFYHOST, 0L);
@@ -413,6 +416,8 @@ static const char *advice(CURLcode code, const char *words)
 	if (wants_certificate(words))
 		return " (the registry wants a client certificate: certs.d/HOST/client.cert and "
 		       "client.key)";
+	if (code == CURLE_SSL_CERTPROBLEM)
+		return " (a key with a passphrase cannot be used: openssl pkey -in KEY -out NEW)";
 	if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR)
 		return " (if the registry has a CA of its own: -o cacert=FILE, or the CA as "
 		       "certs.d/HOST/ca.crt; without verification: -o insecure=HOST)";

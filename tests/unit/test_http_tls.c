@@ -93,12 +93,36 @@ static void nonsense_is_no_ca(void **state)
 	assert_true(get(&tls, false, why) < 0);
 }
 
+/* OpenSSL would ask for it on the terminal, or on standard input, and all transfers would stand. */
+static void nobody_is_asked_for_a_passphrase(void **state)
+{
+	(void)state;
+	char why[HTTP_WHY_MAX];
+	AUTO_FREE char *cert = format("%s/cert.pem", dir);
+	AUTO_FREE char *locked = format("%s/locked.pem", dir);
+	AUTO_FREE char *command = format(
+		"openssl pkey -aes256 -passout pass:x -in %s/key.pem -out %s", dir, locked);
+	int ends[2], before = dup(STDIN_FILENO);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(dup2(ends[0], STDIN_FILENO), STDIN_FILENO);
+	const struct http_tls tls = {.ca_pem = pem, .cert_file = cert, .key_file = locked};
+	int err = get(&tls, false, why);
+	close(ends[1]);
+	assert_int_equal(dup2(before, STDIN_FILENO), STDIN_FILENO);
+	close(ends[0]);
+	close(before);
+	assert_int_equal(err, -EACCES);
+	assert_non_null(strstr(why, "passphrase"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(connections_are_not_shared_by_settings),
 		cmocka_unit_test(a_refusal_says_what_to_do),
 		cmocka_unit_test(nonsense_is_no_ca),
+		cmocka_unit_test(nobody_is_asked_for_a_passphrase),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
