@@ -124,6 +124,8 @@ int registry_failed(const struct registry *registry, const struct registry_call 
 bool registry_gone(struct registry *registry, int err);
 /* It answers. */
 void registry_back(struct registry *registry);
+/* Why we do not go from the URL FROM to TO, on the word of a server; NULL: we do. */
+const char *registry_detour_refusal(const char *from, const char *to);
 /* An errno of http.h in those of store.h. */
 int registry_errno(int err);
 

@@ -71,8 +71,7 @@ static bool is_home(const struct exchange *x)
 	return same_origin(&home, &here);
 }
 
-/* Why we do not go from FROM to TO; NULL: we do. */
-static const char *detour_refusal(const char *from, const char *to)
+const char *registry_detour_refusal(const char *from, const char *to)
 {
 	CLEANUP(http_url_release) struct http_url here = {0};
 	CLEANUP(http_url_release) struct http_url there = {0};
@@ -208,7 +207,7 @@ static int redirected(struct exchange *x, const char *location)
 	int err = http_url_resolve(x->url, location, &to);
 	if (err == -ENOMEM)
 		return err;
-	const char *why = err ? "redirected to nonsense" : detour_refusal(x->url, to);
+	const char *why = err ? "redirected to nonsense" : registry_detour_refusal(x->url, to);
 	if (why)
 		return failed(x, -EIO, why);
 	free(x->url);

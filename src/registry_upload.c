@@ -89,9 +89,9 @@ static int take_location(struct upload *upload, const struct registry_call *call
 		return err;
 	if (err)
 		return registry_failed(upload->registry, call, -EIO, "the Location is no URL");
-	if (starts_with(http_url(answer), "https://") && !starts_with(url, "https://"))
-		return registry_failed(upload->registry, call, -EIO,
-				       "the upload is to go on without TLS");
+	const char *why = registry_detour_refusal(http_url(answer), url);
+	if (why)
+		return registry_failed(upload->registry, call, -EIO, why);
 	free(upload->location);
 	upload->location = STEAL(url);
 	return 0;

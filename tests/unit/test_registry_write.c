@@ -373,6 +373,33 @@ static void an_upload_elsewhere_gets_no_credentials(void **state)
 	assert_int_equal(requests("other PUT /v2/x.a=1&digest=sha256"), 1);
 }
 
+/* A name that is resolved by nobody: its requests go to our server as their proxy. */
+static void an_upload_does_not_lead_home(void **state)
+{
+	(void)state;
+	static const char *const nearby[] = {"169.254.169.254", "127.0.0.1", "[::1]"};
+	AUTO_FREE char *proxy = format("http://%s", help.server.host);
+	struct made made;
+	made_init(&made, SIZE);
+	const struct store_put put = {.digest = &made.digest, .source = &made.source};
+	setenv("http_proxy", proxy, 1);
+	struct store *store = help_store("registry.invalid",
+					 (struct registry_options){.plain_http = true});
+	for (size_t i = 0; i < ARRAY_SIZE(nearby); i++) {
+		server_order(&help.server, "{\"clear\": true}");
+		AUTO_FREE char *actions = format(
+			"\"status\": 202, \"headers\": {\"Location\": \"http://%s/latest/\"}",
+			nearby[i]);
+		rule("POST", "uploads", actions);
+		assert_int_equal(store->ops->put_blob(store, "team/app", &put, &help.wait), -EIO);
+		assert_int_equal(requests("latest"), 0);
+		assert_int_equal(requests("POST http://registry.invalid/v2/team"), 1);
+	}
+	assert_true(help_logged("only means something nearby"));
+	store_free(store);
+	unsetenv("http_proxy");
+}
+
 /* ---- manifests ---- */
 
 static int put_manifest(const char *tag)
@@ -540,6 +567,7 @@ int main(void)
 		TEST(an_interrupted_upload_is_called_off),
 		TEST(refusals_of_blobs),
 		TEST(an_upload_elsewhere_gets_no_credentials),
+		TEST(an_upload_does_not_lead_home),
 		TEST(puts_a_manifest),
 		TEST(a_lost_answer_is_asked_for),
 		TEST(a_page_confirms_nothing),
