@@ -128,7 +128,8 @@ char *http_url_escape(const char *str)
 	return out;
 }
 
-/* The host without port and brackets; false if it cannot be one. */
+/* The host without port and brackets, and without the dot that may end a name (RFC 1034, section
+ * 3.1); false if it cannot be one. */
 static bool bare_host(const char *host, char *out, size_t cap)
 {
 	size_t len = strcspn(host, ":");
@@ -136,6 +137,8 @@ static bool bare_host(const char *host, char *out, size_t cap)
 		host++;
 		len = strcspn(host, "]");
 	}
+	if (len && host[len - 1] == '.')
+		len--;
 	if (len >= cap)
 		return false;
 	memcpy(out, host, len);

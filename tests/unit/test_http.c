@@ -799,9 +799,10 @@ static void urls_are_resolved(void **state)
 static void hosts_tell_where_they_are(void **state)
 {
 	(void)state;
-	static const char *const loopback[] = {"localhost", "x.localhost:80",	   "LOCALHOST:5000",
-					       "127.0.0.1", "127.9.9.9:80",	   "[::1]",
-					       "[::1]:443", "[::ffff:127.0.0.1]:1"};
+	static const char *const loopback[] = {
+		"localhost",	"x.localhost:80",  "LOCALHOST:5000", "127.0.0.1",
+		"127.9.9.9:80", "[::1]",	   "[::1]:443",	     "[::ffff:127.0.0.1]:1",
+		"localhost.",	"x.localhost.:80", "127.0.0.1.:80"};
 	static const char *const elsewhere[] = {"localhost.evil.com", "127.0.0.1.nip.io",
 						"registry.io:5000", "10.0.0.1", "[::2]:80"};
 	for (size_t i = 0; i < ARRAY_SIZE(loopback); i++)
@@ -811,6 +812,7 @@ static void hosts_tell_where_they_are(void **state)
 		assert_false(http_host_is_local(elsewhere[i]));
 	}
 	assert_true(http_host_is_local("169.254.169.254"));
+	assert_true(http_host_is_local("169.254.169.254."));
 	assert_true(http_host_is_local("0.0.0.0:80"));
 	assert_true(http_host_is_local("[fe80::1]:80"));
 	assert_false(http_host_is_loopback("169.254.169.254"));
