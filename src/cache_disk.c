@@ -13,9 +13,9 @@
 #include "cache_priv.h"
 
 static const char *const kind_dirs[] = {
-	[CACHE_MANIFEST] = "manifest", [CACHE_INDEX] = "index", [CACHE_SUMS] = "sums",
-	[CACHE_NAME] = "name",	       [CACHE_TOC] = "toc",	[CACHE_COPY] = "copy",
-	[CACHE_TRACE] = "trace",
+	[CACHE_MANIFEST] = "manifest", [CACHE_INDEX] = "index",	    [CACHE_SUMS] = "sums",
+	[CACHE_NAME] = "name",	       [CACHE_TOC] = "toc",	    [CACHE_COPY] = "copy",
+	[CACHE_TRACE] = "trace",       [CACHE_DIFF_ID] = "diff_id",
 };
 
 const char *cache_kind_dir(unsigned kind)

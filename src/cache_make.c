@@ -396,7 +396,7 @@ void cache_mend(struct cache_view *view)
 	cache_table_rebuild(&view->table, true);
 	cache_view_unlock(view);
 	mend_arena(view);
-	for (unsigned kind = CACHE_MANIFEST; kind <= CACHE_TRACE; kind++)
+	for (unsigned kind = CACHE_MANIFEST; kind <= CACHE_DIFF_ID; kind++)
 		if (cache_kind_is_file(kind))
 			mend_files(view, kind);
 }

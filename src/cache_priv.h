@@ -204,7 +204,7 @@ static inline bool cache_kind_is_block(unsigned kind)
 static inline bool cache_kind_is_file(unsigned kind)
 {
 	return (kind >= CACHE_MANIFEST && kind <= CACHE_TOC) || kind == CACHE_COPY ||
-	       kind == CACHE_TRACE;
+	       kind == CACHE_TRACE || kind == CACHE_DIFF_ID;
 }
 
 static inline uint32_t cache_pages(size_t len)

@@ -98,6 +98,7 @@ static int start_pushes(struct mount *mount)
 	const struct pushes_options pushes = {
 		.spool_dir = options->cache_dir,
 		.jobs = mount->app.jobs,
+		.cache = mount->app.cache,
 		.compress = options->compress,
 		.compress_level = options->compress_level,
 		.believe_layers = options->verify_stream,

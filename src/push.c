@@ -18,6 +18,7 @@ struct pushes *pushes_new(const struct pushes_options *options)
 	if (!pushes)
 		return NULL;
 	pushes->options = *options;
+	pushes->unpack_free = PUSH_RATIO_FREE;
 	pushes->spool_dir = strdup(options->spool_dir);
 	if (!pushes->spool_dir) {
 		free(pushes);

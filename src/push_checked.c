@@ -113,12 +113,14 @@ int push_send_checked(struct push_run *run, const struct push_blob *blob,
 	};
 	AUTO_DIFF struct push_diff *diff = NULL;
 
-	int err = ret_inside ? push_diff_start(run->push, &source, blob->digest, &diff) : 0;
+	int err = ret_inside ? push_diff_start(run->push, &source, blob->digest, true, &diff) : 0;
 	if (!err)
 		err = send(run, blob, at, wait);
 	if (!err)
 		push_archive_confirmed(run);
 	if (!err && diff)
 		err = push_diff_finish(diff, wait, ret_inside);
+	if (!err && diff)
+		push_diff_keep(diff);
 	return err;
 }

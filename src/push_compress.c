@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "push_priv.h"
+#include "regfs/layer.h"
 
 #define WORKERS_MAX 4
 
@@ -214,6 +215,7 @@ struct packed {
 	const struct push_layer *layer;
 	struct decoder *decoder;
 	struct hasher *inside, *outside;
+	uint64_t len; /* unpacked */
 	char *in, *out;
 };
 
@@ -234,8 +236,13 @@ static int packed_piece(struct packed *packed, size_t len, bool last)
 	if (decoder_done(packed->decoder))
 		return 0; /* what follows the stream is part of the blob all the same */
 	decoder_input(packed->decoder, packed->in, len, last);
-	while ((got = decoder_read(packed->decoder, packed->out, PUSH_PIECE)) > 0)
+	while ((got = decoder_read(packed->decoder, packed->out, PUSH_PIECE)) > 0) {
 		hasher_add(packed->inside, packed->out, (size_t)got);
+		packed->len += (uint64_t)got;
+		if (packed->len >
+		    push_unpacked_max(packed->run->push->pushes, packed->layer->at.len))
+			return push_fail(packed->run->why, -EINVAL, "a layer: %s", PUSH_TOO_LARGE);
+	}
 	if (got == -EINVAL)
 		push_fail(packed->run->why, -EINVAL, "a layer: %s", decoder_error(packed->decoder));
 	return (int)got;
@@ -335,6 +342,15 @@ static int make_blob(struct push_run *run, struct push_layer *layer, struct wait
 	return press_layer(run, layer, wait, ret_spool);
 }
 
+/* Both digests are of the same bytes: who pushes the blob again need not unpack it. */
+static void keep_diff_id(const struct push_run *run, const struct push_layer *layer)
+{
+	struct cache *cache = run->push->pushes->options.cache;
+
+	if (cache && layer->codec != CODEC_PLAIN)
+		layer_diff_id_keep(cache, &layer->digest, &layer->diff_id);
+}
+
 int push_layer_send(struct push_run *run, struct push_layer *layer, const char *repo,
 		    struct wait *wait)
 {
@@ -343,6 +359,7 @@ int push_layer_send(struct push_run *run, struct push_layer *layer, const char *
 	int err = make_blob(run, layer, wait, &spool);
 	if (err)
 		return err;
+	keep_diff_id(run, layer);
 	struct store_file file = {.fd = spool < 0 ? run->fd : spool,
 				  .off = spool < 0 ? layer->at.off : 0,
 				  .len = layer->size};

@@ -10,19 +10,23 @@
 #include <errno.h>
 
 #include "push_priv.h"
+#include "regfs/layer.h"
 #include "regfs/stats.h"
 
 #define STEP (128 * KIB) /* stays in a core's own cache until it is hashed */
 
 struct push_diff {
-	struct push_inside inside; /* the result, once the job does not run */
+	struct cache *cache;	  /* or NULL */
+	struct push_inside found; /* the result, once the job does not run */
 	const struct store_source *source;
 	/* the job's */
 	struct pool_work work;
 	struct wait work_wait;
 	struct decoder *decoder;
-	struct hasher *hasher;
-	uint64_t off; /* of the blob, taken */
+	struct hasher *inside;
+	struct hasher *outside; /* of what may be another blob by now; else NULL */
+	uint64_t off;		/* of the blob, taken */
+	uint64_t len_max;	/* it may unpack to */
 	char *in, *out;
 
 	pthread_mutex_t lock;
@@ -31,12 +35,11 @@ struct push_diff {
 	int error;		 /* guarded by lock */
 };
 
-uint64_t push_unpacked_max(uint64_t size)
+uint64_t push_unpacked_max(const struct pushes *pushes, uint64_t size)
 {
-	uint64_t ratio = PUSH_RATIO_MAX;
+	uint64_t ratio = PUSH_RATIO_MAX, free = pushes->unpack_free;
 
-	return size > (PUSH_SIZE_MAX - PUSH_RATIO_FREE) / ratio ? PUSH_SIZE_MAX
-								: size * ratio + PUSH_RATIO_FREE;
+	return size > (PUSH_SIZE_MAX - free) / ratio ? PUSH_SIZE_MAX : size * ratio + free;
 }
 
 /* --- the job --- */
@@ -44,7 +47,7 @@ uint64_t push_unpacked_max(uint64_t size)
 /* The end: what cannot be decoded is a result. */
 static int flawed(struct push_diff *diff, const char *flaw)
 {
-	diff->inside.flaw = flaw;
+	diff->found.flaw = flaw;
 	return 0;
 }
 
@@ -62,6 +65,8 @@ static int take(struct push_diff *diff)
 	if (got <= 0)
 		return got ? (int)got : -EIO;
 	diff->off += (uint64_t)got;
+	if (diff->outside)
+		hasher_add(diff->outside, diff->in, (size_t)got);
 	decoder_input(diff->decoder, diff->in, (size_t)got, diff->off == source->size);
 	return 1;
 }
@@ -72,10 +77,10 @@ static int unpack(struct push_diff *diff, uint64_t *len)
 	ssize_t got;
 
 	while ((got = decoder_read(diff->decoder, diff->out, STEP)) > 0) {
-		hasher_add(diff->hasher, diff->out, (size_t)got);
+		hasher_add(diff->inside, diff->out, (size_t)got);
 		*len += (uint64_t)got;
-		if (*len > push_unpacked_max(diff->source->size))
-			return flawed(diff, "it unpacks to more than any layer does");
+		if (*len > diff->len_max)
+			return flawed(diff, PUSH_TOO_LARGE);
 	}
 	if (got == -EINVAL)
 		return flawed(diff, decoder_error(diff->decoder));
@@ -83,7 +88,7 @@ static int unpack(struct push_diff *diff, uint64_t *len)
 		return (int)got;
 	if (!decoder_done(diff->decoder))
 		return 1;
-	hasher_final(diff->hasher, &diff->inside.diff_id);
+	hasher_final(diff->inside, &diff->found.diff_id);
 	return 0;
 }
 
@@ -107,19 +112,19 @@ static void diff_run(struct pool_work *work)
 
 /* --- its life --- */
 
-static bool prepare(struct push_diff *diff, enum codec codec)
+static bool prepare(struct push_diff *diff, enum codec codec, bool fixed)
 {
 	diff->decoder = decoder_new(codec, NULL);
-	diff->hasher = hasher_new(DIGEST_SHA256);
+	diff->inside = hasher_new(DIGEST_SHA256);
+	diff->outside = fixed ? NULL : hasher_new(diff->found.blob.algo);
 	diff->in = malloc(STEP);
 	diff->out = malloc(STEP);
-	return diff->decoder && diff->hasher && diff->in && diff->out;
+	return diff->decoder && diff->inside && (fixed || diff->outside) && diff->in && diff->out;
 }
 
-static int start(struct push_diff *diff, struct pool *jobs, enum codec codec)
+/* Prepared. */
+static int start(struct push_diff *diff, struct pool *jobs)
 {
-	if (!prepare(diff, codec))
-		return -ENOMEM;
 	diff->running = true;
 	int err = pool_submit(jobs, &diff->work);
 	if (err) {
@@ -137,15 +142,26 @@ static struct push_diff *diff_new(const struct store_source *source, const struc
 	if (!diff)
 		return NULL;
 	diff->source = source;
-	diff->inside.blob = *digest;
+	diff->found.blob = *digest;
 	diff->work.run = diff_run;
 	pthread_mutex_init(&diff->lock, NULL);
 	wait_init(&diff->work_wait, true);
 	return diff;
 }
 
+/* Whether there is nothing to find out. */
+static bool is_known(struct push_diff *diff, const struct pushes_options *options, enum codec codec)
+{
+	struct digest *diff_id = &diff->found.diff_id;
+
+	if (codec == CODEC_PLAIN)
+		*diff_id = diff->found.blob;
+	return codec == CODEC_PLAIN || options->believe_layers ||
+	       (diff->cache && layer_diff_id_find(diff->cache, &diff->found.blob, diff_id));
+}
+
 int push_diff_start(const struct push *push, const struct store_source *source,
-		    const struct digest *digest, struct push_diff **ret)
+		    const struct digest *digest, bool fixed, struct push_diff **ret)
 {
 	const struct pushes_options *options = &push->pushes->options;
 	AUTO_DIFF struct push_diff *diff = diff_new(source, digest);
@@ -153,18 +169,19 @@ int push_diff_start(const struct push *push, const struct store_source *source,
 
 	if (!diff)
 		return -ENOMEM;
+	diff->cache = options->cache;
+	diff->len_max = push_unpacked_max(push->pushes, source->size);
 	ssize_t got = source->read(source->arg, 0, magic, (size_t)MIN(source->size, sizeof(magic)));
 	if (got < 0)
 		return (int)got;
 	enum codec codec = codec_detect(magic, (size_t)got);
-	if (codec == CODEC_PLAIN)
-		diff->inside.diff_id = *digest;
-	int err = codec == CODEC_PLAIN || options->believe_layers
-			  ? 0
-			  : start(diff, options->jobs, codec);
-	if (!err)
-		*ret = STEAL(diff);
-	return err;
+	if (!is_known(diff, options, codec)) {
+		int err = prepare(diff, codec, fixed) ? start(diff, options->jobs) : -ENOMEM;
+		if (err)
+			return err;
+	}
+	*ret = STEAL(diff);
+	return 0;
 }
 
 static int await_job(struct push_diff *diff, struct wait *wait)
@@ -184,8 +201,20 @@ int push_diff_finish(struct push_diff *diff, struct wait *wait, struct push_insi
 	int err = await_job(diff, wait);
 
 	if (!err)
-		*ret = diff->inside;
+		*ret = diff->found;
 	return err;
+}
+
+void push_diff_keep(struct push_diff *diff)
+{
+	struct digest blob = diff->found.blob;
+
+	if (!diff->cache || !diff->decoder || diff->found.flaw)
+		return;
+	if (diff->outside)
+		hasher_final(diff->outside, &blob);
+	if (digest_equal(&blob, &diff->found.blob))
+		layer_diff_id_keep(diff->cache, &blob, &diff->found.diff_id);
 }
 
 void push_diff_free(struct push_diff *diff)
@@ -201,7 +230,8 @@ void push_diff_free(struct push_diff *diff)
 	wait_release(&diff->work_wait);
 	pthread_mutex_destroy(&diff->lock);
 	decoder_free(diff->decoder);
-	hasher_free(diff->hasher);
+	hasher_free(diff->inside);
+	hasher_free(diff->outside);
 	free(diff->in);
 	free(diff->out);
 	free(diff);

@@ -77,6 +77,7 @@ struct push_ended {
 struct pushes {
 	struct pushes_options options;
 	char *spool_dir;
+	uint64_t unpack_free; /* PUSH_RATIO_FREE; tests lower it */
 	pthread_mutex_t lock;
 	struct push *head;			 /* guarded by lock */
 	struct push_ended ended[PUSH_ENDED_MAX]; /* guarded by lock; a ring */
@@ -265,17 +266,21 @@ struct push_insides {
 	size_t n;
 };
 struct push_diff;
-/* Of the blob DIGEST, which SOURCE (borrowed, and not read by others) gives. Where PUSH believes
- * layers, only one that is not compressed is known. */
+/* Of the blob DIGEST, which SOURCE (borrowed, and not read by others) gives; FIXED: nobody can
+ * change it meanwhile. Not decoded is one that the cache knows from before, one that is not
+ * compressed, and, where PUSH believes layers, any. */
 int push_diff_start(const struct push *push, const struct store_source *source,
-		    const struct digest *digest, struct push_diff **ret);
+		    const struct digest *digest, bool fixed, struct push_diff **ret);
 /* Sees to it that it is done. A blob that cannot be decoded is no error. */
 int push_diff_finish(struct push_diff *diff, struct wait *wait, struct push_inside *ret);
+/* After that, where SOURCE was found to have the blob's digest: the cache keeps what was found. */
+void push_diff_keep(struct push_diff *diff);
 void push_diff_free(struct push_diff *diff);
 void push_diff_cleanup(struct push_diff **diff);
 #define AUTO_DIFF CLEANUP(push_diff_cleanup)
-/* What SIZE bytes may unpack to. */
-uint64_t push_unpacked_max(uint64_t size);
+/* What SIZE bytes may unpack to, and the words for more. */
+uint64_t push_unpacked_max(const struct pushes *pushes, uint64_t size);
+#define PUSH_TOO_LARGE "it unpacks to more than any layer does"
 
 /* --- push_verify.c --- */
 

@@ -40,7 +40,7 @@ static int unpack_chunk(struct unpack *unpack)
 	ssize_t got;
 
 	while ((got = decoder_read(unpack->decoder, unpack->out, UNPACK_CHUNK)) > 0) {
-		if (unpack->out_off > push_unpacked_max(unpack->size))
+		if (unpack->out_off > push_unpacked_max(unpack->push->pushes, unpack->size))
 			return push_fail(&unpack->push->why, -EFBIG,
 					 "unpacked the archive is too large for its size");
 		ssize_t put = pwrite_full(unpack->fd, unpack->out, (size_t)got,

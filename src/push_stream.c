@@ -295,7 +295,7 @@ static int decode_chunk(struct push_stream *stream, char *out)
 	ssize_t got;
 
 	while ((got = decoder_read(stream->decoder, out, DECODE_CHUNK)) > 0) {
-		if (stream->avail > push_unpacked_max(stream->decoded))
+		if (stream->avail > push_unpacked_max(stream->push->pushes, stream->decoded))
 			return push_fail(&stream->why, -EFBIG,
 					 "unpacked the archive is too large for its size");
 		ssize_t put = pwrite_full(stream->data, out, (size_t)got, (off_t)stream->avail);

@@ -126,10 +126,14 @@ static int send(struct push_tree *tree, struct stage_inode *inode, const struct 
 
 	stage_stat(inode, &st);
 	source.size = (uint64_t)st.st_size;
-	int err = push_diff_start(tree->push, &source, digest, &diff);
+	int err = push_diff_start(tree->push, &source, digest, false, &diff);
 	if (!err)
 		err = put(tree, &source, digest, wait);
-	return err ? err : push_diff_finish(diff, wait, ret_inside);
+	if (!err)
+		err = push_diff_finish(diff, wait, ret_inside);
+	if (!err)
+		push_diff_keep(diff);
+	return err;
 }
 
 static struct traveller *next_waiting(struct travels *travels)

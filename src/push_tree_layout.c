@@ -110,13 +110,18 @@ static int part_send(struct part_task *part, struct wait *wait)
 	};
 	AUTO_DIFF struct push_diff *diff = NULL;
 
-	int err = part->part->layer ? push_diff_start(part->tree->push, &source, blob.digest, &diff)
-				    : 0;
+	int err = part->part->layer
+			  ? push_diff_start(part->tree->push, &source, blob.digest, false, &diff)
+			  : 0;
 	if (!err)
 		err = check_digest(part, wait);
 	if (!err)
 		err = push_send(part->run, &blob, wait);
-	return err || !diff ? err : push_diff_finish(diff, wait, part->inside);
+	if (!err && diff)
+		err = push_diff_finish(diff, wait, part->inside);
+	if (!err && diff)
+		push_diff_keep(diff);
+	return err;
 }
 
 static int part_run(struct push_task *task, struct wait *wait)

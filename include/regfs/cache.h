@@ -50,6 +50,7 @@ enum cache_kind {
 	CACHE_COPY = 9,	  /* file: all bytes of a file of a layer, for the kernel to read; the id is
 			      a hash of which */
 	CACHE_TRACE = 10, /* file: what was read of an image; the id is of its digest */
+	CACHE_DIFF_ID = 11, /* file: what a layer's blob decodes to */
 };
 
 struct cache_id {

@@ -112,4 +112,11 @@ int64_t layer_seek(struct layer *layer, uint32_t ino, uint64_t off, int whence);
 int layer_verify(struct blobs *blobs, struct cache *cache, const struct cache_id *id,
 		 struct wait *wait);
 
+/* The diff ID (sha256) of the layer's blob, if a pass, a verification or layer_diff_id_keep() found
+ * it out and the cache still knows. */
+bool layer_diff_id_find(struct cache *cache, const struct digest *blob, struct digest *ret);
+/* Bytes that have the digest BLOB were decoded, and what came of it has DIFF_ID. */
+void layer_diff_id_keep(struct cache *cache, const struct digest *blob,
+			const struct digest *diff_id);
+
 #endif

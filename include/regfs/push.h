@@ -19,6 +19,7 @@
 #ifndef REGFS_PUSH_H
 #define REGFS_PUSH_H
 
+#include "regfs/cache.h"
 #include "regfs/codec.h"
 #include "regfs/event.h"
 #include "regfs/pool.h"
@@ -33,6 +34,8 @@ struct pushes_options {
 	struct events *events; /* tags that moved are published here */
 	enum codec compress;   /* for layers that come uncompressed */
 	int compress_level;    /* 0: the codec's default */
+	/* Remembers what was seen of layers (layer_diff_id_find()); NULL: nothing does. */
+	struct cache *cache;
 	/* Layers that come with a manifest are not unpacked to see whether they are what the
 	 * image's config says. */
 	bool believe_layers;

@@ -5,12 +5,14 @@ import contextlib
 import errno
 import functools
 import gzip
+import io
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tarfile
 
 import lib
 import oci
@@ -437,6 +439,36 @@ def test_refused_on_the_way(t):
         writer.close()
     kept(registry, before)
     assert "413" in mount.read_log()
+
+
+def unpacked(mount):
+    return mount.stats()["push_layers_unpacked"]
+
+
+def test_known_layers_are_not_unpacked(t):
+    """What was seen once of a layer is a fact: a CI job that pushes the same base again pays for what is new."""
+    registry, mount = empty(t)
+    image = big_image()
+    push(mount, oci_archive(image))
+    lib.equal(unpacked(mount), 3)
+    other = t.registry()
+    mount.stop()
+    mount = t.mount(other.host)
+    os.makedirs(mount.path("team/app"))
+    # Elsewhere, where every blob has to travel; in any order; as a directory; and where the blobs are already.
+    push(mount, oci_archive(image))
+    push_backwards(mount, oci_archive(image), "team/app/_push/2")
+    with tarfile.open(fileobj=io.BytesIO(oci_archive(image))) as archive:
+        archive.extractall(t.dir / "layout")
+    t.run("cp", "-r", t.dir / "layout", mount.path("team/app/_push/3"))
+    for tag in "123":
+        lib.equal(manifest(other, "team/app", tag)[0], image.digest)
+    bad = oci.Image(image.layers, {"rootfs": {"type": "layers", "diff_ids": [oci.sha256(b"other")] * 3}})
+    refused(mount, oci_archive(bad), "the image's config says", "team/app/_push/4")
+    refused(mount, oci_archive(image, spoil=[oci.sha256(image.layers[0].blob)]), "has the digest", "team/app/_push/5")
+    lib.equal(unpacked(mount), 0)
+    push(mount, oci_archive(big_image("2")), "team/app/_push/6")
+    lib.equal(unpacked(mount), 1)
 
 
 def test_slow_registry_slows_the_writer(t):

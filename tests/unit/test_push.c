@@ -16,10 +16,12 @@
 
 #include <cmocka.h>
 
+#include "../../src/push_priv.h"
 #include "fakestore.h"
+#include "regfs/layer.h"
 #include "regfs/layout.h"
 #include "regfs/oci.h"
-#include "regfs/push.h"
+#include "regfs/stats.h"
 #include "regfs/tar.h"
 
 #define ARCHIVE_MAX (64 * MIB)
@@ -28,6 +30,7 @@ struct fixture {
 	char dir[128];
 	char spool[160];
 	struct pool *jobs;
+	struct cache *cache; /* NULL: none */
 	struct events *events;
 	struct pushes *pushes;
 	struct store *store;
@@ -59,6 +62,7 @@ static struct pushes *make_pushes(struct fixture *f, enum codec compress)
 	const struct pushes_options options = {
 		.spool_dir = f->spool,
 		.jobs = f->jobs,
+		.cache = f->cache,
 		.events = f->events,
 		.compress = compress,
 		.on_tag = on_tag,
@@ -492,6 +496,88 @@ static void layer_that_cannot_be_unpacked_is_refused(void **state)
 	assert_refused(f, "app", &many, -EINVAL, "1 layers, the image's config names 2");
 	AUTO_BUF struct buf odd = oci_archive(&tar, "no JSON", NULL);
 	assert_refused(f, "app", &odd, -EINVAL, "config cannot be used");
+}
+
+/* A gzip or zstd bomb, in each of the places where something is unpacked. */
+static void what_unpacks_to_too_much_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct buf tar = BUF_INIT(ARCHIVE_MAX);
+	AUTO_FREE char *zeros = calloc(1, 48 * MIB);
+
+	add_file(&tar, "zeros", zeros, 48 * MIB);
+	finish(&tar);
+	AUTO_FREE char *config = make_config(&tar, 1);
+	AUTO_BUF struct buf layer = encode(CODEC_ZSTD, &tar);
+	AUTO_BUF struct buf oci = oci_archive(&layer, config, NULL);
+	AUTO_BUF struct buf docker = docker_archive(&layer, 1, config, "null");
+	assert_true(layer.len * PUSH_RATIO_MAX < 40 * MIB);
+	f->pushes->unpack_free = 0;
+	assert_refused(f, "app", &oci, -EINVAL, "unpacks to more");
+	assert_refused(f, "app", &docker, -EINVAL, "unpacks to more");
+	assert_refused(f, "app", &layer, -EFBIG, "too large");
+	f->pushes->unpack_free = PUSH_RATIO_FREE;
+	assert_int_equal(push_once(f, "app", "1", &oci), 0);
+	assert_int_equal(push_once(f, "app", "2", &docker), 0);
+	buf_release(&tar);
+}
+
+/* --- layers that were seen before --- */
+
+/* How many layers are unpacked while ARCHIVE is pushed with VERDICT. */
+static int64_t unpacked_by(struct fixture *f, const char *repo, const struct buf *archive,
+			   int verdict)
+{
+	int64_t before = stats_get(STAT_PUSH_LAYERS_UNPACKED);
+
+	assert_int_equal(push_once(f, repo, "1", archive), verdict);
+	return stats_get(STAT_PUSH_LAYERS_UNPACKED) - before;
+}
+
+static void known_layer_is_not_unpacked(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_BUF struct buf tar = make_layer("file", 3 * MIB);
+	AUTO_BUF struct buf other = make_layer("file", 10);
+	AUTO_FREE char *right = make_config(&tar, 1), *wrong = make_config(&other, 1);
+	AUTO_FREE char *dir = format("%s/known", f->dir);
+	struct cache *cache = NULL;
+
+	pushes_free(f->pushes);
+	assert_int_equal(cache_open(dir, 64 * MIB, &cache), 0);
+	f->cache = cache;
+	f->pushes = make_pushes(f, CODEC_GZIP);
+	for (enum codec codec = CODEC_GZIP; codec <= CODEC_ZSTD; codec++) {
+		AUTO_BUF struct buf layer = encode(codec, &tar);
+		AUTO_BUF struct buf good = oci_archive(&layer, right, NULL);
+		AUTO_BUF struct buf bad = oci_archive(&layer, wrong, NULL);
+		AUTO_BUF struct buf spoilt = oci_archive(&layer, right, NULL);
+		/* What is refused was seen too. */
+		assert_int_equal(unpacked_by(f, "bad", &bad, -EINVAL), 1);
+		assert_int_equal(unpacked_by(f, "bad", &bad, -EINVAL), 0);
+		assert_int_equal(unpacked_by(f, "good", &good, 0), 0);
+		assert_int_equal(unpacked_by(f, "again", &good, 0), 0);
+		damage(&spoilt, &layer);
+		assert_int_equal(unpacked_by(f, "good", &spoilt, -EINVAL), 0);
+	}
+	/* One that was compressed here. */
+	AUTO_BUF struct buf saved = docker_archive(&other, 1, wrong, "null");
+	assert_int_equal(push_once(f, "saved", "1", &saved), 0);
+	CLEANUP(oci_manifest_release) struct oci_manifest parsed = {0};
+	struct store_manifest manifest = manifest_of(f, "saved", "1");
+	const char *why;
+	assert_int_equal(
+		oci_manifest_parse(manifest.bytes.data, manifest.bytes.len, NULL, &parsed, &why),
+		0);
+	store_manifest_release(&manifest);
+	AUTO_BUF struct buf made = blob_of(f, "saved", &parsed.layers[0].digest);
+	AUTO_BUF struct buf same = oci_archive(&made, wrong, NULL);
+	assert_int_equal(unpacked_by(f, "same", &same, 0), 0);
+	pushes_free(f->pushes);
+	f->cache = NULL;
+	f->pushes = make_pushes(f, CODEC_GZIP);
+	assert_int_equal(unpacked_by(f, "same", &same, 0), 1);
+	cache_close(cache);
 }
 
 static void index_brings_its_children(void **state)
@@ -1112,6 +1198,8 @@ int main(void)
 		TEST(wrong_digest_is_refused),
 		TEST(wrong_diff_id_of_a_blob_is_refused),
 		TEST(layer_that_cannot_be_unpacked_is_refused),
+		TEST(what_unpacks_to_too_much_is_refused),
+		TEST(known_layer_is_not_unpacked),
 		TEST(index_brings_its_children),
 		TEST(docker_layers_become_gzip),
 		TEST(docker_layers_become_zstd),
