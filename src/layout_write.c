@@ -133,11 +133,12 @@ static int create_new(const struct layout_repo *repo, const char *name, const ch
 
 /* --- repositories --- */
 
+/* For good: what comes into it is confirmed one day. */
 static int make_dir(int dir_fd, const char *name)
 {
-	if (mkdirat(dir_fd, name, LAYOUT_DIR_MODE) < 0 && errno != EEXIST)
-		return -errno;
-	return 0;
+	if (mkdirat(dir_fd, name, LAYOUT_DIR_MODE) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return fsync(dir_fd) < 0 ? -errno : 0;
 }
 
 /* Each component is made in the directory that was opened, not by its path: a link that is swapped

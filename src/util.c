@@ -64,13 +64,27 @@ ssize_t pwrite_full(int fd, const void *buf, size_t len, off_t off)
 	return (ssize_t)done;
 }
 
+/* So that what is made below PATH is not lost with it; as far as the directory above can be read.
+ */
+static void sync_above(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	AUTO_FREE char *above = slash ? strndup(path, MAX((size_t)(slash - path), 1)) : strdup(".");
+	AUTO_CLOSE int fd = above ? open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		(void)!fsync(fd);
+}
+
 static int make_dir(const char *path, mode_t mode)
 {
 	struct stat st;
 	int err;
 
-	if (mkdir(path, mode) == 0)
+	if (mkdir(path, mode) == 0) {
+		sync_above(path);
 		return 0;
+	}
 	err = errno;
 	/* A directory that is there may answer EROFS or EACCES before EEXIST. */
 	if (stat(path, &st) != 0)
