@@ -24,9 +24,7 @@ int archive_invalid(struct reading *reading, const char *fmt, ...)
 	vsnprintf(reading->why, reading->why_len, fmt, args);
 	va_end(args);
 	/* Names out of the archive must not break a line of the log. */
-	for (char *c = reading->why; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = '?';
+	replace_controls(reading->why, '?');
 	return -EINVAL;
 }
 

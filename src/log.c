@@ -141,15 +141,6 @@ void log_redact(char *line)
 
 /* ---- writing ---- */
 
-/* A line is one event: what a registry sent cannot begin another, nor drive a terminal. */
-static void flatten(char *line)
-{
-	for (; *line; line++) {
-		if ((unsigned char)*line < ' ' || *line == 0x7f)
-			*line = ' ';
-	}
-}
-
 static void format_time(char out[static LOG_TIME_LEN])
 {
 	time_t now = time(NULL);
@@ -201,7 +192,8 @@ static void PRINTF_LIKE(2, 0) write_line(enum log_level level, const char *fmt, 
 
 	if ((int)level <= atomic_load(&ring.level)) {
 		vsnprintf(line, sizeof(line), fmt, args);
-		flatten(line);
+		/* A line is one event: what a registry sent cannot begin another. */
+		replace_controls(line, ' ');
 		log_redact(line);
 		keep(level, line);
 		emit(level, line);

@@ -185,14 +185,6 @@ static int add_error(const cJSON *item, struct buf *text)
 	return err;
 }
 
-/* One line of a log, whatever the server put into it. */
-static void flatten(struct buf *text)
-{
-	for (size_t i = 0; i < text->len; i++)
-		if ((unsigned char)text->data[i] < ' ' || text->data[i] == 0x7f)
-			text->data[i] = ' ';
-}
-
 char *oci_error_message(const char *json, size_t len, char ret_code[static 64])
 {
 	AUTO_BUF struct buf text = BUF_INIT(ERROR_TEXT_MAX);
@@ -216,6 +208,8 @@ char *oci_error_message(const char *json, size_t len, char ret_code[static 64])
 		if (add_error(item, &text))
 			return NULL;
 	}
-	flatten(&text);
+	/* One line of a log, whatever the server put into it. */
+	if (text.data)
+		replace_controls(text.data, ' ');
 	return buf_steal(&text, NULL);
 }

@@ -35,10 +35,7 @@ int push_fail(struct push_reason *why, int err, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	/* Names in it come from outside; _regfs/pushes has a line for each push. */
-	for (char *at = text; *at; at++) {
-		if ((unsigned char)*at < ' ' || *at == 127)
-			*at = '?';
-	}
+	replace_controls(text, '?');
 	pthread_mutex_lock(&why->lock);
 	if (!*why->text)
 		memcpy(why->text, text, sizeof(text));

@@ -252,6 +252,19 @@ bool starts_with(const char *str, const char *prefix)
 	return strncmp(str, prefix, strlen(prefix)) == 0;
 }
 
+void replace_controls(char *text, char with)
+{
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text, next = (unsigned char)text[1];
+
+		if (c == 0xc2 && next >= 0x80 && next < 0xa0)
+			*text++ = with;
+		else if (c >= ' ' && c != 0x7f)
+			continue;
+		*text = with;
+	}
+}
+
 bool ends_with(const char *str, const char *suffix)
 {
 	size_t len = strlen(str), suffix_len = strlen(suffix);

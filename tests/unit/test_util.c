@@ -65,6 +65,28 @@ static void test_starts_and_ends_with(void **state)
 	assert_false(ends_with("gz", ".gz"));
 }
 
+static void test_replace_controls(void **state)
+{
+	static const char *const cases[][2] = {
+		{"a\nb\033[1m\x7f", "a?b?[1m?"},
+		/* CSI as xterm takes it in UTF-8; letters beside it stay */
+		{"a\xc2\x9b"
+		 "31m",
+		 "a??31m"},
+		{"\xc2\x80\xc2\x9f\xc2\xa0\xc3\x9b", "????\xc2\xa0\xc3\x9b"},
+		{"\xc2", "\xc2"},
+		{"", ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		AUTO_FREE char *text = strdup(cases[i][0]);
+
+		replace_controls(text, '?');
+		assert_string_equal(text, cases[i][1]);
+	}
+}
+
 static void test_format(void **state)
 {
 	AUTO_FREE char *str = format("%s/%d", "a", 7);
@@ -253,6 +275,7 @@ int main(void)
 		cmocka_unit_test(test_parse_u64),
 		cmocka_unit_test(test_parse_size),
 		cmocka_unit_test(test_starts_and_ends_with),
+		cmocka_unit_test(test_replace_controls),
 		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_clocks_advance),
 		cmocka_unit_test(test_make_dirs),
