@@ -227,31 +227,20 @@ static int has_blob_at(void *arg, struct store *store, const char *repo, struct 
 	return store->ops->has_blob(store, repo, errand->digest, errand->ret_size, wait);
 }
 
-/* Whether what is written goes to another place than what is read comes from. */
-static bool is_pushed_elsewhere(const struct hosts_answer *answer)
-{
-	bool elsewhere = false;
-	for (size_t i = 0; i < answer->n; i++) {
-		const struct hosts_endpoint *endpoint = &answer->endpoints[i];
-		if (endpoint->can & HOSTS_PUSH)
-			elsewhere |= !front_is_origin(endpoint);
-	}
-	return elsewhere;
-}
-
-/* It is asked before a push, too: then only the place that is pushed to knows. */
 static int front_has_blob(struct store *store, const char *repo, const struct digest *digest,
 			  uint64_t *ret_size, struct wait *wait)
 {
 	const struct errand errand = {.can = HOSTS_PULL, .origin_first = true};
 	struct has_errand what = {.digest = digest, .ret_size = ret_size};
-	AUTO_ROUTE struct route route = {0};
-	int err = front_route(front_of(store), repo, &errand, wait, &route);
-	if (err)
-		return err;
-	if (is_pushed_elsewhere(route.answer))
-		return run_at_push(store, repo, has_blob_at, &what, wait);
-	return front_try(front_of(store), &route, has_blob_at, &what, wait);
+	return run(store, repo, &errand, has_blob_at, &what, wait);
+}
+
+/* What a mirror has says nothing of the place that is pushed to, not even while that is gone. */
+static int front_holds_blob(struct store *store, const char *repo, const struct digest *digest,
+			    uint64_t *ret_size, struct wait *wait)
+{
+	struct has_errand what = {.digest = digest, .ret_size = ret_size};
+	return run_at_push(store, repo, has_blob_at, &what, wait);
 }
 
 /* ---- writing ---- */
@@ -367,6 +356,7 @@ const struct store_ops front_ops = {
 	.get_manifest = front_get_manifest,
 	.referrers = front_referrers,
 	.has_blob = front_has_blob,
+	.holds_blob = front_holds_blob,
 	.open_blob = front_open_blob,
 	.learn_urls = front_learn_urls,
 	.put_blob = front_put_blob,

@@ -17,8 +17,10 @@ void store_manifest_release(struct store_manifest *manifest)
 int store_holds(struct store *store, const char *repo, const struct digest *digest, uint64_t size,
 		struct wait *wait)
 {
+	const struct store_ops *ops = store->ops;
 	uint64_t found;
-	int err = store->ops->has_blob(store, repo, digest, &found, wait);
+	int err = ops->holds_blob ? ops->holds_blob(store, repo, digest, &found, wait)
+				  : ops->has_blob(store, repo, digest, &found, wait);
 	/* One that was cut short is none. */
 	bool lacks = err == -EACCES || (!err && found != size);
 	return lacks ? -ENOENT : err;

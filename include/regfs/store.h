@@ -100,6 +100,9 @@ struct store_ops {
 	/* Whether the repository holds the blob; its size. */
 	int (*has_blob)(struct store *store, const char *repo, const struct digest *digest,
 			uint64_t *ret_size, struct wait *wait);
+	/* The same of the one place that put_blob() goes to. NULL: there is no other. */
+	int (*holds_blob)(struct store *store, const char *repo, const struct digest *digest,
+			  uint64_t *ret_size, struct wait *wait);
 	/* LEN bytes from OFF on (UINT64_MAX: to the end). A blob that a registry lacks is -EIO: who
 	 * reads one has its digest from there. */
 	int (*open_blob)(struct store *store, const char *repo, const struct digest *digest,

@@ -451,20 +451,28 @@ static void whether_a_blob_is_there_is_asked_where_it_would_go(void **state)
 				      help.server.host, mirror.host);
 	write_file("registries.conf", conf);
 	open_store(help.server.host);
-	uint64_t size = 0;
 	struct digest blob = blob_on_both(1000);
-	assert_int_equal(store->ops->has_blob(store, "team/app", &blob, &size, &help.wait), 0);
+	assert_int_equal(store_holds(store, "team/app", &blob, 1000, &help.wait), 0);
 	assert_int_equal(at_mirror("blobs"), 0);
 	assert_int_equal(read_blob(&blob), 1000);
 	assert_int_equal(at_mirror("blobs"), 1);
-	/* Who is never pushed to is asked like for any reading. */
-	AUTO_FREE char *toml = format("server = \"http://%s\"\ncapabilities = [\"pull\"]\n",
-				      help.server.host);
-	write_file("certs.d/hub.example/hosts.toml", toml);
-	store_free(STEAL(store));
-	hosts_free(STEAL(hosts));
-	open_store("hub.example");
+	/* One that was cut short is to be put again. */
+	assert_int_equal(store_holds(store, "team/app", &blob, 999, &help.wait), -ENOENT);
+}
+
+/* A registry that takes a manifest without looking would confirm an image that lacks it. */
+static void a_mirror_does_not_say_what_the_origin_holds(void **state)
+{
+	(void)state;
+	with_mirror("");
+	struct digest blob = blob_on_both(1000);
+	uint64_t size;
+	server_rule(&help.server, "HEAD", "blobs", "\"status\": 500");
+	assert_int_equal(store_holds(store, "team/app", &blob, 1000, &help.wait), -EIO);
+	assert_int_equal(at_mirror("."), 0);
+	/* For who reads it does. */
 	assert_int_equal(store->ops->has_blob(store, "team/app", &blob, &size, &help.wait), 0);
+	assert_int_equal(at_mirror("HEAD .*blobs"), 1);
 }
 
 static void a_mirror_may_be_pushed_to_if_it_says_so(void **state)
@@ -578,6 +586,7 @@ int main(void)
 		TEST(what_is_written_goes_to_the_origin),
 		TEST(a_tag_that_was_moved_comes_from_the_origin),
 		TEST(whether_a_blob_is_there_is_asked_where_it_would_go),
+		TEST(a_mirror_does_not_say_what_the_origin_holds),
 		TEST(a_mirror_may_be_pushed_to_if_it_says_so),
 		TEST(credentials_are_each_hosts_own),
 		TEST(what_is_blocked_is_not_asked),
