@@ -19,10 +19,15 @@
 #include "cache_priv.h"
 
 #define RESERVE_MIN   (64 * KIB)
-#define RESERVE_SHARE 100  /* of the limit */
-#define SMALL_SHARE   8192 /* an entry for a small object for each so many bytes of the limit … */
-#define SMALL_MAX     2048 /* … but no more than that */
-#define SHRINK_FACTOR 4	   /* a table larger than needed by more is made anew */
+#define RESERVE_SHARE 100 /* of the limit */
+/* Small objects have entries of their own, beside those for whole blocks: an image that is read by
+ * chunks has one for each file. One for each so many bytes of the limit, up to so many; */
+#define TINY_SHARE 8192
+#define TINY_MAX   2048
+/* in larger caches that is one for each so many bytes, up to so many, which is half a percent. */
+#define SMALL_SHARE   (32 * KIB)
+#define SMALL_MAX     (256 * KIB)
+#define SHRINK_FACTOR 4 /* a table larger than needed by more is made anew */
 #define COPY_BYTES    65536
 
 static int failed(const struct cache_view *view, const char *what, int err)
@@ -37,7 +42,9 @@ static int failed(const struct cache_view *view, const char *what, int err)
 static uint32_t entries_for(uint64_t limit_bytes)
 {
 	uint64_t blocks = limit_bytes / CACHE_BLOCK;
-	return (uint32_t)(blocks + blocks / 8 + MIN(limit_bytes / SMALL_SHARE, SMALL_MAX));
+	uint64_t tiny = MIN(limit_bytes / TINY_SHARE, TINY_MAX);
+	uint64_t small = MIN(limit_bytes / SMALL_SHARE, SMALL_MAX);
+	return (uint32_t)(blocks + blocks / 8 + MAX(tiny, small));
 }
 
 static uint64_t capacity_for(uint64_t limit_bytes, uint32_t n)

@@ -482,7 +482,7 @@ def test_cache_on_a_full_disk(t):
         tar.file(name, content)
     oci.Image([oci.Layer(tar.end())]).push(registry, "large", "1")
     sample.push_all(registry)
-    mount = t.mount(registry.host, cache_dir=small / "cache", cache_size="2G")
+    mount = t.mount(registry.host, cache_dir=small / "cache", cache_size="256M")
     for name, content in data.items():
         lib.equal(mount.path("large:1/rootfs", name).read_bytes() == content, True, name)
     lib.equal(mount.path(VERSION).read_text(), "1.5")

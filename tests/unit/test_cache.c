@@ -335,7 +335,56 @@ static void test_table_size(void **state)
 	struct cache_info info;
 	cache_info(cache, &info);
 	assert_int_equal(info.limit_bytes, 10ull * 1024 * MIB);
-	assert_in_range(info.used_bytes, 1 * MIB, 10 * MIB);
+	assert_in_range(info.used_bytes, 1 * MIB, 50 * MIB);
+	close_cache(cache);
+}
+
+/* A cache whose entries run out long before its bytes: it keeps the newest, and never fails. */
+static void test_more_small_ones_than_entries(void **state)
+{
+	const struct place *place = *state;
+	const unsigned n = 4000;
+	struct cache *cache = open_cache(place->cache, 12 * MIB);
+	struct cache_info info;
+	for (unsigned i = 0; i < n; i++) {
+		struct cache_id id = id_of(i % 3 ? CACHE_CHUNK : CACHE_MANIFEST, i);
+		if (i % 3)
+			assert_int_equal(put_block(cache, &id, 0, 100, 0), 0);
+		else
+			assert_int_equal(put_file(cache, &id, 0, 100), 0);
+	}
+	cache_info(cache, &info);
+	assert_true(info.used_bytes < 12 * MIB * 3 / 4);
+	assert_in_range(info.entries, n / 4, n / 2);
+	for (unsigned i = n - n / 5; i < n; i++) {
+		struct cache_id id = id_of(i % 3 ? CACHE_CHUNK : CACHE_MANIFEST, i);
+		assert_true(cache_has(cache, &id, 0)); /* does not count as a use */
+	}
+	assert_int_equal(cache_check(cache), 0);
+	/* and whole blocks still have all of the bytes */
+	struct cache_id id = id_of(CACHE_BLOB, n);
+	for (uint32_t i = 0; i < 80; i++)
+		assert_int_equal(put_block(cache, &id, i, CACHE_BLOCK, 0), 0);
+	for (uint32_t i = 0; i < 80; i++)
+		assert_int_equal(look(cache, &id, i, CACHE_BLOCK, 0), 1);
+	assert_int_equal(cache_check(cache), 0);
+	close_cache(cache);
+}
+
+/* A layer of small chunks fills a cache of the usual size by its bytes, not by its entries. */
+static void test_room_for_small_ones(void **state)
+{
+	const struct place *place = *state;
+	const unsigned n = 20000;
+	struct cache *cache = open_cache(place->cache, 1024 * MIB);
+	for (unsigned i = 0; i < n; i++) {
+		struct cache_id id = id_of(CACHE_CHUNK, i);
+		assert_int_equal(put_block(cache, &id, 0, 10, 0), 0);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		struct cache_id id = id_of(CACHE_CHUNK, i);
+		assert_true(cache_has(cache, &id, 0));
+	}
 	close_cache(cache);
 }
 
@@ -500,6 +549,8 @@ int main(void)
 		TEST(test_tiny_limits),
 		TEST(test_another_limit),
 		TEST(test_table_size),
+		TEST(test_more_small_ones_than_entries),
+		TEST(test_room_for_small_ones),
 		TEST(test_each),
 		TEST(test_prune),
 		TEST(test_names),
