@@ -373,8 +373,15 @@ ssize_t blob_read_raw(struct blobs *blobs, const struct blob_id *id, uint64_t of
 		      size_t len, struct wait *wait)
 {
 	struct request request = {.off = off, .buf = buf, .len = len, .raw = true};
+	struct cache_id cache_id = {.kind = CACHE_BLOB};
 
-	return read_clipped(blobs, id, request, wait);
+	digest_key(id->digest, cache_id.key);
+	if (off > 0 && stale_refuses(blobs, &cache_id))
+		return -EIO;
+	ssize_t n = read_clipped(blobs, id, request, wait);
+	if (off == 0 && n > 0)
+		stale_begun(blobs, &cache_id);
+	return n;
 }
 
 static ssize_t bring_in(struct blob *blob, const struct blob_id *id, const struct blob_piece *piece,

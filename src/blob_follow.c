@@ -44,7 +44,8 @@ static int pass_wait_end(struct pass *pass, uint32_t nr, struct wait *wait, stru
 	return r;
 }
 
-/* Until block NR was published: 0, *RET as above. An error if the pass stopped before. */
+/* Until block NR was published, for a raw reader: 0, *RET as above. An error if the pass stopped
+ * before. */
 static int pass_wait_block(struct pass *pass, uint32_t nr, struct wait *wait, struct piece **ret)
 {
 	struct blobs *blobs = pass->blob->blobs;
@@ -59,8 +60,13 @@ static int pass_wait_block(struct pass *pass, uint32_t nr, struct wait *wait, st
 			    ? wait_on(wait, &pass->progress, &blobs->lock, WAIT_FOREVER)
 			    : pass->result;
 	}
-	if (r == 0)
+	/* who comes late need not guess */
+	if (r == 0 && pass->state == PASS_DONE)
+		r = pass->result;
+	if (r == 0) {
 		*ret = window_get(pass, nr);
+		pass->given |= pass->state != PASS_DONE;
+	}
 	pthread_mutex_unlock(&blobs->lock);
 	return r;
 }

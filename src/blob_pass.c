@@ -32,6 +32,11 @@ void pass_free(struct pass *pass)
 {
 	if (!pass)
 		return;
+	if (pass->state != PASS_DONE && pass->given) {
+		pthread_mutex_lock(&pass->blob->blobs->lock);
+		stale_note(pass->blob, false);
+		pthread_mutex_unlock(&pass->blob->blobs->lock);
+	}
 	if (pass->state != PASS_DONE && pass->received > 0)
 		cache_drop(pass->blob->blobs->cache, &pass->blob->id, pass->received, pass->number);
 	window_clear(pass);
@@ -426,6 +431,8 @@ static void pass_set_result(struct pass *pass, int result, bool over)
 	blob->error = result == -ECANCELED ? 0 : result;
 	blob->error_source = pass->feed.source;
 	blob->wrong = over && result < 0;
+	if (blob->wrong && pass->given)
+		stale_note(blob, true);
 	blob->retry_ms = now_ms() + blob->blobs->retry_ms;
 	wait_wake(&pass->progress);
 	wait_wake(&pass->ended);

@@ -4,7 +4,8 @@
  * streams), blob_follow.c (those who take from them), blob_fetch.c (verified ranges), blob_feed.c
  * (where bytes come from), blob_lanes.c (over several connections), blob_ahead.c (what is fetched
  * before it is asked for), blob_way.c (the ways to the stores, and who goes first), blob_sums.c
- * (block sums), blob_unverified.c (ranges for callers who check them).
+ * (block sums), blob_unverified.c (ranges for callers who check them), blob_stale.c (raw bytes that
+ * turned out to be wrong).
  *
  * One lock, blobs->lock, guards the table and every field marked so below. It is held for
  * bookkeeping only, never across the cache, a store, the log or a copy of a block.
@@ -36,6 +37,7 @@
 #define AHEAD_FIRST    8		   /* blocks of a sequential reader's first window: 1 MiB */
 #define AHEAD_STREAMS  6		   /* ranges on their way for one reader, at most */
 #define LANE_PART      (4 * MIB)	   /* what a pass over a long way asks for at once */
+#define STALE_MAX      64		   /* blobs whose raw bytes were wrong, remembered */
 #define RECENT	       8		   /* ranges kept in memory where the cache keeps nothing */
 
 /* The state of a blob's hash after each of its blocks but the last. Immutable once a blob points to
@@ -88,6 +90,13 @@ struct way {
 	struct wait_queue quiet; /* passes that nobody waits for, until there are none */
 };
 
+/* A blob of which raw readers were given bytes that nobody vouches for any more. */
+struct stale {
+	uint8_t key[DIGEST_KEY_LEN];
+	uint32_t times; /* 0: free */
+	bool refused;	/* to readers in the middle */
+};
+
 struct blobs {
 	struct cache *cache;
 	struct pool *jobs;
@@ -111,6 +120,9 @@ struct blobs {
 	struct way any_way; /* of those that there was no memory for */
 	uint64_t rate;	    /* bytes a second of passes in the background; 0: no limit */
 	int64_t due_us;	    /* when they may take more */
+	struct stale stale[STALE_MAX];
+	unsigned next_stale;
+	atomic_bool has_stale; /* set with the lock held */
 	/* hashes of (blob, block); 0: none */
 	atomic_uint_fast64_t marks[MARKS];
 	atomic_uint nmarks;
@@ -249,6 +261,7 @@ struct pass {
 	int result;	     /* once not RUNNING */
 	bool keep;	     /* blocks go to the cache */
 	bool unkept;	     /* the cache refused one */
+	bool given;	     /* raw readers got some that are not judged */
 	unsigned interested; /* waiters and streams */
 	struct way *way;     /* to the source of its last job */
 	bool awaited;	     /* one of them was not in the background */
@@ -311,6 +324,14 @@ ssize_t fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first,
 void fetch_cancel_all(struct blob *blob); /* lock held */
 /* Forgets what is kept in memory of BLOB (NULL: of all). Lock held. */
 void fetch_forget(struct blobs *blobs, const struct blob *blob);
+
+/* --- blob_stale.c --- */
+
+/* Raw readers got bytes of BLOB that were WRONG, or that nobody will judge. Lock held. */
+void stale_note(struct blob *blob, bool wrong);
+/* Whether a raw reader in the middle is to be refused; somebody has begun anew. Without lock. */
+bool stale_refuses(struct blobs *blobs, const struct cache_id *id);
+void stale_begun(struct blobs *blobs, const struct cache_id *id);
 
 /* --- blob_ahead.c; lock held unless said --- */
 

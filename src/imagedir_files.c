@@ -216,6 +216,48 @@ static void set_times(struct imagedir *dir, struct stat *st)
 	wait_release(&wait);
 }
 
+static double blob_timeout(const struct imagedir *dir, const struct oci_descriptor *blob,
+			   struct stat *st)
+{
+	struct blob_id id;
+
+	if (!blob || blob->data)
+		return NODE_FOREVER;
+	image_blob_id(dir->main, blob, &id);
+	return context_raw(dir->context, &id, st);
+}
+
+static double oci_timeout(const struct imagedir *dir, const struct archive_file *file,
+			  struct stat *st)
+{
+	const struct blob_id id = imagedir_oci_blob(dir, file);
+
+	return file->bytes ? NODE_FOREVER : context_raw(dir->context, &id, st);
+}
+
+/* How long ST may be believed, which changes where bytes that were given are not to be any more. */
+static double file_timeout(struct imagedir *dir, uint64_t sub, struct wait *wait, struct stat *st)
+{
+	const struct oci_manifest *manifest = imagedir_main(dir);
+	const struct archive_map *map;
+	double timeout = NODE_FOREVER;
+
+	if (sub_class(sub) == CLASS_LAYER)
+		return blob_timeout(dir, &manifest->layers[sub_number(sub)], st);
+	if (sub_class(sub) == CLASS_FILE)
+		return blob_timeout(dir, imagedir_artifact_blob(dir, sub), st);
+	if (sub == SUB_CONFIG && !oci_is_image(manifest))
+		return blob_timeout(dir, &manifest->config, st);
+	if ((sub != SUB_TAR && sub_class(sub) != CLASS_OCI_FILE) ||
+	    imagedir_map(dir, wait, &map) < 0)
+		return timeout;
+	if (sub != SUB_TAR)
+		return oci_timeout(dir, &map->files[sub_number(sub)], st);
+	for (size_t i = 0; i < map->nfiles; i++)
+		timeout = MIN(timeout, oci_timeout(dir, &map->files[i], st));
+	return timeout;
+}
+
 int imagedir_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
 {
 	struct imagedir *dir = imagedir_of(ref);
@@ -233,7 +275,7 @@ int imagedir_getattr(const struct node_ref *ref, struct call *call, struct node_
 		return r;
 	context_stat(dir->context, ino, mode, size, &ret->st);
 	set_times(dir, &ret->st);
-	ret->timeout = NODE_FOREVER;
+	ret->timeout = file_timeout(dir, ref->sub, call->wait, &ret->st);
 	if (ref->sub == SUB_REFERRERS)
 		imagedir_referrers_attr(dir, ret);
 	return 0;

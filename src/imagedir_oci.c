@@ -175,16 +175,21 @@ struct tar_read {
 	struct wait *wait;
 };
 
+struct blob_id imagedir_oci_blob(const struct imagedir *dir, const struct archive_file *file)
+{
+	return (struct blob_id){
+		.digest = &file->digest,
+		.size = file->size,
+		.store = image_store(dir->image),
+		.repo = image_repo(dir->image),
+	};
+}
+
 static ssize_t read_blob(void *arg, const struct archive_file *file, uint64_t off, void *buf,
 			 size_t len)
 {
 	const struct tar_read *read = arg;
-	const struct blob_id id = {
-		.digest = &file->digest,
-		.size = file->size,
-		.store = image_store(read->dir->image),
-		.repo = image_repo(read->dir->image),
-	};
+	const struct blob_id id = imagedir_oci_blob(read->dir, file);
 
 	return blob_read_raw(read->dir->context->blobs, &id, off, buf, len, read->wait);
 }

@@ -92,6 +92,8 @@ int imagedir_oci_lookup(struct imagedir *dir, uint64_t sub, const char *name, st
 			struct node_entry *ret);
 int imagedir_oci_list(struct imagedir *dir, uint64_t sub, uint64_t pos, node_list_fn *fn, void *arg,
 		      struct call *call);
+/* How to read FILE, whose bytes the map does not have. */
+struct blob_id imagedir_oci_blob(const struct imagedir *dir, const struct archive_file *file);
 ssize_t imagedir_oci_read(struct imagedir *dir, const struct archive_file *file, uint64_t off,
 			  void *buf, size_t len, struct wait *wait);
 ssize_t imagedir_tar_read(struct imagedir *dir, uint64_t off, void *buf, size_t len,

@@ -75,8 +75,10 @@ static int layerdir_getattr(const struct node_ref *ref, struct call *call, struc
 {
 	const struct layerdir *dir = layerdir_of(ref);
 	const struct context *context = dir->context;
+	struct blob_id id;
 
 	(void)call;
+	ret->timeout = NODE_FOREVER;
 	if (ref->sub == SUB_INFO)
 		context_stat(context, node_ino(ref->node, "info"), S_IFREG | 0444, dir->info.len,
 			     &ret->st);
@@ -85,7 +87,10 @@ static int layerdir_getattr(const struct node_ref *ref, struct call *call, struc
 			     blob_of(dir)->size, &ret->st);
 	else
 		context_stat(context, ref->node->ino, S_IFDIR | 0755, 0, &ret->st);
-	ret->timeout = NODE_FOREVER;
+	if (ref->sub == SUB_BLOB) {
+		image_blob_id(dir->part.image, blob_of(dir), &id);
+		ret->timeout = context_raw(context, &id, &ret->st);
+	}
 	return 0;
 }
 

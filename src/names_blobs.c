@@ -60,13 +60,24 @@ static int blobfile_new(const struct blobfile *values, const struct node_ops *op
 	return 0;
 }
 
+static struct blob_id blob_id_of(const struct blobfile *file)
+{
+	return (struct blob_id){
+		.digest = &file->digest,
+		.size = file->size,
+		.store = file->host->store,
+		.repo = file->repo,
+	};
+}
+
 static int file_getattr(const struct node_ref *ref, struct call *call, struct node_attr *ret)
 {
 	const struct blobfile *file = blobfile_of(ref);
+	const struct blob_id id = blob_id_of(file);
 
 	(void)call;
 	context_stat(file->names->context, ref->node->ino, S_IFREG | 0444, file->size, &ret->st);
-	ret->timeout = NODE_FOREVER;
+	ret->timeout = context_raw(file->names->context, &id, &ret->st);
 	return 0;
 }
 
@@ -74,12 +85,7 @@ static ssize_t file_read(const struct node_ref *ref, uint64_t off, void *buf, si
 			 struct call *call)
 {
 	const struct blobfile *file = blobfile_of(ref);
-	const struct blob_id id = {
-		.digest = &file->digest,
-		.size = file->size,
-		.store = file->host->store,
-		.repo = file->repo,
-	};
+	const struct blob_id id = blob_id_of(file);
 
 	return blob_read_raw(file->names->context->blobs, &id, off, buf, len, call->wait);
 }

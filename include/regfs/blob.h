@@ -101,6 +101,15 @@ ssize_t blob_fetch_unverified(struct blobs *blobs, const struct blob_id *id, uin
 ssize_t blob_read_raw(struct blobs *blobs, const struct blob_id *id, uint64_t off, void *buf,
 		      size_t len, struct wait *wait);
 
+/* How long raw bytes of ID that were given may be believed. JUDGED: for good, as no others are
+ * given any more. TIMES is another number whenever some may have been wrong; a reader who was in
+ * the middle then gets -EIO until somebody has read from the beginning. Does not wait. */
+struct blob_raw {
+	bool judged;
+	uint32_t times;
+};
+void blob_raw_state(struct blobs *blobs, const struct blob_id *id, struct blob_raw *ret);
+
 /* The whole blob in order, as it arrives (starting or joining a pass) or out of the cache: what
  * a layer's index is built from. Nothing read this way may be shown to anybody before the read that
  * returned 0: that is the end, with the digest right. The pass does not run ahead of an open

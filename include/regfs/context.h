@@ -41,6 +41,9 @@ struct context {
 /* The attributes of a virtual entry: MODE with its type, SIZE bytes, the mount's owner and time. */
 void context_stat(const struct context *context, uint64_t ino, mode_t mode, uint64_t size,
 		  struct stat *ret);
+/* STAT is of a file with the raw bytes of blob ID, or with some of them: it changes when the kernel
+ * is to forget those that it has. How long that may be believed, in seconds. */
+double context_raw(const struct context *context, const struct blob_id *id, struct stat *stat);
 /* Gives TEXT as an extended attribute's value: its length, or -ERANGE. */
 ssize_t context_xattr(const char *text, void *buf, size_t cap);
 /* Copies at most LEN bytes of the SIZE bytes at DATA from OFF on into BUF. */

@@ -604,6 +604,61 @@ static void test_raw_never_to_a_wrong_end(void **state)
 	assert_int_equal(read_raw_at(f, BIG - 1, 1), -EIO);
 }
 
+/* Who has the beginning of a wrong try does not get the end of a right one. */
+static void test_raw_begins_anew(void **state)
+{
+	struct fixture *f = *state;
+	struct blob_raw before, after;
+
+	f->blobs->retry_ms = 0;
+	fakestore_stall_at(f->store, BIG - 20);
+	fakestore_corrupt(f->store, 5, 1);
+	blob_raw_state(f->blobs, &f->id, &before);
+	assert_false(before.judged);
+	assert_int_equal(read_raw_at(f, 0, 10), 10);
+	fakestore_release(f->store);
+	assert_int_equal(read_raw_at(f, BIG - 1, 1), -EIO);
+	/* by now it would be right */
+	assert_int_equal(read_raw_at(f, BIG - 1, 1), -EIO);
+	assert_int_equal(read_raw_at(f, CACHE_BLOCK, 10), -EIO);
+	blob_raw_state(f->blobs, &f->id, &after);
+	assert_int_not_equal(before.times, after.times);
+	assert_int_equal(read_raw_at(f, 0, BIG), BIG);
+	assert_memory_equal(f->out, f->big, BIG);
+	assert_int_equal(read_raw_at(f, BIG - 1, 1), 1);
+	blob_raw_state(f->blobs, &f->id, &before);
+	assert_true(before.judged);
+	assert_int_equal(before.times, after.times);
+}
+
+/* A try that nobody came to the end of is never judged. */
+static void test_raw_never_judged(void **state)
+{
+	struct fixture *f = *state;
+	struct blob_raw raw;
+	struct blob *blob;
+
+	fakestore_stall_at(f->store, 10 * CACHE_BLOCK);
+	assert_int_equal(read_raw_at(f, 0, 10), 10);
+	fakestore_await_stalled(f->store, 1);
+	pthread_mutex_lock(&f->blobs->lock);
+	f->blobs->idle_ms = 0;
+	pthread_mutex_unlock(&f->blobs->lock);
+	fakestore_release(f->store);
+	settle(f);
+	for (uint64_t size = 1; size < BLOBS_IDLE_MAX + 2; size++) {
+		struct blob_id other = f->id;
+
+		other.size = size;
+		assert_int_equal(blob_hold(f->blobs, &other, true, &blob), 0);
+		blob_put(blob);
+	}
+	blob_raw_state(f->blobs, &f->id, &raw);
+	assert_int_equal(raw.times, 1);
+	/* what was given may have been right */
+	assert_int_equal(read_raw_at(f, BIG - 10, 10), 10);
+}
+
 /* --- streams --- */
 
 static void test_stream(void **state)
@@ -828,6 +883,8 @@ int main(void)
 		TEST(test_free_ends_passes),
 		TEST(test_raw_streams),
 		TEST(test_raw_never_to_a_wrong_end),
+		TEST(test_raw_begins_anew),
+		TEST(test_raw_never_judged),
 		TEST(test_stream),
 		TEST(test_stream_of_wrong_blob),
 		TEST(test_stream_holds_the_pass_back),
