@@ -11,7 +11,7 @@
 #include "names_priv.h"
 
 #define SLOTS	 256  /* a power of two; a later one of the same slot wins */
-#define STAYS_MS 1000 /* a step of ln takes less, on a machine that is busy too */
+#define STAYS_MS 2000 /* longer than a lookup waits for an index that is half written */
 
 struct slot {
 	uint64_t hash; /* two that have the same are one: it is only for a moment */

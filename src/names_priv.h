@@ -194,7 +194,7 @@ struct glimpses *glimpses_new(void);
 void glimpses_free(struct glimpses *glimpses);
 /* It was told NOW (now_ms()) that the tag is there. */
 void glimpses_add(struct glimpses *glimpses, const struct glimpse *key, int64_t now);
-/* Whether it was, within a second. */
+/* Whether it was, within two seconds. */
 bool glimpses_has(struct glimpses *glimpses, const struct glimpse *key, int64_t now);
 /* Something was deleted here: nobody is to be told anything else. */
 void glimpses_forget(struct glimpses *glimpses);
