@@ -30,7 +30,7 @@ static void on_tag(void *arg, struct store *store, const char *repo, const char 
 {
 	struct mount *mount = arg;
 
-	names_tag_changed(mount->names, store, repo, tag);
+	names_tag_made(mount->names, store, repo, tag);
 }
 
 static int stored_hosts(void *arg, names_host_fn *fn, void *fn_arg, struct wait *wait)

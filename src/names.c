@@ -476,9 +476,19 @@ static void publish_change(struct names *names, const struct event *event)
 	events_publish(names->context->events, event);
 }
 
-void names_tag_changed(struct names *names, struct store *store, const char *repo, const char *tag)
+/* What is remembered of TAG is dropped, and the kernel is told. */
+static void tag_changed(struct names *names, struct host *host, const char *repo, const char *tag)
 {
-	struct event event = {.kind = EVENT_TAG, .repo = repo, .name = tag};
+	const struct event event = {
+		.kind = EVENT_TAG, .host = host->name, .repo = repo, .name = tag};
+
+	(void)answers_add_repo(names->answers, host, repo);
+	answers_forget_tag(names->answers, host, repo, tag);
+	publish_change(names, &event);
+}
+
+void names_tag_made(struct names *names, struct store *store, const char *repo, const char *tag)
+{
 	struct host *host;
 
 	pthread_mutex_lock(&names->lock);
@@ -487,10 +497,14 @@ void names_tag_changed(struct names *names, struct store *store, const char *rep
 	pthread_mutex_unlock(&names->lock);
 	if (!host)
 		return;
-	(void)answers_add_repo(names->answers, host, repo);
-	answers_forget_tag(names->answers, host, repo, tag);
-	event.host = host->name;
-	publish_change(names, &event);
+	answers_add_tag(names->answers, host, repo, tag);
+	tag_changed(names, host, repo, tag);
+}
+
+void names_tag_gone(struct names *names, struct host *host, const char *repo, const char *tag)
+{
+	answers_drop_tag(names->answers, host, repo, tag);
+	tag_changed(names, host, repo, tag);
 }
 
 void names_image_gone(struct names *names, struct host *host, const char *repo,

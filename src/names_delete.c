@@ -62,7 +62,7 @@ int names_untag(struct names *names, struct host *host, const char *repo, const 
 		return r;
 	answers_forget_tags(names->answers, host, repo);
 	glimpses_forget(names->glimpses);
-	names_tag_changed(names, host->store, repo, tag);
+	names_tag_gone(names, host, repo, tag);
 	names_settle_images(names, wait);
 	if (r == 0)
 		log_info("%s/%s:%s is deleted", host->name, repo, tag);
@@ -88,7 +88,7 @@ int names_can_untag(struct names *names, struct host *host, const char *repo, co
 
 static int changed_tag(void *arg, struct host *host, const char *repo, const char *tag)
 {
-	names_tag_changed(arg, host->store, repo, tag);
+	names_tag_gone(arg, host, repo, tag);
 	return 0;
 }
 

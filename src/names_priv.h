@@ -65,12 +65,42 @@ struct kept_key {
 	const char *host, *repo; /* repo "" for LIST_REPOS */
 };
 struct kept_list {
-	struct nameset *names; /* NULL: it was refused */
-	int64_t refused_ms;    /* when, in wall_ms() time */
+	struct nameset *names; /* NULL: it was refused, or never listed */
+	int64_t refused_ms;    /* when, in wall_ms() time; 0: it was not */
+	int64_t asked_ms;      /* when the store was asked for it, the same; not loaded */
+	struct nameset *added; /* what was confirmed since it was listed; NULL: nothing */
 };
+/* Keeps the names, or that it was refused; .added is kept by kept_add() alone, and forgotten where
+ * the names say more. */
 void kept_list_save(struct cache *cache, const struct kept_key *key, const struct kept_list *list);
 /* The caller unrefs the names. -ENOENT, -ENOMEM, -E2BIG. */
 int kept_list_load(struct cache *cache, const struct kept_key *key, struct kept_list *ret);
+/* The store has confirmed that the list has NAME, or that it has not. */
+void kept_add(struct cache *cache, const struct kept_key *key, const char *name);
+void kept_drop(struct cache *cache, const struct kept_key *key, const char *name);
+
+/* --- which digests tags were found to name (names_memo.c); any thread --- */
+
+struct memos;
+struct memo {
+	struct digest digest;
+	int64_t until_ms; /* believed until then */
+	uint64_t moves;	  /* how many tags we had moved when it was asked for */
+};
+struct memos *memos_new(void);
+void memos_free(struct memos *memos);
+/* NAME is "repo:tag". False: there is none that may be believed, and RET has its .moves alone. */
+bool memos_find(struct memos *memos, const struct host *host, const char *name, struct memo *ret);
+/* Takes the name. False: a tag was moved since memos_find(), before the store was asked, so that it
+ * may not be believed. */
+bool memos_store(struct memos *memos, const struct host *host, char **name,
+		 const struct memo *fresh);
+/* The tag was moved, made or deleted by us. */
+void memos_forget(struct memos *memos, const struct host *host, const char *name);
+/* The tags of REPO that name DIGEST, of whatever age. The caller unrefs; NULL when memory is short.
+ */
+struct nameset *memos_tags(struct memos *memos, const struct host *host, const char *repo,
+			   const struct digest *digest);
 
 /* --- answers about names (names_answers.c); any thread --- */
 
@@ -90,6 +120,12 @@ int answers_has_repo(struct answers *answers, struct host *host, const char *rep
 		     struct wait *wait);
 /* A repository exists for us: it was made, or its tags answered. */
 int answers_add_repo(struct answers *answers, struct host *host, const char *repo);
+/* The store has confirmed that REPO has TAG, by a push or a copy: both are known from now on, to
+ * later mounts too, until the store lists them itself. */
+void answers_add_tag(struct answers *answers, struct host *host, const char *repo, const char *tag);
+/* It was deleted. */
+void answers_drop_tag(struct answers *answers, struct host *host, const char *repo,
+		      const char *tag);
 /* A repository was not found in the catalogue: it may be new, so that the next use asks again
  * unless it was asked for within a second. */
 void answers_miss_repo(struct answers *answers, struct host *host);
@@ -275,6 +311,8 @@ int link_make(struct names *names, struct node *parent, const char *name,
 void tags_publish_pending(void *arg, struct host *host, const char *repo, const char *tag,
 			  const char *text, struct wait *wait);
 
+/* The tag was deleted: nothing is remembered of it, and the kernel is told. */
+void names_tag_gone(struct names *names, struct host *host, const char *repo, const char *tag);
 /* The image was deleted: the kernel is told. */
 void names_image_gone(struct names *names, struct host *host, const char *repo,
 		      const struct digest *digest);

@@ -167,7 +167,7 @@ static int publish(const struct linkdir *dir, const char *tag, const struct ref 
 		log_warn("%s/%s/_tags/%s: there is no image %s", dir->host->name, dir->repo, tag,
 			 ref_format(image, text));
 	if (r == 0) {
-		names_tag_changed(names, dir->host->store, dir->repo, tag);
+		names_tag_made(names, dir->host->store, dir->repo, tag);
 		names_settle_images(names, wait);
 	}
 	return r;

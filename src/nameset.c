@@ -136,6 +136,59 @@ bool nameset_equal(const struct nameset *a, const struct nameset *b)
 	return true;
 }
 
+/* Adds those of SET but EXCEPT (or NULL). */
+static int add_all(struct nameset *to, const struct nameset *set, const char *except)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < nameset_len(set); i++)
+		if (!except || strcmp(nameset_at(set, i), except) != 0)
+			r = nameset_add(to, nameset_at(set, i));
+	return r;
+}
+
+/* What R says was put into SET, sealed; NULL if it was not. */
+static struct nameset *sealed(struct nameset *set, int r)
+{
+	if (r < 0) {
+		nameset_unref(set);
+		return NULL;
+	}
+	nameset_seal(set);
+	return set;
+}
+
+struct nameset *nameset_with(const struct nameset *set, const char *name)
+{
+	struct nameset *bigger = nameset_new();
+	int r = bigger ? add_all(bigger, set, NULL) : -ENOMEM;
+
+	if (r == 0)
+		r = nameset_add(bigger, name);
+	return sealed(bigger, r);
+}
+
+struct nameset *nameset_without(const struct nameset *set, const char *name)
+{
+	struct nameset *smaller = nameset_new();
+
+	return sealed(smaller, smaller ? add_all(smaller, set, name) : -ENOMEM);
+}
+
+struct nameset *nameset_union(struct nameset *a, struct nameset *b)
+{
+	struct nameset *both;
+	int r;
+
+	if (!nameset_len(a) || !nameset_len(b))
+		return nameset_ref(nameset_len(a) || !b ? a : b);
+	both = nameset_new();
+	r = both ? add_all(both, a, NULL) : -ENOMEM;
+	if (r == 0)
+		r = add_all(both, b, NULL);
+	return sealed(both, r);
+}
+
 /* The part of NAME below PREFIX, or NULL if it does not lie below it. */
 static const char *below(const char *name, const char *prefix, size_t prefix_len)
 {

@@ -45,9 +45,9 @@ void names_free(struct names *names);
 /* The root directory for SOURCE, held. */
 int names_root(struct names *names, const struct source *source, struct node **ret);
 
-/* A tag of the store's repository was moved, made or removed by us: what is remembered of
- * it is dropped, and the kernel is told. */
-void names_tag_changed(struct names *names, struct store *store, const char *repo, const char *tag);
+/* The store has confirmed a tag of a repository that we made or moved: what is remembered of it is
+ * dropped, the kernel is told, and both are known to later mounts. */
+void names_tag_made(struct names *names, struct store *store, const char *repo, const char *tag);
 /* Waits (a moment at most) until the kernel was told of all changes so far. */
 void names_settle(struct names *names, struct wait *wait);
 

@@ -31,6 +31,10 @@ size_t nameset_lower(const struct nameset *set, const char *name);
 bool nameset_equal(const struct nameset *a, const struct nameset *b);
 /* Whether a name is PREFIX or begins with PREFIX and '/'. */
 bool nameset_has_under(const struct nameset *set, const char *prefix);
+/* Another sealed set, with NAME too, or without it; of both. NULL when memory is short. */
+struct nameset *nameset_with(const struct nameset *set, const char *name);
+struct nameset *nameset_without(const struct nameset *set, const char *name);
+struct nameset *nameset_union(struct nameset *a, struct nameset *b);
 /* The next path components below PREFIX ("": the first ones) as a sealed set. NULL when memory
  * is short. */
 struct nameset *nameset_children(const struct nameset *set, const char *prefix);

@@ -102,6 +102,82 @@ def test_refused(t):
     assert "answers again" in mount.read_log(), mount.read_log()
 
 
+def pushed(t, mount, repo, tag):
+    """Makes the repository, pushes an image into it, and reads a file of it."""
+    sample.image(tag).write_layout(t.dir / f"layout{tag}", tag)
+    archive = t.dir / f"{tag}.tar"
+    t.skopeo("copy", "-q", f"oci:{t.dir}/layout{tag}:{tag}", f"oci-archive:{archive}:x:{tag}")
+    os.makedirs(mount.path(repo), exist_ok=True)
+    t.run("cp", archive, mount.path(repo, "_push", f"{tag}.tar"))
+    lib.equal(mount.path(f"{repo}:{tag}/rootfs/app/version").read_text(), tag)
+
+
+def test_what_was_pushed_is_known_to_later_mounts(t):
+    """Also where the catalogue and the tags were last read before; what was only made is not."""
+    registry = t.registry()
+    image = sample.image("1.4").push(registry, "team/app", "1.4")
+    mount = t.mount(registry.host)
+    lib.equal(os.listdir(mount.path("team")), ["app"])
+    lib.equal(os.listdir(mount.path("team/app/_tags")), ["1.4"])
+    lib.equal(mount.path("team/app:1.4/rootfs/app/version").read_text(), "1.4")
+    pushed(t, mount, "team/app", "1.6")
+    pushed(t, mount, "team/new/web", "2.0")
+    os.symlink("1.4", mount.path("team/app/_tags/stable"))
+    os.mkdir(mount.path("team/empty"))
+    registry.stop()
+    for _ in range(2):
+        lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.6", "stable"])
+        lib.equal(os.listdir(mount.path("team/new/web/_tags")), ["2.0"])
+        mount.kill()
+        mount.options["offline"] = True
+        mount.start()
+        for path, want in (("team/new/web:2.0", "2.0"), ("team/app:1.6", "1.6"), ("team/app/_tags/1.6", "1.6")):
+            lib.equal(mount.path(path, "rootfs/app/version").read_text(), want)
+        lib.equal(sorted(os.listdir(mount.path("team"))), ["app", "new"])
+        lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.6", "stable"])
+    # What the registry says itself counts for more.
+    del mount.options["offline"]
+    registry.start()
+    registry.request("DELETE", f"/v2/team/app/manifests/{image.digest}")
+    mount.restart()
+    lib.equal(sorted(os.listdir(mount.path("team"))), ["app", "new"])
+    tags = os.listdir(mount.path("team/app/_tags"))
+    lib.equal(tags, ["1.6"])
+    registry.stop()
+    mount.restart()
+    lib.equal(os.listdir(mount.path("team/app/_tags")), tags)
+
+
+def test_what_was_deleted_is_not_known_to_later_mounts(t):
+    registry = t.registry()
+    mount = t.mount(registry.host, allow_delete=True)
+    for tag in ("1.5", "1.6"):
+        pushed(t, mount, "team/app", tag)
+    os.rmdir(mount.path(f"team/app@{mount.path('team/app:1.6/digest').read_text().strip()}"))
+    registry.stop()
+    mount.kill()
+    mount.start()
+    lib.equal(os.listdir(mount.path("team/app/_tags")), ["1.5"])
+
+
+def test_what_answered_is_known_to_later_mounts(t):
+    """Also where the registry has no catalogue; but not once it knows the repository no more."""
+    registry = t.bad_registry()
+    sample.push_all(registry)
+    registry.rule("GET", "/v2/_catalog", status=401)
+    mount = t.mount(registry.host)
+    for repo in ("team/app", "solo"):
+        assert os.listdir(mount.path(repo, "_tags"))
+    registry.rule("GET", "/v2/solo/tags", status=404)
+    mount.restart()
+    with lib.fails(errno.ENOENT):
+        os.listdir(mount.path("solo/_tags"))
+    mount.options["offline"] = True
+    mount.restart()
+    lib.equal(sorted(os.listdir(mount.point)), ["_push", "_regfs", "team"])
+    lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.5", "latest"])
+
+
 def test_no_such_host(t):
     mount = t.mount("registry.invalid", name_timeout=5)
     with lib.fails(errno.EHOSTUNREACH, errno.ETIMEDOUT):

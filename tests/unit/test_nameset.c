@@ -34,6 +34,32 @@ static void test_sorted_without_repetition(void **state)
 	nameset_unref(set);
 }
 
+static void test_made_of_others(void **state)
+{
+	const char *const names[] = {"b", "d", NULL}, *const more[] = {"a", "d", NULL};
+	struct nameset *set = set_of(names), *other = set_of(more);
+	struct nameset *with = nameset_with(set, "c"), *same = nameset_with(set, "b");
+	struct nameset *without = nameset_without(set, "b"), *one = nameset_with(NULL, "x");
+	struct nameset *both = nameset_union(set, other), *none = nameset_union(NULL, NULL);
+	struct nameset *alone[] = {nameset_union(set, NULL), nameset_union(NULL, set)};
+
+	(void)state;
+	assert_int_equal(nameset_len(with), 3);
+	assert_string_equal(nameset_at(with, 1), "c");
+	assert_true(nameset_equal(same, set));
+	assert_int_equal(nameset_len(without), 1);
+	assert_true(nameset_has(without, "d"));
+	assert_true(nameset_has(one, "x"));
+	assert_int_equal(nameset_len(both), 3);
+	assert_true(nameset_has(both, "a") && nameset_has(both, "b") && nameset_has(both, "d"));
+	assert_null(none);
+	assert_ptr_equal(alone[0], set);
+	assert_ptr_equal(alone[1], set);
+	struct nameset *all[] = {set, other, with, same, without, one, both, alone[0], alone[1]};
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		nameset_unref(all[i]);
+}
+
 /* '-' and '.' sort before '/', so what lies below a prefix need not follow it. */
 static void test_children(void **state)
 {
@@ -87,6 +113,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sorted_without_repetition),
+		cmocka_unit_test(test_made_of_others),
 		cmocka_unit_test(test_children),
 		cmocka_unit_test(test_null_is_empty),
 		cmocka_unit_test(test_equal),
