@@ -281,6 +281,7 @@ struct request {
 	uint8_t *buf;
 	size_t len;
 	uint64_t until; /* where the reader will come to at once; of no meaning below off + len */
+	uint64_t whole_off, whole_end; /* what it is a reader of; 0, 0: not known */
 	bool raw;
 };
 
@@ -293,6 +294,8 @@ static void request_want(const struct request *request, size_t done, struct want
 	want->off = at % CACHE_BLOCK;
 	want->len = MIN(request->len - done, CACHE_BLOCK - want->off);
 	want->buf = request->buf + done;
+	want->whole.first = request->whole_off / CACHE_BLOCK;
+	want->whole.end = (request->whole_end + CACHE_BLOCK - 1) / CACHE_BLOCK;
 }
 
 /* A sequential reader has come to what was fetched ahead for it. */
@@ -349,6 +352,7 @@ static ssize_t read_clipped(struct blobs *blobs, const struct blob_id *id, struc
 		return 0;
 	request.len = MIN(request.len, id->size - request.off);
 	request.until = MIN(request.until, id->size);
+	request.whole_end = MIN(request.whole_end, id->size);
 	return read_request(blobs, id, &request, wait);
 }
 
@@ -364,7 +368,13 @@ ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct
 		     struct wait *wait)
 {
 	struct request request = {
-		.off = piece->off, .buf = piece->buf, .len = piece->len, .until = piece->until};
+		.off = piece->off,
+		.buf = piece->buf,
+		.len = piece->len,
+		.until = piece->until,
+		.whole_off = piece->whole_off,
+		.whole_end = piece->whole_end,
+	};
 
 	return read_clipped(blobs, id, request, wait);
 }

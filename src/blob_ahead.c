@@ -141,3 +141,90 @@ bool ahead_next(struct blob *blob, const struct pace *pace, uint32_t nr, struct 
 	stats_add(STAT_AHEAD_BYTES, (int64_t)(ret->end - ret->first) * CACHE_BLOCK);
 	return true;
 }
+
+/* --- what comes along --- */
+
+static uint32_t count_here(const struct blob *blob, const struct blocks *blocks)
+{
+	uint32_t n = 0;
+
+	for (uint32_t nr = blocks->first; nr < blocks->end; nr++)
+		n += cache_has(blob->blobs->cache, &blob->id, nr);
+	return n;
+}
+
+static void join(struct blocks *blocks, const struct blocks *other)
+{
+	blocks->first = MIN(blocks->first, other->first);
+	blocks->end = MAX(blocks->end, other->end);
+}
+
+/* Whether the file of a reader who misses should come whole. */
+static bool comes_whole(const struct blob *blob, const struct blocks *file)
+{
+	if (file->end <= file->first || file->end - file->first > FETCH_MAX)
+		return false;
+	return file->end - file->first <= ALONG_WHOLE || count_here(blob, file) > 0;
+}
+
+/* Which of the blocks around WANTED are here, it among them. */
+struct surroundings {
+	uint32_t first, count;
+	bool here[2 * ALONG_AROUND + FETCH_MAX];
+};
+
+static void look_around(const struct blob *blob, const struct blocks *wanted,
+			struct surroundings *ret)
+{
+	uint32_t first = wanted->first - MIN(wanted->first, ALONG_AROUND);
+	uint32_t end = MIN(wanted->end + ALONG_AROUND, blob->nblocks);
+
+	ret->first = first;
+	ret->count = MIN(end - first, (uint32_t)ARRAY_SIZE(ret->here));
+	for (uint32_t i = 0; i < ret->count; i++)
+		ret->here[i] = (first + i >= wanted->first && first + i < wanted->end) ||
+			       cache_has(blob->blobs->cache, &blob->id, first + i);
+}
+
+/* The widest stretch around block AT that begins and ends with what is here, and is half here. */
+static struct blocks half_here(const struct surroundings *all, uint32_t at)
+{
+	struct blocks best = {at, at + 1};
+
+	for (uint32_t from = 0; from <= at - all->first; from++) {
+		uint32_t here = 0;
+
+		for (uint32_t to = from; all->here[from] && to < all->count; to++) {
+			here += all->here[to];
+			if (all->here[to] && all->first + to >= at && 2 * here > to - from &&
+			    to - from >= best.end - best.first)
+				best = (struct blocks){all->first + from, all->first + to + 1};
+		}
+	}
+	return best;
+}
+
+static bool is_brought(const struct blob *blob)
+{
+	pthread_mutex_lock(&blob->blobs->lock);
+	bool brought = blob->brings > 0;
+	pthread_mutex_unlock(&blob->blobs->lock);
+	return brought;
+}
+
+struct blocks ahead_along(const struct blob *blob, const struct pace *pace, const struct want *want)
+{
+	struct blocks ret = {want->block, want->last + 1};
+
+	if (!pace_is_long(pace))
+		return ret;
+	if (comes_whole(blob, &want->whole))
+		join(&ret, &want->whole);
+	if (is_brought(blob))
+		return ret;
+	struct surroundings all;
+	look_around(blob, &ret, &all);
+	struct blocks around = half_here(&all, want->block);
+	join(&ret, &around);
+	return ret;
+}

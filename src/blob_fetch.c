@@ -307,6 +307,24 @@ void fetch_ahead(struct blob *blob, const struct blob_id *id, uint32_t nr)
 	}
 }
 
+/* Sets off what is missing of BLOCKS, in ranges beside each other. */
+static void fetch_along(struct blob *blob, const struct blob_id *id, const struct blocks *blocks)
+{
+	uint32_t nr = blocks->first;
+
+	while (nr < blocks->end) {
+		if (cache_has(blob->blobs->cache, &blob->id, nr)) {
+			nr++;
+			continue;
+		}
+		struct fetch *fetch = fetch_start(blob, id, nr, blocks->end - nr, NULL);
+		if (!fetch)
+			return;
+		nr = fetch->first + fetch->count;
+		fetch_unref(blob->blobs, fetch);
+	}
+}
+
 /* --- reading --- */
 
 static ssize_t fetch_take(struct fetch *fetch, const struct want *want, struct wait *wait)
@@ -327,22 +345,38 @@ static ssize_t fetch_take(struct fetch *fetch, const struct want *want, struct w
 	return want->len;
 }
 
+/* Whether FETCH failed with ERROR by itself, at another source than ID's: with its own it may work.
+ */
+static bool fetch_failed_elsewhere(const struct fetch *fetch, const struct blob_id *id,
+				   ssize_t error)
+{
+	return error < 0 && error != -EINTR && error != -EWOULDBLOCK &&
+	       fetch->feed.source != blob_source(id);
+}
+
 /* Somebody wants a block that is nowhere. */
 static struct fetch *fetch_missed(struct blob *blob, const struct blob_id *id,
 				  const struct want *want)
 {
 	struct blobs *blobs = blob->blobs;
 	struct ahead_note note = {.wanted = want->last + 1};
+	const struct pace *pace = &way_find(blobs, id->store)->pace;
+	struct blocks along = ahead_along(blob, pace, want);
+	uint32_t count = along.end - want->block;
 
 	pthread_mutex_lock(&blobs->lock);
 	note.window = ahead_window(blob, want);
 	pthread_mutex_unlock(&blobs->lock);
-	return fetch_start(blob, id, want->block, MAX(note.window, want->last - want->block + 1),
-			   &note);
+	count = MAX(count, note.window);
+	struct fetch *fetch = fetch_start(blob, id, want->block, count, &note);
+	if (fetch && pace_is_long(pace))
+		fetch_along(blob, id, &along);
+	return fetch;
 }
 
-ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct want *want,
-		   struct wait *wait)
+/* One round: 0: somebody else's range was waited for, and failed where ID's source might not. */
+static ssize_t read_round(struct blob *blob, const struct blob_id *id, const struct want *want,
+			  struct wait *wait)
 {
 	struct blobs *blobs = blob->blobs;
 
@@ -362,7 +396,20 @@ ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct wan
 		return -ENOMEM;
 	fetch_ahead(blob, id, want->block);
 	ssize_t n = fetch_take(fetch, want, wait);
+	if (fetch_failed_elsewhere(fetch, id, n))
+		n = 0;
 	fetch_unref(blobs, fetch);
+	return n;
+}
+
+ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct want *want,
+		   struct wait *wait)
+{
+	ssize_t n;
+
+	do {
+		n = read_round(blob, id, want, wait);
+	} while (n == 0);
 	return n;
 }
 
@@ -384,8 +431,8 @@ static int fetch_await(struct fetch *fetch, uint32_t last, struct wait *wait)
 	return r;
 }
 
-ssize_t fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
-		    struct wait *wait)
+static ssize_t bring_blocks(struct blob *blob, const struct blob_id *id, uint32_t first,
+			    uint32_t last, struct wait *wait)
 {
 	struct blobs *blobs = blob->blobs;
 	uint32_t nr = first;
@@ -407,13 +454,32 @@ ssize_t fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first,
 			fetch = fetch_start(blob, id, nr, last - nr + 1, NULL);
 		if (!fetch)
 			return -ENOMEM;
-		nr = fetch->first + fetch->count;
 		int r = fetch_await(fetch, last, wait);
+		bool elsewhere = fetch_failed_elsewhere(fetch, id, r);
+		if (!elsewhere)
+			nr = fetch->first + fetch->count;
 		if (ours)
 			bytes += (ssize_t)((uint64_t)fetch->count * CACHE_BLOCK);
 		fetch_unref(blobs, fetch);
-		if (r < 0)
+		if (r < 0 && !elsewhere)
 			return r;
 	}
 	return bytes;
+}
+
+/* Who has things brought in knows better than any guess what comes along. */
+static void count_brings(struct blob *blob, int change)
+{
+	pthread_mutex_lock(&blob->blobs->lock);
+	blob->brings += (unsigned)change;
+	pthread_mutex_unlock(&blob->blobs->lock);
+}
+
+ssize_t fetch_bring(struct blob *blob, const struct blob_id *id, uint32_t first, uint32_t last,
+		    struct wait *wait)
+{
+	count_brings(blob, 1);
+	ssize_t n = bring_blocks(blob, id, first, last, wait);
+	count_brings(blob, -1);
+	return n;
 }

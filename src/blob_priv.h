@@ -38,6 +38,8 @@
 #define AHEAD_STREAMS  6		   /* ranges on their way for one reader, at most */
 #define LANE_PART      (4 * MIB)	   /* what a pass over a long way asks for at once */
 #define STALE_MAX      64		   /* blobs whose raw bytes were wrong, remembered */
+#define ALONG_WHOLE    8		   /* blocks of a file that comes whole at its first miss */
+#define ALONG_AROUND   32		   /* blocks on either side of a miss that are looked at */
 #define RECENT	       8		   /* ranges kept in memory where the cache keeps nothing */
 
 /* The state of a blob's hash after each of its blocks but the last. Immutable once a blob points to
@@ -147,6 +149,7 @@ struct blob {
 	struct pass *pass;     /* running or paused; owned */
 	struct fetch *fetches; /* in flight */
 	struct wait_queue fetched;
+	unsigned brings; /* callers of fetch_bring() */
 	struct run runs[RUNS];
 	unsigned next_run;
 	/* How the last pass failed, and where; for that source repeated until retry_ms. */
@@ -157,11 +160,18 @@ struct blob {
 	bool one_stream; /* parts of it came wrong */
 };
 
-/* The part of a block that somebody wants, and the last block of the whole request. */
+/* Blocks FIRST … END - 1. */
+struct blocks {
+	uint32_t first, end;
+};
+
+/* The part of a block that somebody wants, the last block of the whole request, and the blocks of
+ * the file that it is for (none: not known). */
 struct want {
 	uint32_t block, last;
 	size_t off, len;
 	uint8_t *buf;
+	struct blocks whole;
 };
 
 /* A block in memory, shared by a pass's window and those who read it. */
@@ -348,6 +358,10 @@ void ahead_started(struct blob *blob, const struct ahead_note *note);
 void ahead_came(struct blob *blob, uint32_t nr);
 /* Whether a reader who has come to NR should have another range on its way, and which. */
 bool ahead_next(struct blob *blob, const struct pace *pace, uint32_t nr, struct ahead_note *ret);
+/* Of which blocks those that are missing should come to a reader who misses WANT: its own, and
+ * those around. Without lock. */
+struct blocks ahead_along(const struct blob *blob, const struct pace *pace,
+			  const struct want *want);
 /* What BLOB's readers got ahead and did not come to is counted. */
 void ahead_forget(struct blob *blob);
 /* Whether block NR, which was found in the cache, is to set off more. Any thread, without lock. */
@@ -367,6 +381,8 @@ void pace_begin(struct pace *pace);
 void pace_end(struct pace *pace, uint64_t bytes);
 /* Blocks that a sequential reader should have before it; 0: none but its own range. */
 uint32_t pace_depth(const struct pace *pace);
+/* Whether a round trip costs more than some bytes that nobody wants. Without lock. */
+bool pace_is_long(const struct pace *pace);
 /* Something that somebody waits for is under way, and is over. */
 void way_enter(struct way *way);
 void way_leave(struct way *way);

@@ -100,11 +100,16 @@ void pace_end(struct pace *pace, uint64_t bytes)
 	pace->bytes = 0;
 }
 
+bool pace_is_long(const struct pace *pace)
+{
+	return atomic_load(&pace->latency_us) >= LATENCY_SHORT_US;
+}
+
 uint32_t pace_depth(const struct pace *pace)
 {
 	int64_t latency = atomic_load(&pace->latency_us);
 
-	if (latency < LATENCY_SHORT_US)
+	if (!pace_is_long(pace))
 		return 0;
 	uint64_t bytes = 2 * pace->rate * (uint64_t)latency / 1000000;
 	uint64_t blocks = bytes / CACHE_BLOCK;

@@ -204,6 +204,14 @@ struct file_read {
 	size_t len;
 };
 
+/* LEN bytes of the decoded stream at OFF, of a file whose data is FILE_OFF … FILE_END - 1. */
+struct stream_part {
+	uint64_t off;
+	uint8_t *buf;
+	size_t len;
+	uint64_t file_off, file_end;
+};
+
 /* --- layer_pieces.c --- */
 
 /* A piece of the decoded stream of the layer with that serial. */
@@ -234,8 +242,8 @@ void pieces_add(struct pieces *pieces, struct span_piece *piece);
 
 struct spans *spans_new(void);
 void spans_free(struct spans *spans);
-/* All LEN bytes of the decoded stream at OFF, or an error. */
-int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait);
+/* All of PART of the decoded stream, or an error. */
+int spans_read(struct layer *layer, const struct stream_part *part, struct wait *wait);
 
 /* Where the input ends, about, that makes the output up to OUT_OFF; 0: nobody knows. */
 uint64_t spans_input_until(const struct layer *layer, uint64_t out_off);

@@ -69,20 +69,26 @@ ssize_t layer_blob_fetch(struct layer *layer, uint64_t off, void *buf, size_t le
 	return read_sources(layer, fetch_piece, &piece, wait);
 }
 
-/* All LEN bytes of the decoded stream at OFF. */
-static int stream_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
+/* All of PART of the decoded stream. */
+static int stream_read(struct layer *layer, const struct stream_part *part, struct wait *wait)
 {
 	const struct index_info *info = &layer->index.info;
 
-	if (off > info->decoded_size || len > info->decoded_size - off)
+	if (part->off > info->decoded_size || part->len > info->decoded_size - part->off)
 		return -EIO;
 	if (info->codec != CODEC_PLAIN)
-		return spans_read(layer, off, buf, len, wait);
-	const struct blob_piece piece = {.off = off, .buf = buf, .len = len};
+		return spans_read(layer, part, wait);
+	const struct blob_piece piece = {
+		.off = part->off,
+		.buf = part->buf,
+		.len = part->len,
+		.whole_off = part->file_off,
+		.whole_end = part->file_end,
+	};
 	ssize_t n = layer_blob_read(layer, &piece, wait);
 	if (n < 0)
 		return n;
-	return n == (ssize_t)len ? 0 : -EIO;
+	return n == (ssize_t)part->len ? 0 : -EIO;
 }
 
 /* --- extents --- */
@@ -111,8 +117,14 @@ static int read_extent(struct layer *layer, const struct tar_extent *extent, uin
 
 	if (from >= to)
 		return 0;
-	return stream_read(layer, data_off + (from - extent->off), read->buf + (from - read->off),
-			   to - from, wait);
+	const struct stream_part part = {
+		.off = data_off + (from - extent->off),
+		.buf = read->buf + (from - read->off),
+		.len = to - from,
+		.file_off = data_off,
+		.file_end = data_off + extent->len,
+	};
+	return stream_read(layer, &part, wait);
 }
 
 static int read_extents(struct layer *layer, const struct index_inode *inode,

@@ -36,6 +36,8 @@ struct cursor {
 	struct span_piece *part; /* the next piece, as far as it has come; NULL: nothing yet */
 	uint64_t in_off;	 /* of the next input */
 	uint64_t in_until;	 /* where the input will end that the reader makes it take */
+	uint64_t whole_off;	 /* where the input of all of the reader's file lies, about */
+	uint64_t whole_end;
 	uint8_t in[CACHE_BLOCK];
 };
 
@@ -52,6 +54,7 @@ struct place {
 	uint64_t off;
 	size_t len;
 	uint64_t to; /* where its reader goes on to; of no meaning before the piece's end */
+	const struct stream_part *part; /* what it is read for */
 };
 
 struct spans *spans_new(void)
@@ -124,6 +127,8 @@ static ssize_t cursor_input(struct layer *layer, struct cursor *cursor, struct w
 		.buf = cursor->in,
 		.len = CACHE_BLOCK - cursor->in_off % CACHE_BLOCK,
 		.until = cursor->in_until,
+		.whole_off = cursor->whole_off,
+		.whole_end = cursor->whole_end,
 	};
 
 	ssize_t n = layer_blob_read(layer, &piece, wait);
@@ -150,6 +155,8 @@ static int cursor_resume(struct layer *layer, struct cursor *cursor, struct wait
 			.buf = &first,
 			.len = 1,
 			.until = cursor->in_until,
+			.whole_off = cursor->whole_off,
+			.whole_end = cursor->whole_end,
 		};
 		ssize_t n = layer_blob_read(layer, &piece, wait);
 		if (n <= 0)
@@ -260,11 +267,28 @@ uint64_t spans_input_until(const struct layer *layer, uint64_t out_off)
 	return MIN(from.in_off + len, to.in_off);
 }
 
+/* What input CURSOR will take for WANT and its reader. */
+static void cursor_expect(const struct layer *layer, struct cursor *cursor,
+			  const struct place *want)
+{
+	const struct stream_part *part = want->part;
+	struct codec_point point;
+
+	cursor->in_until = spans_input_until(layer, MAX(want->to, want->off + want->len));
+	cursor->whole_off = cursor->whole_end = 0;
+	if (part->file_off >= part->file_end ||
+	    index_point(&layer->index, index_point_before(&layer->index, part->file_off), NULL,
+			&point) < 0)
+		return;
+	cursor->whole_off = point.in_off;
+	cursor->whole_end = spans_input_until(layer, part->file_end);
+}
+
 /* Moves a busy cursor until it has made the piece at WANT. */
 static int cursor_move(struct layer *layer, struct cursor *cursor, const struct place *want,
 		       struct wait *wait)
 {
-	cursor->in_until = spans_input_until(layer, MAX(want->to, want->off + want->len));
+	cursor_expect(layer, cursor, want);
 	while (cursor->pos <= want->off) {
 		struct place place;
 
@@ -458,13 +482,15 @@ static int piece_get(struct layer *layer, const struct place *want, struct wait 
 	}
 }
 
-int spans_read(struct layer *layer, uint64_t off, void *buf, size_t len, struct wait *wait)
+int spans_read(struct layer *layer, const struct stream_part *part, struct wait *wait)
 {
-	uint8_t *out = buf;
+	uint64_t off = part->off;
+	uint8_t *out = part->buf;
+	size_t len = part->len;
 
 	while (len > 0) {
 		struct span_piece *piece = NULL;
-		struct place want;
+		struct place want = {.part = part};
 
 		int r = place_of(&layer->index, off, &want);
 		want.to = off + len;

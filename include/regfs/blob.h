@@ -66,12 +66,14 @@ ssize_t blob_read(struct blobs *blobs, const struct blob_id *id, uint64_t off, v
 		  size_t len, struct wait *wait);
 
 /* The same for a reader who goes on up to offset UNTIL at once: what is missing up to there comes
- * in the same range. */
+ * in the same range. It is a reader of something that lies from WHOLE_OFF to WHOLE_END (0, 0: not
+ * known): where the way is long, a miss may bring that along, and what lies around it. */
 struct blob_piece {
 	uint64_t off;
 	uint8_t *buf;
 	size_t len;
 	uint64_t until;
+	uint64_t whole_off, whole_end;
 };
 ssize_t blob_read_on(struct blobs *blobs, const struct blob_id *id, const struct blob_piece *piece,
 		     struct wait *wait);

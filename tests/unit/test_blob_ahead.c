@@ -280,6 +280,113 @@ static void test_two_readers_one_request(void **state)
 	assert_int_equal(blocks_since(*state), BLOCKS);
 }
 
+/* Block NR, for a reader of a file of blocks FIRST … END - 1. */
+static void read_of(struct fixture *f, uint32_t nr, uint32_t first, uint32_t end)
+{
+	const struct blob_piece piece = {
+		.off = (uint64_t)nr * CACHE_BLOCK,
+		.buf = f->out,
+		.len = CACHE_BLOCK,
+		.whole_off = (uint64_t)first * CACHE_BLOCK,
+		.whole_end = (uint64_t)end * CACHE_BLOCK,
+	};
+
+	assert_int_equal(blob_read_on(f->blobs, &f->id, &piece, &f->wait), CACHE_BLOCK);
+	assert_memory_equal(f->out, f->data + (size_t)nr * CACHE_BLOCK, CACHE_BLOCK);
+}
+
+static void expect(struct fixture *f, unsigned calls, uint64_t blocks)
+{
+	assert_int_equal(calls_since(f), calls);
+	assert_int_equal(blocks_since(f), blocks);
+	look(f);
+}
+
+static void test_small_files_come_whole(void **state)
+{
+	struct fixture *f = *state;
+
+	set_pace(f, 100);
+	read_of(f, 100, 100, 100 + ALONG_WHOLE);
+	expect(f, 1, ALONG_WHOLE);
+	for (uint32_t nr = 100; nr < 100 + ALONG_WHOLE; nr++)
+		read_of(f, nr, 100, 100 + ALONG_WHOLE);
+	expect(f, 0, 0);
+	/* whatever is read of them first: what lies before it is a range of its own */
+	read_of(f, 203, 200, 206);
+	expect(f, 2, 6);
+	read_of(f, BLOCKS - 2, BLOCKS - 3, BLOCKS + 100);
+	expect(f, 2, 3);
+}
+
+static void test_large_files_come_whole_at_a_second_miss(void **state)
+{
+	struct fixture *f = *state;
+
+	set_pace(f, 100);
+	read_of(f, 100, 100, 120);
+	expect(f, 1, 1);
+	read_of(f, 110, 100, 120);
+	expect(f, 2, 19);
+	/* no more than one range would bring */
+	read_of(f, 200, 200, 200 + FETCH_MAX + 1);
+	read_of(f, 220, 200, 200 + FETCH_MAX + 1);
+	expect(f, 2, 2);
+}
+
+static void test_what_lies_between_comes_along(void **state)
+{
+	struct fixture *f = *state;
+
+	set_pace(f, 100);
+	read_block(f, 100);
+	read_block(f, 110);
+	read_block(f, 104);
+	expect(f, 3, 3);
+	/* 100 to 104 are half here, with it; 100 to 110 are not */
+	read_block(f, 102);
+	expect(f, 2, 3);
+	/* all of it, and nothing outside */
+	read_block(f, 107);
+	expect(f, 2, 5);
+	for (uint32_t nr = 100; nr <= 110; nr++)
+		read_block(f, nr);
+	expect(f, 0, 0);
+	/* not from afar */
+	read_block(f, 111 + ALONG_AROUND);
+	expect(f, 1, 1);
+}
+
+static void test_nothing_comes_along_on_a_short_way(void **state)
+{
+	struct fixture *f = *state;
+
+	read_of(f, 100, 100, 104);
+	read_of(f, 102, 100, 104);
+	read_block(f, 104);
+	expect(f, 3, 3);
+}
+
+/* What is brought in is known to be wanted; what lies around it is not. */
+static void test_nothing_comes_along_with_what_is_brought(void **state)
+{
+	struct fixture *f = *state;
+	struct blob *blob;
+
+	set_pace(f, 100);
+	read_block(f, 100);
+	read_block(f, 104);
+	expect(f, 2, 2);
+	assert_int_equal(blob_hold(f->blobs, &f->id, true, &blob), 0);
+	blob->brings = 1;
+	read_block(f, 102);
+	expect(f, 1, 1);
+	blob->brings = 0;
+	blob_put(blob);
+	read_block(f, 101);
+	expect(f, 2, 2);
+}
+
 static void test_bring(void **state)
 {
 	struct fixture *f = *state;
@@ -333,6 +440,11 @@ int main(void)
 		TEST(test_no_byte_twice),
 		TEST(test_bounded_and_counted),
 		TEST(test_two_readers_one_request),
+		TEST(test_small_files_come_whole),
+		TEST(test_large_files_come_whole_at_a_second_miss),
+		TEST(test_what_lies_between_comes_along),
+		TEST(test_nothing_comes_along_on_a_short_way),
+		TEST(test_nothing_comes_along_with_what_is_brought),
 		TEST(test_bring),
 		TEST(test_bring_needs_sums),
 		TEST(test_parallel),

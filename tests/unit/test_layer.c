@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <zstd.h>
 
+#include "../../src/blob_priv.h"
 #include "../../src/layer_priv.h"
 #include "codec_streams.h"
 #include "fakestore.h"
@@ -373,6 +374,70 @@ static void test_one_request_for_a_span(void **state)
 	layer_unref(layer);
 }
 
+/* A file of half a MiB and one of six, apart from each other. */
+static void use_two_files(struct fixture *f, enum kind kind)
+{
+	buf_clear(&f->tar);
+	add_file(&f->tar, "before", f->big, MIB);
+	add_file(&f->tar, "one", f->big, MIB / 2);
+	add_file(&f->tar, "between", f->big, 3 * MIB);
+	add_file(&f->tar, "six", f->big, 6 * MIB);
+	add_file(&f->tar, "last", f->big, MIB);
+	assert_int_equal(buf_add(&f->tar, f->out, TAR_TRAILER), 0);
+	memset(f->tar.data + f->tar.len - TAR_TRAILER, 0, TAR_TRAILER);
+	digest_of(DIGEST_SHA256, f->tar.data, f->tar.len, &f->diff_id);
+	use(f, kind);
+}
+
+/* Requests that reading LEN bytes at OFF of a file costs, and what follows from it. */
+static unsigned cost_of(struct fixture *f, struct layer *layer, const char *name, uint64_t off,
+			size_t len)
+{
+	unsigned before = fakestore_calls(f->store, FAKE_OPEN_BLOB), running;
+
+	assert_int_equal(layer_read(layer, find(layer, NULL, name), off, f->out, len, &f->wait),
+			 len);
+	assert_memory_equal(f->out, f->big + off, len);
+	do {
+		sched_yield();
+		pthread_mutex_lock(&f->blobs->lock);
+		running = f->blobs->running;
+		pthread_mutex_unlock(&f->blobs->lock);
+	} while (running > 0);
+	return fakestore_calls(f->store, FAKE_OPEN_BLOB) - before;
+}
+
+/* Of a small file all comes with a first look, of a larger one with the second. */
+static void check_whole_files(struct fixture *f, enum kind kind)
+{
+	use_two_files(f, kind);
+	struct layer *layer = open_layer(f);
+	struct pace *pace = &way_find(f->blobs, f->store)->pace;
+	bool packed = kind != PLAIN; /* else six MiB are 48 blocks */
+
+	evict(f);
+	pace->fixed = true;
+	atomic_store(&pace->latency_us, 100000);
+	/* how far packed bytes reach is only known about */
+	assert_in_range(cost_of(f, layer, "one", 100, 10), 1, 2);
+	assert_int_equal(cost_of(f, layer, "one", 350 * KIB, 10), 0);
+	assert_in_range(cost_of(f, layer, "six", 100, 10), 1, 2);
+	assert_in_range(cost_of(f, layer, "six", 4 * MIB, 10), 1, 3);
+	if (packed)
+		assert_in_range(cost_of(f, layer, "six", 0, 6 * MIB), 0, 1);
+	layer_unref(layer);
+}
+
+static void test_whole_files_gzip(void **state)
+{
+	check_whole_files(*state, GZIP);
+}
+
+static void test_whole_files_plain(void **state)
+{
+	check_whole_files(*state, PLAIN);
+}
+
 static void check_kept_output(struct fixture *f, enum kind kind)
 {
 	int64_t decoded;
@@ -637,7 +702,7 @@ static void test_index_of_another(void **state)
 	struct layer *layer;
 
 	add_file(&a, "one", "1", 1);
-	add_file(&b, "two", "2", 1);
+	add_file(&b, "one", "2", 1);
 	set_blob(f, a.data, a.len);
 	assert_int_equal(try_open(f, NULL), 0);
 	digest_key(&f->digest, id.key);
@@ -646,7 +711,7 @@ static void test_index_of_another(void **state)
 	digest_key(&f->digest, id.key);
 	assert_int_equal(cache_put(f->cache, &id, file.data, file.len), 0);
 	assert_int_equal(layer_open(f->layers, &f->id, NULL, &f->wait, &layer), 0);
-	find(layer, NULL, "two");
+	find(layer, NULL, "one");
 	layer_unref(layer);
 }
 
@@ -1051,6 +1116,8 @@ int main(void)
 		TEST(test_zstd_one_frame),
 		TEST(test_range_of_evicted_blob),
 		TEST(test_one_request_for_a_span),
+		TEST(test_whole_files_gzip),
+		TEST(test_whole_files_plain),
 		TEST(test_kept_output_of_one_frame),
 		TEST(test_kept_output_of_big_frames),
 		TEST(test_small_reads),
