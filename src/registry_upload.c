@@ -16,7 +16,7 @@
 #include "regfs/log.h"
 #include "regfs/stats.h"
 
-/* So many failures in a row may bring less than PROGRESS bytes. */
+/* So many failures in a row may bring less than PROGRESS bytes more than any session has held. */
 #define FRUITLESS_MAX 4
 #define PROGRESS      (1 * MIB)
 /* The registry hashes and stores what it got before it answers. */
@@ -34,6 +34,7 @@ struct upload {
 	char *scope;
 	char *location; /* of the session, absolute; NULL: none */
 	uint64_t held;	/* bytes that the session holds */
+	uint64_t most;	/* that one was seen to hold */
 	unsigned fruitless;
 };
 
@@ -320,7 +321,8 @@ static int recover(struct upload *upload)
 		err = source->await(source->arg, source->size - 1, upload->wait);
 	if (err)
 		return err;
-	bool gained = held >= before + PROGRESS;
+	bool gained = held >= upload->most + PROGRESS;
+	upload->most = MAX(upload->most, held);
 	upload->fruitless = gained ? 0 : upload->fruitless + 1;
 	if (upload->fruitless == FRUITLESS_MAX) {
 		log_warn("%s/%s: upload of %s: given up after it broke off %u times",

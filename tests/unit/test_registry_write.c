@@ -226,6 +226,19 @@ static void an_upload_that_always_breaks_ends(void **state)
 	assert_true(requests("DELETE") >= 1);
 }
 
+/* Two servers behind one name, that know nothing of each other's sessions: each time as far. */
+static void an_upload_that_gets_no_further_ends(void **state)
+{
+	(void)state;
+	struct made made;
+	made_init(&made, SIZE);
+	rule("PUT", "uploads", "\"take\": 2000000, \"times\": 20");
+	rule("PATCH", "uploads", "\"status\": 404");
+	assert_int_equal(put(&made, NULL), -EIO);
+	assert_true(requests("PUT") <= 5);
+	assert_false(has(&made));
+}
+
 static void a_wrong_digest_is_refused(void **state)
 {
 	(void)state;
@@ -558,6 +571,7 @@ int main(void)
 		TEST(a_forgotten_session_begins_anew),
 		TEST(a_dropped_upload_on_a_used_connection),
 		TEST(an_upload_that_always_breaks_ends),
+		TEST(an_upload_that_gets_no_further_ends),
 		TEST(a_wrong_digest_is_refused),
 		TEST(a_source_that_fails_ends_the_upload),
 		TEST(bytes_that_are_still_to_come_are_waited_for),
