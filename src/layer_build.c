@@ -68,13 +68,24 @@ static int build_check(struct build *build)
 	return r;
 }
 
+/* What one store is slow with keeps only its own layers waiting. Lock held. */
+static bool build_has_room(const struct build *build)
+{
+	const struct layers *layers = build->layer->layers;
+	unsigned same = 0;
+
+	for (const struct build *other = layers->builds; other; other = other->next)
+		same += other->slot && other->id.store == build->id.store;
+	return same < LAYERS_BUILDS_MAX && layers->decoding < LAYERS_DECODING_MAX;
+}
+
 static int build_take_slot(struct build *build)
 {
 	struct layers *layers = build->layer->layers;
 	int r = 0;
 
 	pthread_mutex_lock(&layers->lock);
-	while (r == 0 && layers->decoding >= LAYERS_BUILDS_MAX) {
+	while (r == 0 && !build_has_room(build)) {
 		r = wait_on(&build->wait, &layers->slots, &layers->lock,
 			    now_ms() + layers->idle_ms);
 		if (r == -ETIMEDOUT)

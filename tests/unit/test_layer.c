@@ -929,6 +929,28 @@ static void test_single_flight(void **state)
 	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB), 1);
 }
 
+/* As many first passes as may be at once, and all of them stall: another store's layer does not. */
+static void test_stalled_store(void **state)
+{
+	struct fixture *f = *state;
+	struct store *other = fakestore_new("other.test");
+	const struct blob_id stalled = f->id;
+
+	fakestore_stall(f->store, FAKE_OPEN_BLOB);
+	for (size_t i = 0; i < LAYERS_BUILDS_MAX; i++) {
+		struct blob_id id = stalled;
+		id.size += i;
+		layer_prepare(f->layers, &id, NULL);
+	}
+	fakestore_await_stalled(f->store, LAYERS_BUILDS_MAX);
+	fakestore_add_blob(other, "app", f->tar.data, f->tar.len, &f->digest);
+	f->id = (struct blob_id){
+		.digest = &f->digest, .size = f->tar.len, .store = other, .repo = "app"};
+	layer_unref(open_layer(f));
+	reopen(f);
+	store_free(other);
+}
+
 static void test_interrupt(void **state)
 {
 	struct fixture *f = *state;
@@ -1139,6 +1161,7 @@ int main(void)
 		TEST(test_other_source),
 		TEST(test_would_block),
 		TEST(test_single_flight),
+		TEST(test_stalled_store),
 		TEST(test_interrupt),
 		TEST(test_one_decoding_for_two),
 		TEST(test_build_from_another_source),
