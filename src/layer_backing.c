@@ -9,8 +9,10 @@
 
 #include "layer_priv.h"
 
-#define BACKING_MIN (64 * KIB) /* for a smaller one it is more work than to read it */
-#define QUICK_LEN   (1 * MIB)  /* checked at most by a thread that may not block */
+/* A smaller one costs more to be opened so than the kernel's own pages save when it is read; the
+ * two meet between 64 and 256 KiB. */
+#define BACKING_MIN (128 * KIB)
+#define QUICK_LEN   (1 * MIB) /* checked at most by a thread that may not block */
 
 /* Which file of which index; an index of another version may number them otherwise. */
 static struct cache_id backing_id(const struct layer *layer, uint32_t ino,
@@ -43,9 +45,10 @@ int layer_backing(struct layer *layer, uint32_t ino, struct wait *wait)
 	int r = layer_file(layer, ino, &inode);
 	if (r < 0)
 		return r;
+	if (inode.size < BACKING_MIN || layer_broken(layer))
+		return -ENOENT;
 	struct cache_id id = backing_id(layer, ino, &inode);
-	if (inode.size < BACKING_MIN || layer_broken(layer) ||
-	    !cache_has(layer->layers->cache, &id, 0))
+	if (!cache_has(layer->layers->cache, &id, 0))
 		return -ENOENT;
 	if (inode.size > QUICK_LEN && !wait_may_block(wait))
 		return -EWOULDBLOCK;
@@ -79,8 +82,10 @@ int layer_make_backing(struct layer *layer, uint32_t ino, struct wait *wait)
 	int r = layer_file(layer, ino, &inode);
 	if (r < 0)
 		return r;
+	if (inode.size < BACKING_MIN)
+		return -EOPNOTSUPP;
 	struct cache_id id = backing_id(layer, ino, &inode);
-	if (inode.size < BACKING_MIN || cache_has(layer->layers->cache, &id, 0))
+	if (cache_has(layer->layers->cache, &id, 0))
 		return 0;
 	return cache_put_by(layer->layers->cache, &id, inode.size, fill_backing, &read);
 }

@@ -80,7 +80,7 @@ BIG = random.Random(5).randbytes(300000)
 
 
 def push_big(registry):
-    tar = Tar().file("big", BIG).hard("other", "big").file("small", b"s" * 100)
+    tar = Tar().file("big", BIG).hard("other", "big").file("small", b"s" * 100).file("middle", BIG[:120000])
     tar.file("zeros", bytes(200000) + b"end")
     oci.Image([oci.Layer(tar.end(), "gzip")]).push(registry, "app", "1")
 
@@ -94,6 +94,10 @@ def read_until_passed(mount, path):
         return "READ" not in requests(mount)[before:] and mount.stats()["passthrough_made"]
 
     lib.wait_for(passed, "the kernel to read by itself")
+
+
+def copies_made(t):
+    return [path.stat().st_size for path in (t.dir / "cache/files/copy").iterdir()]
 
 
 def test_passthrough(t):
@@ -134,6 +138,11 @@ def test_passthrough(t):
     lib.wait_for(lambda: mount.stats()["passthrough_now"] == 0, "none to be counted")
     lib.equal((rootfs / "other").read_bytes(), BIG)
     lib.equal((rootfs / "small").read_bytes(), b"s" * 100)
+    # A smaller one stays with the kernel's own pages; copies are made one after the other.
+    lib.equal((rootfs / "middle").read_bytes(), BIG[:120000])
+    lib.equal((rootfs / "zeros").read_bytes()[-3:], b"end")
+    lib.wait_for(lambda: 200003 in copies_made(t), "a copy")
+    lib.equal(120000 in copies_made(t), False, "a copy of the smaller one")
     # What regfs writes by itself, and what is written, never goes that way.
     lib.equal(mount.path("_regfs/version").read_text(), plain.path("_regfs/version").read_text())
     with lib.fails(errno.EINVAL):
