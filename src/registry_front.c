@@ -175,6 +175,9 @@ static int rank_of(struct front *front, const struct errand *errand,
 		return errand->origin_first ? 0 : 2;
 	if (errand->no_mirrors)
 		return -1;
+	/* What is written has one place, however it is. */
+	if (errand->can & HOSTS_PUSH)
+		return 1;
 	pthread_mutex_lock(&front->lock);
 	bool aside = is_aside(front, way, endpoint);
 	pthread_mutex_unlock(&front->lock);

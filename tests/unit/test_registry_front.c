@@ -508,6 +508,25 @@ static int look_up(void *arg, const struct auth_query *query, struct wait *wait,
 	return ret->user && ret->password ? 0 : -ENOMEM;
 }
 
+/* Half of an image here, half there, would be none anywhere. */
+static void what_is_left_aside_is_pushed_to_all_the_same(void **state)
+{
+	(void)state;
+	AUTO_FREE char *toml = format("server = \"http://%s\"\n[host.\"http://%s\"]\n"
+				      "capabilities = [\"pull\", \"resolve\", \"push\"]\n",
+				      help.server.host, mirror.host);
+	struct digest got;
+	write_file("certs.d/hub.example/hosts.toml", toml);
+	open_store("hub.example");
+	manifest_on(&help.server, "team/app", MANIFEST);
+	server_rule(&mirror, "GET|HEAD", "manifests", "\"status\": 500");
+	assert_int_equal(head("1.5", &got), 0);
+	assert_true(help_logged("is left aside"));
+	assert_int_equal(put("team/app"), 0);
+	assert_int_equal(at_mirror("PUT "), 1);
+	assert_int_equal(at_origin("PUT "), 0);
+}
+
 static void credentials_are_each_hosts_own(void **state)
 {
 	(void)state;
@@ -588,6 +607,7 @@ int main(void)
 		TEST(whether_a_blob_is_there_is_asked_where_it_would_go),
 		TEST(a_mirror_does_not_say_what_the_origin_holds),
 		TEST(a_mirror_may_be_pushed_to_if_it_says_so),
+		TEST(what_is_left_aside_is_pushed_to_all_the_same),
 		TEST(credentials_are_each_hosts_own),
 		TEST(what_is_blocked_is_not_asked),
 		TEST(nothing_is_asked_by_who_may_not_wait),
