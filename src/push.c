@@ -240,6 +240,7 @@ void push_judge(struct push *push, int err, bool was_kept)
 	log_verdict(push, err, status.reason);
 	if (!err && !push->kept)
 		push_spend(push);
+	atomic_store(&push->answered, false); /* who knows when the next flush comes */
 	pthread_mutex_lock(&push->lock);
 	memcpy(push->status.reason, status.reason, sizeof(status.reason));
 	push->status.state = err ? PUSH_FAILED : push->kept ? PUSH_WRITING : PUSH_DONE;
@@ -248,7 +249,6 @@ void push_judge(struct push *push, int err, bool was_kept)
 	push->judged = err == -EINTR || (was_kept && err) ? 0 : push->version;
 	push->kept = push->kept || (was_kept && err);
 	push->flushing = false;
-	push->answered = false; /* who knows when the next flush comes */
 	wait_wake(&push->changed);
 	pthread_mutex_unlock(&push->lock);
 }

@@ -17,11 +17,12 @@ struct push_stream *push_take_stream(struct push *push)
 	return stream;
 }
 
-/* A change of the bytes begins: 0, and change_end() is due with the lock held; or -EBUSY. */
-static int change_begin(struct push *push)
+/* A change of the bytes begins: 0, and change_end() is due with the lock held; or -EBUSY. ANEW: it
+ * leaves nothing of them. */
+static int change_begin(struct push *push, bool anew)
 {
 	pthread_mutex_lock(&push->lock);
-	int err = push->flushing ? -EBUSY : 0;
+	int err = push->flushing || (push->spent && !anew) ? -EBUSY : 0;
 	if (!err)
 		push->writers++;
 	pthread_mutex_unlock(&push->lock);
@@ -138,9 +139,10 @@ static void wrote(struct push *push, struct push_stream *stream, uint64_t off, s
 void push_spend(struct push *push)
 {
 	pthread_mutex_lock(&push->lock);
-	uint64_t size = push->stream || push->size < PUSH_STREAM_MIN ? 0 : push->size;
+	uint64_t size = push->size;
 	push->spent = size > 0;
 	pthread_mutex_unlock(&push->lock);
+	push_stream_abandon(push_take_stream(push));
 	push_spool_drop(push->spool, 0, size);
 }
 
@@ -157,29 +159,34 @@ static int spent_already(struct push *push)
 {
 	AUTO_FREE char *label = push_label(push);
 
-	log_warn("push %s: it was confirmed, and can be neither written nor read again, only "
-		 "truncated to nothing",
+	log_warn("push %s: it was confirmed, and can be neither read again nor changed, only "
+		 "written anew",
 		 label ? label : "");
 	return -ESPIPE;
 }
 
-/* What follows an archive that was confirmed at an earlier close is its padding. */
-static ssize_t write_spent(struct push *push, uint64_t off, size_t len)
+/* A write at OFF after it was confirmed. 1: it is another archive's first; 0: what follows one that
+ * was whole at an earlier close is its padding; or -ESPIPE. */
+static int write_again(struct push *push, uint64_t off)
 {
-	return off < push_size(push) ? spent_already(push) : (ssize_t)len;
+	if (off == 0) {
+		int err = push_truncate(push, 0);
+		return err ? err : 1;
+	}
+	return off < push_size(push) ? spent_already(push) : 0;
 }
 
 ssize_t push_write(struct push *push, uint64_t off, const void *buf, size_t len, struct wait *wait)
 {
-	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
-
 	if (off > PUSH_SIZE_MAX || len > PUSH_SIZE_MAX - off)
 		return -EFBIG;
-	if (is_spent(push))
-		return write_spent(push, off, len);
+	int wanted = is_spent(push) ? write_again(push, off) : 1;
+	if (wanted <= 0)
+		return wanted ? wanted : (ssize_t)len;
+	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
 	int err = stream ? push_stream_room(stream, off, len, wait) : 0;
 	if (!err)
-		err = change_begin(push);
+		err = change_begin(push, false);
 	if (err)
 		return err;
 	ssize_t put = pwrite_full(push->spool, buf, len, (off_t)off);
@@ -229,7 +236,7 @@ int push_truncate(struct push *push, uint64_t size)
 		return -EFBIG;
 	if (size > 0 && is_spent(push))
 		return size == push_size(push) ? 0 : spent_already(push);
-	int err = change_begin(push);
+	int err = change_begin(push, size == 0);
 	if (err)
 		return err;
 	err = cut(push, stream, size);

@@ -19,6 +19,7 @@ struct copy {
 	const struct push_copy *what;
 	struct wait *wait;
 	unsigned documents;
+	atomic_bool answered; /* the store has */
 };
 
 static bool is_move(const struct copy *copy)
@@ -88,14 +89,15 @@ static int fetch_blob(const struct copy *copy, const struct oci_descriptor *blob
 }
 
 /* Where the store does not mount: through this machine. */
-static int carry_blob(const struct copy *copy, const struct oci_descriptor *blob, struct wait *wait)
+static int carry_blob(struct copy *copy, const struct oci_descriptor *blob, struct wait *wait)
 {
 	const struct digest *digest = &blob->digest;
 	const struct push_copy *what = copy->what;
 	struct store *store = what->store;
 	struct store_file file = {.off = 0};
 	struct store_source source = {.read = store_file_read, .arg = &file};
-	const struct store_put put = {.digest = digest, .source = &source};
+	const struct store_put put = {
+		.digest = digest, .source = &source, .answered = &copy->answered};
 	char text[DIGEST_STR_MAX];
 
 	int err = store_holds(store, what->repo, digest, (uint64_t)blob->size, wait);
@@ -118,8 +120,8 @@ static int blob_copy_run(struct push_task *task, struct wait *wait)
 	const struct store_put put = {
 		.digest = &blob->descriptor->digest,
 		.mount_from = what->from_repo,
+		.answered = &blob->copy->answered,
 	};
-
 	char text[DIGEST_STR_MAX];
 
 	int err = what->store->ops->put_blob(what->store, what->repo, &put, wait);
@@ -206,6 +208,8 @@ static int copy_document(struct copy *copy, const char *from, const char *tag, u
 	}
 	int err = what->store->ops->get_manifest(what->store, what->from_repo, from, &document,
 						 copy->wait);
+	if (!err)
+		atomic_store(&copy->answered, true);
 	if (!err && !is_move(copy))
 		err = copy_parts(copy, &document, depth);
 	if (!err && wait_cancelled(copy->wait))

@@ -34,27 +34,10 @@ static void meter_progress(void *arg, uint64_t bytes)
 					    (double)meter->size));
 }
 
-/* Whether the store answered this push before. ERR: what it says now. */
-static bool answered_before(struct push *push, int err)
-{
-	pthread_mutex_lock(&push->lock);
-	bool before = push->answered;
-	push->answered |= !err || err == -ENOENT;
-	pthread_mutex_unlock(&push->lock);
-	return before || !err || err == -ENOENT;
-}
-
 int push_put(struct push *push, const char *repo, struct store_put *put, struct wait *wait)
 {
-	struct store *store = push->store;
-
-	int err = store_holds(store, repo, put->digest, put->source->size, wait);
-	put->patient = answered_before(push, err);
-	/* Of one that went away put_blob asks again, as soon as it can. */
-	bool away = put->patient && (err == -ECONNREFUSED || err == -EHOSTUNREACH);
-	if (err == -ENOENT || away)
-		err = store->ops->put_blob(store, repo, put, wait);
-	return err;
+	put->answered = &push->answered;
+	return store_offer(push->store, repo, put, put->source->size, wait);
 }
 
 int push_offer(struct push_run *run, const struct push_blob *blob, struct wait *wait)

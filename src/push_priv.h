@@ -101,6 +101,7 @@ struct push {
 	char *label;
 	bool kept;		/* a temporary: nothing is published */
 	struct push_reason why; /* of the flush under way */
+	atomic_bool answered;	/* the store has, something of this flush or stream */
 
 	unsigned refs;		   /* guarded by pushes->lock */
 	unsigned holds;		   /* guarded by pushes->lock: of streams, which outlive refs */
@@ -119,7 +120,6 @@ struct push {
 	bool in_order;		    /* each write began where the one before it had ended */
 	bool tried;		    /* to stream it */
 	bool spent;		    /* confirmed, and its bytes are gone */
-	bool answered;		    /* the store has, something of this flush or stream */
 	/* Once there is one it stays, but for a truncation to nothing. */
 	struct push_stream *stream;
 };
@@ -131,7 +131,7 @@ void push_let_go(struct push *push);
 int push_await_turn(struct push *push, struct wait *wait);
 /* The lock is held, and it is this thread's turn: push_judge() is due. */
 void push_claim(struct push *push);
-/* It was confirmed, and flushing keeps writers out: its bytes leave the spool, if they are many. */
+/* It was confirmed, and flushing keeps writers out: its bytes leave the spool. */
 void push_spend(struct push *push);
 /* The verdict, which is logged. What failed to get its name is a temporary again, if it was one. */
 void push_judge(struct push *push, int err, bool was_kept);
@@ -245,7 +245,7 @@ struct push_blob {
 	const struct store_source *source;
 	uint64_t share; /* of the push's total bytes */
 };
-/* Puts a blob that the store does not have yet, whole; .patient is filled in. */
+/* Puts a blob that the store does not have yet, whole; .answered is filled in. */
 int push_put(struct push *push, const char *repo, struct store_put *put, struct wait *wait);
 /* Sends the blob unless the store has it. */
 int push_send(struct push_run *run, const struct push_blob *blob, struct wait *wait);

@@ -149,15 +149,15 @@ static int below_run(struct push_task *task, struct wait *wait)
 	struct below *below = CONTAINER_OF(task, struct below, task);
 	struct push *push = below->run->push;
 	struct store *store = push->store;
-	const struct store_put mount = {
+	const char *from = image_repo(below->base->image);
+	bool mounts = image_store(below->base->image) == store && strcmp(from, push->repo) != 0;
+	const struct store_put put = {
 		.digest = &below->part->digest,
-		.mount_from = image_repo(below->base->image),
+		.mount_from = mounts ? from : NULL,
+		.answered = &push->answered,
 	};
 
-	int err = store_holds(store, push->repo, mount.digest, (uint64_t)below->part->size, wait);
-	if (err == -ENOENT && image_store(below->base->image) == store &&
-	    strcmp(mount.mount_from, push->repo) != 0)
-		err = store->ops->put_blob(store, push->repo, &mount, wait);
+	int err = store_offer(store, push->repo, &put, (uint64_t)below->part->size, wait);
 	if (err == -ENOENT)
 		return carry(below, wait);
 	if (err && err != -EINTR)

@@ -357,7 +357,7 @@ static int open_patiently(struct upload *upload, bool mount)
 {
 	int64_t deadline_ms = now_ms() + upload->registry->timeout_ms;
 	int err = open_session(upload, mount);
-	for (unsigned attempt = 1; upload->put->patient && is_gone(err); attempt++) {
+	for (unsigned attempt = 1; store_put_waits(upload->put) && is_gone(err); attempt++) {
 		int64_t next_ms = now_ms() + MIN(http_backoff_ms(NULL, attempt), PAUSE_MAX_MS);
 		if (next_ms > deadline_ms)
 			return err;

@@ -35,22 +35,22 @@ struct sharing {
 	struct store *store;
 	const char *repo;
 	struct wait *wait;
+	atomic_bool answered; /* the store has: it just said what the image is */
 	struct entry *entries;
 	size_t nentries;
 };
 
 /* --- into the repository --- */
 
-static int put_blob(const struct sharing *sharing, const struct digest *digest, const void *data,
+static int put_blob(struct sharing *sharing, const struct digest *digest, const void *data,
 		    size_t len)
 {
-	const struct store_ops *ops = sharing->store->ops;
 	struct store_bytes bytes = {.data = data, .len = len};
 	const struct store_source source = {.read = store_bytes_read, .arg = &bytes, .size = len};
-	const struct store_put put = {.digest = digest, .source = &source};
-	int r = store_holds(sharing->store, sharing->repo, digest, len, sharing->wait);
+	const struct store_put put = {
+		.digest = digest, .source = &source, .answered = &sharing->answered};
 
-	return r == -ENOENT ? ops->put_blob(sharing->store, sharing->repo, &put, sharing->wait) : r;
+	return store_offer(sharing->store, sharing->repo, &put, len, sharing->wait);
 }
 
 /* --- layers --- */
@@ -161,7 +161,7 @@ static int write_index(const struct sharing *sharing, struct buf *ret)
 	return oci_about_write(&about, ret);
 }
 
-static int put_index(const struct sharing *sharing, struct digest *ret)
+static int put_index(struct sharing *sharing, struct digest *ret)
 {
 	AUTO_BUF struct buf manifest = BUF_INIT(OCI_MANIFEST_MAX);
 	struct digest config;
@@ -190,6 +190,7 @@ int share_image(const struct share_options *options, struct image *image, struct
 		.store = image_store(image),
 		.repo = image_repo(image),
 		.wait = wait,
+		.answered = true,
 	};
 	int r = 0;
 

@@ -26,6 +26,18 @@ int store_holds(struct store *store, const char *repo, const struct digest *dige
 	return lacks ? -ENOENT : err;
 }
 
+int store_offer(struct store *store, const char *repo, const struct store_put *put, uint64_t size,
+		struct wait *wait)
+{
+	int err = store_holds(store, repo, put->digest, size, wait);
+
+	if (put->answered && (!err || err == -ENOENT))
+		atomic_store(put->answered, true);
+	/* Of one that went away put_blob asks again, as soon as it can. */
+	bool away = store_put_waits(put) && (err == -ECONNREFUSED || err == -EHOSTUNREACH);
+	return err == -ENOENT || away ? store->ops->put_blob(store, repo, put, wait) : err;
+}
+
 ssize_t store_source_read(const struct store_source *source, uint64_t off, void *buf, size_t cap,
 			  struct wait *wait)
 {

@@ -13,8 +13,8 @@
  * writer is kept back where that cannot keep up. Then only the flush decides, as ever: before it no
  * manifest is sent. What was sent can be neither read nor written again (-ESPIPE); truncated to
  * nothing, the push begins anew. Images whose repositories stand in the archive (HOST/_push) are
- * sent at the flush. One of that size that was spooled whole leaves the spool when it is confirmed:
- * it can be neither read nor written again either.
+ * sent at the flush. What is confirmed leaves the spool: it can be neither read again nor changed,
+ * only written anew, from its first byte on.
  */
 #ifndef REGFS_PUSH_H
 #define REGFS_PUSH_H

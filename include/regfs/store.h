@@ -63,9 +63,10 @@ struct store_put {
 	const struct digest *digest;
 	const struct store_source *source; /* NULL: it is mounted, or -ENOENT */
 	const char *mount_from; /* a repository of this store that may hold it, or NULL */
-	/* The store answered a moment ago: where nobody is there it may be about to come back, and
-	 * is waited for as anything is. */
-	bool patient;
+	/* Whether the store has answered the caller a moment ago, in this or in another request:
+	 * then it may be about to come back where nobody is there, and is waited for as anything
+	 * is. NULL: nobody waits. */
+	atomic_bool *answered;
 	store_progress_fn *progress;
 	void *progress_arg;
 };
@@ -152,6 +153,16 @@ struct store {
  * has_blob()'s. */
 int store_holds(struct store *store, const char *repo, const struct digest *digest, uint64_t size,
 		struct wait *wait);
+
+/* Puts the blob of SIZE bytes unless the store has it, whole; notes in *put->answered that it
+ * answered. Errors of put_blob(), and of has_blob(). */
+int store_offer(struct store *store, const char *repo, const struct store_put *put, uint64_t size,
+		struct wait *wait);
+
+static inline bool store_put_waits(const struct store_put *put)
+{
+	return put->answered && atomic_load(put->answered);
+}
 
 static inline void store_stream_close(struct store_stream *stream)
 {

@@ -293,27 +293,52 @@ def test_what_was_sent_is_gone(t):
 
 
 def test_confirmed_leaves_the_spool(t):
-    """What could not be streamed is spooled whole, and goes when it is confirmed, not when it is forgotten."""
+    """What is confirmed goes at once, large or small, streamed or not, and not when the kernel forgets it."""
     registry, mount = empty(t)
-    image = big_image()
+    image, small = big_image(), oci.Image([oci.Layer(Tar().file("f", noise(MIB, 5)).end(), "none")])
     data = oci_archive(image)
     push_backwards(mount, data, "team/app/_push/1.tar")
     push(mount, old_docker_save(image, [f"{registry.host}/team/all:1"]), "_push/all.tar")
-    assert spool_blocks(mount) < MIB, spool_blocks(mount)
-    path = mount.path("team/app/_push/1.tar")
-    lib.equal(path.stat().st_size, len(data))
-    with lib.fails(errno.ESPIPE):
-        path.read_bytes()
-    file = os.open(path, os.O_WRONLY)
-    with lib.fails(errno.ESPIPE):
-        os.pwrite(file, b"x", 0)
-    # Padding of an archive that was whole at an earlier close.
-    os.pwrite(file, bytes(512), len(data))
-    os.close(file)
+    for number in range(3):
+        push(mount, oci_archive(small), f"team/app/_push/small{number}")
+    # With what no image needs, and in a spool of its own, decoded.
+    stray = Tar().file("blobs/sha256/" + "0" * 64, noise(2 * MIB, 6)).parts
+    push(mount, b"".join(stray) + data, "team/app/_push/2.tar")
+    push(mount, gzip.compress(b"".join(stray) + data, 1), "team/app/_push/3.tar.gz")
+    lib.wait_for(lambda: spool_blocks(mount) < MIB / 2, "the spool to be empty")
+    for name, size in (("1.tar", len(data)), ("small1", len(oci_archive(small)))):
+        path = mount.path("team/app/_push", name)
+        lib.equal(path.stat().st_size, size)
+        with lib.fails(errno.ESPIPE):
+            path.read_bytes()
+        file = os.open(path, os.O_WRONLY)
+        with lib.fails(errno.ESPIPE):
+            os.pwrite(file, b"x", 1)
+        # Padding of an archive that was whole at an earlier close.
+        os.pwrite(file, bytes(512), size)
+        os.close(file)
     lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
-    other = big_image("2")
-    path.write_bytes(oci_archive(other))
-    lib.equal(manifest(registry, "team/app", "1")[0], other.digest)
+
+
+def test_written_anew(t):
+    """A confirmed name takes another archive, truncated or written from its first byte on."""
+    registry, mount = empty(t)
+    path = mount.path("team/app/_push/1.tar")
+    (t.dir / "x").mkdir()
+    source = t.dir / "x/1.tar"
+    for version, size in (("1", LARGE), ("2", LARGE), ("3", 1000), ("4", 1000)):
+        image = big_image(version, size=size)
+        source.write_bytes(oci_archive(image))
+        if version in "24":
+            t.run("dd", f"if={source}", f"of={path}", "bs=1M", "conv=notrunc")
+        else:
+            t.run("cp", source, path)
+        lib.equal(manifest(registry, "team/app", "1")[0], image.digest, version)
+    file = os.open(path, os.O_WRONLY)
+    os.pwrite(file, b"no archive", 0)
+    with lib.fails(errno.EINVAL):
+        os.close(file)
+    lib.equal(manifest(registry, "team/app", "1")[0], image.digest)
 
 
 def test_holes(t):
@@ -550,6 +575,40 @@ def test_registry_is_away_for_a_while(t):
         registry.come_back()
         lib.equal(writer.wait(), 0, f"{method} {skip}: {writer.output()}")
         assert "1" in registry.repos[repo]["tags"], registry.repos[repo]
+
+
+def test_away_while_no_archive_is_pushed(t):
+    """It is waited for by a link into another repository, a base's layers, and `regfs index push` too."""
+    registry, _, mount = bad(t, timeout=30)
+    repos = registry.repos
+    words = "Failed to connect"
+
+    def away_at(rule, argv, output):
+        lib.note(argv)
+        registry.rule(*rule, times=1, away=True)
+        before = output().count(words)
+        command = t.start(*argv)
+        lib.wait_for(lambda: output().count(words) > before or not command.running(), "a request in vain")
+        registry.come_back()
+        lib.equal(command.wait(), 0, command.output())
+
+    os.makedirs(mount.path("team/web"))
+    away_at(("POST", "mount="), ["ln", "-s", "../../app:1", mount.path("team/web/_tags/1")], mount.read_log)
+    lib.equal(repos["team/web"]["tags"]["1"], repos["team/app"]["tags"]["1"])
+
+    staged = mount.path("team/built/_push/1")
+    os.makedirs(staged)
+    (staged / "base").symlink_to("../../../app:1")
+    (staged / "config.json").write_text('{"User": "me"}')
+    away_at(("POST", "mount="), ["sync", staged], mount.read_log)
+    lib.equal(mount.path("team/built:1/rootfs/version").read_bytes(), b"old")
+
+    log = t.dir / "index.log"
+    log.touch()
+    away_at(("HEAD", "/blobs/" + oci.sha256(b"{}")),
+            ["sh", "-c", f"exec {lib.REGFS} index push -o timeout=30,cache_dir={t.dir}/other --min-layer-size 0 "
+             f"{registry.host}/team/app:1 2> {log}"], log.read_text)
+    assert oci.sha256(b"{}") in repos["team/app"]["blobs"]
 
 
 def test_registry_gone_for_good(t):
