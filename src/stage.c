@@ -97,10 +97,10 @@ void stage_thaw(struct stage *stage)
 int stage_begin(struct stage *stage)
 {
 	pthread_mutex_lock(&stage->lock);
-	if (!stage->frozen)
-		return 0;
-	pthread_mutex_unlock(&stage->lock);
-	return -EBUSY;
+	int err = stage->spent ? -ESTALE : stage->frozen ? -EBUSY : 0;
+	if (err)
+		pthread_mutex_unlock(&stage->lock);
+	return err;
 }
 
 void stage_end(struct stage *stage, bool content)

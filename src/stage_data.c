@@ -213,18 +213,20 @@ void stage_data_release(struct stage *stage, struct stage_data *data)
 
 /* --- reading --- */
 
-/* What a read at OFF finds: 0 at the end, or RET_RUN's length. */
-static size_t read_plan(struct stage_inode *file, uint64_t off, size_t len, struct run *ret_run,
-			uint64_t *ret_cuts)
+/* What a read at OFF finds: 0 at the end, or RET_RUN's length, or -ESTALE. */
+static ssize_t read_plan(struct stage_inode *file, uint64_t off, size_t len, struct run *ret_run,
+			 uint64_t *ret_cuts)
 {
 	const struct stage_data *data = &file->data;
-	size_t found = 0;
+	ssize_t found = 0;
 
 	pthread_mutex_lock(&file->stage->lock);
 	*ret_cuts = data->cuts;
-	if (off < data->size) {
+	if (file->stage->spent) {
+		found = -ESTALE;
+	} else if (off < data->size) {
 		*ret_run = run_at(data, off, (size_t)MIN((uint64_t)len, data->size - off));
-		found = ret_run->len;
+		found = (ssize_t)ret_run->len;
 	}
 	pthread_mutex_unlock(&file->stage->lock);
 	return found;
@@ -235,7 +237,7 @@ static bool was_cut(struct stage_inode *file, uint64_t cuts)
 	bool cut;
 
 	pthread_mutex_lock(&file->stage->lock);
-	cut = file->data.cuts != cuts;
+	cut = file->data.cuts != cuts || file->stage->spent;
 	pthread_mutex_unlock(&file->stage->lock);
 	return cut;
 }
@@ -250,9 +252,11 @@ ssize_t stage_read(struct stage_inode *file, uint64_t off, void *buf, size_t len
 		char *to = (char *)buf + done;
 		struct run run;
 		uint64_t cuts;
-		ssize_t got = 0;
+		ssize_t got = 0, found = read_plan(file, off + done, len - done, &run, &cuts);
 
-		if (!read_plan(file, off + done, len - done, &run, &cuts))
+		if (found < 0)
+			return found;
+		if (!found)
 			break;
 		if (!run.hole)
 			got = pread_full(file->stage->spool, to, run.len, (off_t)run.spool_off);
@@ -299,6 +303,17 @@ uint64_t stage_bytes_version(struct stage_inode *file)
 	version = file->data.version;
 	pthread_mutex_unlock(&file->stage->lock);
 	return version;
+}
+
+void stage_spend(struct stage *stage)
+{
+	pthread_mutex_lock(&stage->lock);
+	bool idle = !stage->frozen && !stage->writers;
+	stage->spent |= idle;
+	int spool = stage->spool;
+	pthread_mutex_unlock(&stage->lock);
+	if (idle && spool >= 0)
+		(void)!ftruncate(spool, 0);
 }
 
 /* --- writing --- */

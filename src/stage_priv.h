@@ -95,12 +95,13 @@ struct stage {
 	uint64_t version, content_version;
 	unsigned writers;
 	bool frozen;
+	bool spent;		   /* the bytes are gone */
 	int spool;		   /* -1: not yet */
 	struct stage_extents free; /* chunks; .at is of no use */
 	uint32_t spool_chunks;	   /* the spool's length */
 };
 
-/* Takes the lock for a change; -EBUSY, without it, while the tree is frozen. */
+/* Takes the lock for a change; without it -EBUSY, while the tree is frozen, or -ESTALE. */
 int stage_begin(struct stage *stage);
 /* Counts the change, and drops the lock. */
 void stage_end(struct stage *stage, bool content);

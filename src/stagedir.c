@@ -134,6 +134,8 @@ static void sweep(struct stagedirs *dirs)
 			return;
 		if (push_tree_is_confirmed(staged->tree)) {
 			unlist(staged);
+			/* The kernel may know names in it for long. */
+			stage_spend(staged->stage);
 			continue;
 		}
 		pthread_mutex_lock(&dirs->lock);

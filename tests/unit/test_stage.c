@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "regfs/buf.h"
-#include "regfs/stage.h"
+#include "../../src/stage_priv.h"
 
 #define CHUNK (128 * KIB) /* the spool's, so that tests stand on its borders */
 
@@ -433,6 +433,35 @@ static void test_a_frozen_tree_does_not_change(void **state)
 	assert_true(stage_version(f->stage) > version);
 }
 
+static void test_a_spent_tree_gives_its_room_back(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_INODE struct stage_inode *file = make(f->root, "f", S_IFREG | 0644);
+	AUTO_INODE struct stage_inode *empty = make(f->root, "empty", S_IFREG | 0644);
+	char byte;
+
+	put(f, file, 0, "x");
+	assert_int_equal(stage_freeze(f->stage, &f->wait), 0);
+	stage_spend(f->stage);
+	assert_bytes(file, 0, "x", 1);
+	stage_thaw(f->stage);
+	put(f, file, 0, "y");
+	stage_spend(f->stage);
+	assert_int_equal(lseek(f->stage->spool, 0, SEEK_END), 0);
+	assert_int_equal(stage_read(file, 0, &byte, 1), -ESTALE);
+	assert_int_equal(stage_read(empty, 0, &byte, 1), -ESTALE);
+	assert_int_equal(stage_write(file, 0, "z", 1, &f->wait), -ESTALE);
+	assert_int_equal(stage_truncate(file, 0, &f->wait), -ESTALE);
+	assert_int_equal(stage_unlink(f->root, "f"), -ESTALE);
+	assert_int_equal(lseek(f->stage->spool, 0, SEEK_END), 0);
+	/* Nobody has written. */
+	struct stage *unused = NULL;
+	assert_int_equal(
+		stage_new(&(struct stage_options){.spool_dir = f->dir, .mode = 0755}, &unused), 0);
+	stage_spend(unused);
+	stage_free(unused);
+}
+
 static void test_versions_tell_content_from_attributes(void **state)
 {
 	struct fixture *f = *state;
@@ -555,6 +584,7 @@ int main(void)
 		TEST(owners_and_modes_are_kept),
 		TEST(xattrs),
 		TEST(a_frozen_tree_does_not_change),
+		TEST(a_spent_tree_gives_its_room_back),
 		TEST(versions_tell_content_from_attributes),
 		TEST(threads),
 		TEST(a_freeze_waits_for_writes_under_way),
