@@ -278,7 +278,7 @@ static int await_headers(struct http_transfer *transfer, struct wait *wait)
 	return err;
 }
 
-int http_start(struct http *http, const struct http_request *request, struct wait *wait,
+int http_begin(struct http *http, const struct http_request *request, struct wait *wait,
 	       struct http_transfer **ret)
 {
 	if (!wait_may_block(wait))
@@ -293,7 +293,24 @@ int http_start(struct http *http, const struct http_request *request, struct wai
 		return err;
 	}
 	http_engine_attend(transfer->engine, transfer);
-	err = await_headers(transfer, wait);
+	*ret = transfer;
+	return 0;
+}
+
+int http_answer(struct http_transfer *transfer, struct wait *wait)
+{
+	int err = await_headers(transfer, wait);
+	return err ? report(transfer, err) : 0;
+}
+
+int http_start(struct http *http, const struct http_request *request, struct wait *wait,
+	       struct http_transfer **ret)
+{
+	struct http_transfer *transfer = NULL;
+	int err = http_begin(http, request, wait, &transfer);
+	if (err)
+		return err;
+	err = http_answer(transfer, wait);
 	if (!err) {
 		*ret = transfer;
 		return 0;
@@ -302,7 +319,6 @@ int http_start(struct http *http, const struct http_request *request, struct wai
 	bool settled = err != -EINTR && err != -EWOULDBLOCK;
 	if (request->why)
 		snprintf(request->why, HTTP_WHY_MAX, "%s", settled ? transfer->why : "interrupted");
-	report(transfer, err);
 	http_close(transfer);
 	return err;
 }

@@ -7,8 +7,8 @@
  * A host on this machine may speak plain HTTP or TLS, and nothing in its name says which. It is
  * asked for /v2/ over plain HTTP first: a TLS server answers that at once, with status 400 or by
  * hanging up, while a plain server may wait long for the end of a TLS greeting. An insecure host
- * elsewhere is asked over TLS first. No credentials go along. The answer is kept until a request
- * fails below HTTP.
+ * elsewhere is asked in both ways, and TLS is taken where it answers. No credentials go along. The
+ * answer is kept until a request fails below HTTP.
  */
 #include <errno.h>
 
@@ -86,10 +86,11 @@ static bool speaks_other(enum registry_scheme scheme, int err)
 	       (err == -ECONNREFUSED && scheme == SCHEME_HTTPS);
 }
 
-static int try_scheme(struct registry *registry, enum registry_scheme scheme, int64_t deadline_ms,
+/* Asks for /v2/ over SCHEME, and does not wait. */
+static int ask_scheme(struct registry *registry, enum registry_scheme scheme, int64_t deadline_ms,
 		      struct wait *wait, struct http_transfer **ret)
 {
-	char why[HTTP_WHY_MAX] = "";
+	char why[HTTP_WHY_MAX];
 	AUTO_FREE char *base = base_of(registry, scheme);
 	AUTO_FREE char *url = base ? registry_url(registry, base, "/v2/") : NULL;
 	if (!url)
@@ -101,11 +102,18 @@ static int try_scheme(struct registry *registry, enum registry_scheme scheme, in
 		.deadline_ms = deadline_ms,
 		.why = why,
 	};
-	int err = http_start(registry->http, &request, wait, ret);
+	return http_begin(registry->http, &request, wait, ret);
+}
+
+/* Waits for the ANSWER over SCHEME. */
+static int take_answer(struct registry *registry, enum registry_scheme scheme,
+		       struct http_transfer *answer, struct wait *wait)
+{
+	int err = http_answer(answer, wait);
 	bool more = first_of(registry) == scheme && speaks_other(scheme, err);
 	bool silent = more || err == -EINTR || err == -EWOULDBLOCK;
 	if (err && !silent && registry_gone(registry, err))
-		log_warn("%s: %s", registry->store.name, why);
+		log_warn("%s: %s", registry->store.name, http_why(answer));
 	if (!err)
 		registry_back(registry);
 	return err;
@@ -120,19 +128,33 @@ static bool wants_tls(const struct http_transfer *transfer)
 	       (status >= 300 && status < 400 && location && starts_with(location, "https://"));
 }
 
+static enum registry_scheme other_than(enum registry_scheme scheme)
+{
+	return scheme == SCHEME_HTTP ? SCHEME_HTTPS : SCHEME_HTTP;
+}
+
 /* Finds the scheme out; *RET is the host's answer to GET /v2/, its challenges taken in. Gives
- * the scheme, which another thread may come to doubt before the caller looks. */
+ * the scheme, which another thread may come to doubt before the caller looks. A host elsewhere may
+ * be far away: it is asked in both ways at once. */
 static int probe(struct registry *registry, int64_t deadline_ms, struct wait *wait,
 		 struct http_transfer **ret)
 {
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
+	AUTO_TRANSFER struct http_transfer *second = NULL;
 	enum registry_scheme scheme = first_of(registry);
-	int err = try_scheme(registry, scheme, deadline_ms, wait, &answer);
+	int err = ask_scheme(registry, scheme, deadline_ms, wait, &answer);
+	if (!err && registry->tls_first)
+		err = ask_scheme(registry, other_than(scheme), deadline_ms, wait, &second);
+	if (err)
+		return registry_errno(err);
+	err = take_answer(registry, scheme, answer, wait);
 	bool other = err ? speaks_other(scheme, err) : scheme == SCHEME_HTTP && wants_tls(answer);
 	if (other) {
-		http_close(STEAL(answer));
-		scheme = scheme == SCHEME_HTTP ? SCHEME_HTTPS : SCHEME_HTTP;
-		err = try_scheme(registry, scheme, deadline_ms, wait, &answer);
+		scheme = other_than(scheme);
+		http_close(answer);
+		answer = STEAL(second);
+		err = answer ? 0 : ask_scheme(registry, scheme, deadline_ms, wait, &answer);
+		err = err ? err : take_answer(registry, scheme, answer, wait);
 	}
 	if (err)
 		return registry_errno(err);

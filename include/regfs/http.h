@@ -91,6 +91,12 @@ struct http_transfer;
  */
 int http_start(struct http *http, const struct http_request *request, struct wait *wait,
 	       struct http_transfer **ret);
+/* The same in two steps, for who asks in two ways at once: sends it; and waits for the headers.
+ * What the second fails with is logged as above, its words are http_why()'s; the transfer stays the
+ * caller's to close. */
+int http_begin(struct http *http, const struct http_request *request, struct wait *wait,
+	       struct http_transfer **ret);
+int http_answer(struct http_transfer *transfer, struct wait *wait);
 int http_status(const struct http_transfer *transfer);
 /* First header of NAME (any case), trimmed, or NULL; borrowed. N-th one, for repeated headers. */
 const char *http_header(const struct http_transfer *transfer, const char *name);
@@ -102,7 +108,7 @@ int64_t http_content_length(const struct http_transfer *transfer);
 ssize_t http_read(struct http_transfer *transfer, void *buf, size_t cap, struct wait *wait);
 /* Reads up to MAX bytes of body into RET; more is -EFBIG. */
 int http_read_all(struct http_transfer *transfer, size_t max, struct buf *ret, struct wait *wait);
-/* Why http_read() failed, where request.why was given; "" before. Borrowed. */
+/* Why http_read() or http_answer() failed; "" before. Borrowed. */
 const char *http_why(const struct http_transfer *transfer);
 /* The URL that was asked; borrowed. */
 const char *http_url(const struct http_transfer *transfer);

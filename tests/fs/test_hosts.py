@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import socket
+import threading
 
 import lib
 import oci
@@ -357,4 +358,46 @@ def test_plain_http_only_where_insecure(t):
     proxy.forget()
     mount = t.mount("registry.invalid:5000", insecure="registry.invalid:5000", **QUICK)
     lib.equal(version(mount), "1.5")
-    lib.equal(proxy.requests[0]["method"], "CONNECT")  # TLS is tried first
+    assert proxy.seen("CONNECT", ""), "TLS is tried too"
+
+
+def test_insecure_host_is_asked_in_both_ways_at_once(t):
+    """TLS and plain HTTP do not wait for each other: a greeting is only hung up on when the other has come."""
+    registry = t.bad_registry()
+    sample.push_all(registry)
+    registry.forget()
+    listener = t.stack.enter_context(socket.create_server(("0.0.0.0", 0)))
+    plain, greeted = threading.Event(), threading.Event()
+
+    def relay(source, sink):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+    def serve(client):
+        with client:
+            if client.recv(1, socket.MSG_PEEK) == b"\x16":
+                greeted.set()
+                plain.wait(60)
+                return
+            plain.set()
+            greeted.wait(60)
+            with socket.create_connection(("127.0.0.1", registry.port)) as server:
+                back = threading.Thread(target=relay, args=(server, client), daemon=True)
+                back.start()
+                relay(client, server)
+                back.join()
+
+    def accept():
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    host = f"0.0.0.0:{listener.getsockname()[1]}"  # no name of this machine's, by its spelling
+    lib.equal(version(t.mount(host, insecure=host, **QUICK)), "1.5")
+    lib.equal(registry.count("GET", "/v2/$"), 1)
+    listener.shutdown(socket.SHUT_RDWR)
