@@ -279,7 +279,7 @@ static int keep_extents(struct index_builder *builder, const struct tar_member *
 	uint64_t pos = 0;
 	int err;
 
-	if (member->nextents > MAX_EXTENTS || builder->nextents > UINT32_MAX / 4)
+	if (member->nextents > MAX_EXTENTS)
 		return -EINVAL;
 	inode->data = builder->nextents;
 	for (size_t i = 0;; i++) {
@@ -404,6 +404,18 @@ static int set_root(struct index_builder *builder, const struct tar_member *memb
 	return err;
 }
 
+/* Whether a file could not hold it: few bytes of an archive may name very many directories. */
+static bool is_too_large(const struct index_builder *builder)
+{
+	uint64_t bytes = builder->arena.len + builder->windows.len;
+
+	bytes += (uint64_t)builder->ninodes * sizeof(struct index_inode_rec);
+	bytes += (uint64_t)builder->nnames * sizeof(struct index_name_rec);
+	bytes += (uint64_t)builder->nattrs * sizeof(struct index_attr_rec);
+	bytes += (uint64_t)builder->nextents * sizeof(struct index_extent_rec);
+	return bytes > builder->max;
+}
+
 int index_builder_member(struct index_builder *builder, const struct tar_member *member)
 {
 	char path[INDEX_MAX_PATH];
@@ -415,6 +427,8 @@ int index_builder_member(struct index_builder *builder, const struct tar_member 
 	int err = index_path_clean(member->path, path, &path_len);
 
 	builder->last_file = INDEX_NONE;
+	if (is_too_large(builder))
+		return -EFBIG;
 	if (!err && !member->hard_link && !valid_type(member))
 		err = -EINVAL;
 	if (!err && member->hard_link)
@@ -562,6 +576,7 @@ struct index_builder *index_builder_new(void)
 
 	if (!builder)
 		return NULL;
+	builder->max = INDEX_MAX;
 	builder->arena.max = UINT32_MAX;
 	builder->windows.max = SIZE_MAX / 2;
 	builder->scratch.max = MAX_SET;

@@ -8,7 +8,6 @@
 #include "index_priv.h"
 
 #define TABLE_FIRST    64
-#define MAX_NAMES      (1u << 26)
 #define MAX_XATTRS     1024	  /* Linux lists 64 KiB of names at most */
 #define MAX_XATTR_NAME 255	  /* XATTR_NAME_MAX */
 #define MAX_XATTR_LEN  (64 * KIB) /* XATTR_SIZE_MAX */
@@ -134,8 +133,6 @@ int index_intern_name(struct index_builder *builder, uint32_t dir, const char *n
 	size_t str = arena->len;
 	int err;
 
-	if (builder->nnames >= MAX_NAMES)
-		return -EINVAL;
 	err = index_grow(&builder->names, builder->nnames, &builder->names_cap,
 			 sizeof(*builder->names));
 	if (!err)

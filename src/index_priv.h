@@ -205,6 +205,7 @@ struct index_builder {
 	uint32_t last_file; /* that the last member made; INDEX_NONE: none */
 	struct index_table name_table, attr_table, xattr_table;
 	uint64_t seed; /* so that nobody can make names collide */
+	uint64_t max;  /* bytes of a file; what has more is given up before it is all in memory */
 	struct buf arena;
 	struct buf windows;
 	struct packer *packer; /* NULL until there is a window */

@@ -192,7 +192,9 @@ static int build_member(void *arg, const struct tar_member *member)
 	int r = index_builder_member(build->builder, member);
 	if (r == -EINVAL)
 		snprintf(build->why, WHY_LEN, "a member has an impossible name");
-	return r;
+	if (r == -EFBIG)
+		snprintf(build->why, WHY_LEN, "it names too many files and directories");
+	return r == -EFBIG ? -EINVAL : r;
 }
 
 /* --- the walk --- */

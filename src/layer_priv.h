@@ -31,11 +31,10 @@
 #define LAYER_GAP	    (4 * MIB) /* a multiple of LAYER_PIECE */
 #define LAYER_SOURCES	    4
 #define LAYERS_IDLE_MAX	    64
-#define LAYERS_BUILDS_MAX   4	  /* of one store, that decode at once */
-#define LAYERS_DECODING_MAX 16	  /* of all stores */
-#define BUILD_IDLE_MS	    30000 /* a build nobody waits for is called off after that */
-#define LAYER_RETRY_MS	    1000  /* a failure that may pass is repeated for so long */
-#define INDEX_MAX	    ((size_t)1 << 30)
+#define LAYERS_BUILDS_MAX   4		/* of one store, that decode at once */
+#define LAYERS_DECODING_MAX 16		/* of all stores */
+#define BUILD_IDLE_MS	    30000	/* a build nobody waits for is called off after that */
+#define LAYER_RETRY_MS	    1000	/* a failure that may pass is repeated for so long */
 #define LAYER_TOC_MIN	    (256 * KIB) /* smaller blobs are fetched whole, in one request */
 
 enum layer_state {

@@ -228,6 +228,8 @@ static int add_member(struct table *table, const struct toc_entry *entry)
 	};
 
 	int r = index_builder_member(table->builder, &member);
+	if (r == -EFBIG)
+		return lie(table, "it names too many files and directories");
 	return r == -EINVAL ? lie(table, "a member has an impossible name") : r;
 }
 

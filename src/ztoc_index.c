@@ -49,6 +49,8 @@ static int add_member(struct walk *walk, uint32_t n)
 	if (r < 0)
 		return r;
 	r = index_builder_member(walk->builder, &member);
+	if (r == -EFBIG)
+		return lie(walk, "it names too many files and directories");
 	return r == -EINVAL ? lie(walk, "a member has an impossible name") : r;
 }
 

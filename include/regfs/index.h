@@ -40,6 +40,7 @@
 #define INDEX_VERSION 3
 #define INDEX_ROOT    0
 #define INDEX_NONE    UINT32_MAX
+#define INDEX_MAX     ((size_t)1 << 30) /* bytes of a file */
 
 enum {
 	INDEX_IMPLICIT = 1, /* a directory no entry named (on the root: no "./" entry) */
@@ -107,9 +108,9 @@ struct index_builder;
 struct index_builder *index_builder_new(void);
 void index_builder_free(struct index_builder *builder);
 void index_builder_cleanup(struct index_builder **builder);
-/* 0; -ENOMEM; -EINVAL (a member that cannot be: names over 4096 bytes or a component over 255, more
- * than 2^26 names, xattrs or extents beyond what Linux can have). Copies. After a failure the
- * builder is only to be freed. */
+/* 0; -ENOMEM; -EINVAL (a member that cannot be: names over 4096 bytes or a component over 255,
+ * xattrs or extents beyond what Linux can have); -EFBIG (the file would be over INDEX_MAX). Copies.
+ * After a failure the builder is only to be freed. */
 int index_builder_member(struct index_builder *builder, const struct tar_member *member);
 /* In ascending order, else -EINVAL. The window is packed here. One at the stream's start is passed
  * over, as that is always there. */

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <isa-l/crc64.h>
 
+#include "../../src/index_priv.h"
 #include "../fuzz/index_exercise.h"
 #include "script.h"
 
@@ -234,6 +235,29 @@ static void test_refused(void **state)
 	long_path[4096] = '\0';
 	assert_int_equal(index_builder_member(built.builder, &member), 0);
 	assert_int_equal(built_finish(&built), 0);
+}
+
+/* Each path makes two thousand directories, in an archive that packs to next to nothing: what no
+ * file could hold is not collected first. */
+static void test_too_large(void **state)
+{
+	char path[4096];
+	const struct tar_member member = {.path = path, .mode = S_IFREG};
+	AUTO_BUILT struct built built;
+	int err = 0;
+
+	(void)state;
+	built_init(&built);
+	built.builder->max = MIB;
+	for (size_t i = 0; i + 2 < sizeof(path); i += 2)
+		memcpy(path + i, "/d", 3);
+	for (int i = 0; !err && i < 100; i++) {
+		snprintf(path, 5, "%04d", i);
+		path[4] = '/';
+		err = index_builder_member(built.builder, &member);
+	}
+	assert_int_equal(err, -EFBIG);
+	assert_in_range(built.builder->ninodes, 0, 3 * MIB / 64);
 }
 
 /* A path that only became long through a symlink. */
@@ -850,6 +874,7 @@ int main(void)
 		cmocka_unit_test(test_symlink_parents),
 		cmocka_unit_test(test_hard_links),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_too_large),
 		cmocka_unit_test(test_long_by_link),
 		cmocka_unit_test(test_attributes),
 		cmocka_unit_test(test_xattrs_extents),
