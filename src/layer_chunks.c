@@ -11,19 +11,13 @@
 
 #define RANGE_MAX   (4 * MIB)  /* of a blob, for one flight, unless a single chunk is larger */
 #define DECODED_MAX (16 * MIB) /* likewise */
-/* Bytes of the blob before and behind a wanted chunk's beginning in which other files' chunks are
- * fetched along: they cost less than a request of their own, and files that lie together are
- * wanted together. */
-#define NEAR_BEFORE    (32 * KIB)
-#define NEAR_BEHIND    (64 * KIB)
-#define NEAR_DECODED   (4 * MIB) /* of them: a chunk of zeros is a few bytes of the blob */
-#define NEIGHBOURS_MAX 64
 
 /* What a reader wants of one chunk. */
 struct want {
 	const struct index_inode *inode;
-	uint32_t nr; /* of the file's chunks */
-	uint64_t to; /* in the file: where the whole request ends */
+	uint32_t dir; /* whose other files may come along; or INDEX_NONE */
+	uint32_t nr;  /* of the file's chunks */
+	uint64_t to;  /* in the file: where the whole request ends */
 	struct index_chunk chunk;
 	struct cache_id id; /* the chunk's */
 	size_t off;	    /* in the chunk */
@@ -169,54 +163,6 @@ static bool batch_takes(struct layer *layer, const struct batch *batch, const st
 	       !cache_has(layer->layers->cache, &id, 0);
 }
 
-/* What may come along. */
-struct near {
-	uint64_t from, to; /* in the blob */
-	uint64_t decoded;  /* bytes so far */
-};
-
-/* Adds chunk NR of the layer, in whatever file, if it lies there. */
-static bool add_neighbour(struct chunk_flight *flight, int64_t nr, struct near *near)
-{
-	const struct index *index = &flight->layer->index;
-	const struct index_inode all = {.nchunks = index->info.nchunks};
-	struct chunk_item item = {.nr = (uint32_t)nr};
-
-	if (nr < 0 || index_chunk(index, &all, item.nr, &item.chunk) < 0)
-		return false;
-	const struct index_chunk *chunk = &item.chunk;
-	item.id = chunk_id(flight->layer, chunk);
-	if (!chunk->in_len || chunk->in_off < near->from ||
-	    chunk->in_off + chunk->in_len > near->to || near->decoded + chunk->len > NEAR_DECODED ||
-	    cache_has(flight->layer->layers->cache, &item.id, 0))
-		return false;
-	near->decoded += chunk->len;
-	flight->items[flight->count++] = item;
-	return true;
-}
-
-/* The chunks around the one wanted, whatever files they are of: those that follow what was taken of
- * its file, up to the one that begins at END, then those before it, backwards. */
-static void flight_neighbours(struct chunk_flight *flight, const struct want *want, uint64_t end)
-{
-	uint32_t wanted = want->inode->first_chunk + want->nr, first = flight->count;
-	uint64_t at = want->chunk.in_off;
-	struct near near = {.from = end, .to = at + NEAR_BEHIND};
-
-	flight->own = flight->forward = first;
-	if (flight->layer->index.info.by_spans)
-		return;
-	while (flight->count - first < NEIGHBOURS_MAX / 2 &&
-	       add_neighbour(flight, (int64_t)wanted + flight->count, &near))
-		;
-	flight->forward = first = flight->count;
-	near = (struct near){
-		.from = at > NEAR_BEFORE ? at - NEAR_BEFORE : 0, .to = at, .decoded = near.decoded};
-	while (flight->count - first < NEIGHBOURS_MAX / 2 &&
-	       add_neighbour(flight, (int64_t)wanted - 1 - (flight->count - first), &near))
-		;
-}
-
 /* The chunk wanted, and those that are taken with it. */
 static int flight_fill(struct chunk_flight *flight, const struct want *want, uint64_t ahead)
 {
@@ -227,7 +173,7 @@ static int flight_fill(struct chunk_flight *flight, const struct want *want, uin
 		.ahead = chunk.in_len + ahead,
 	};
 
-	flight->items = calloc(most + NEIGHBOURS_MAX, sizeof(*flight->items));
+	flight->items = calloc(most + NEAR_ITEMS_MAX, sizeof(*flight->items));
 	if (!flight->items)
 		return -ENOMEM;
 	while (flight->count < most) {
@@ -244,7 +190,7 @@ static int flight_fill(struct chunk_flight *flight, const struct want *want, uin
 		    !batch_takes(flight->layer, &batch, want, &chunk))
 			break;
 	}
-	flight_neighbours(flight, want, batch.in_end);
+	near_add(flight, want->inode->first_chunk + want->nr, want->dir);
 	return 0;
 }
 
@@ -408,11 +354,12 @@ static int read_want(struct layer *layer, const struct want *want, struct wait *
 	return r;
 }
 
-int chunks_read(struct layer *layer, const struct index_inode *inode, const struct file_read *read,
-		struct wait *wait)
+int chunks_read(struct layer *layer, uint32_t ino, const struct index_inode *inode,
+		const struct file_read *read, struct wait *wait)
 {
 	struct want want = {
 		.inode = inode,
+		.dir = near_dir(layer, inode, ino),
 		.nr = index_chunk_at(&layer->index, inode, read->off),
 		.to = read->off + read->len,
 	};

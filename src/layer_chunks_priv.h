@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What layer_chunks.c (who wants which chunks) and layer_flight.c (how they are brought in) share.
+ * What layer_chunks.c (who wants which chunks), layer_near.c (which others come along) and
+ * layer_flight.c (how they are brought in) share.
  *
  * A decoded chunk is named by its length and the digest of its bytes: in the cache (CACHE_CHUNK, in
  * blocks), and here while it is on its way, so that all layers and readers share it. A decoded span
@@ -17,6 +18,7 @@
 
 #define CHUNKS_RUNS	8   /* sequential readers told apart */
 #define CHUNK_ITEMS_MAX 256 /* of one flight */
+#define NEAR_ITEMS_MAX	256 /* of other files, likewise */
 #define CHUNKS_RECENT	2   /* flights kept where the cache does not keep what they brought */
 
 struct chunk_item {
@@ -70,6 +72,13 @@ struct cache_id chunk_id(const struct layer *layer, const struct index_chunk *ch
  * took, or an error. */
 ssize_t chunks_bring(struct layer *layer, const struct chunk_item *items, uint32_t count,
 		     struct wait *wait);
+
+/* --- layer_near.c --- */
+
+/* The directory whose files may come along with file INO; INDEX_NONE: none may. */
+uint32_t near_dir(const struct layer *layer, const struct index_inode *inode, uint32_t ino);
+/* Adds to FLIGHT, which has chunk number WANTED of the layer first, what comes along. */
+void near_add(struct chunk_flight *flight, uint32_t wanted, uint32_t dir);
 
 /* --- layer_flight.c --- */
 

@@ -5,8 +5,8 @@
  * ID beside it), layer_read.c (a file's bytes), layer_backing.c (as a file on disk), layer_spans.c
  * and layer_pieces.c (decoded pieces: made, and kept in memory), layer_verify.c (regfs cache
  * verify); and where there is a table of contents: layer_toc.c and layer_ztoc.c (an index out of
- * it), layer_chunks.c and layer_flight.c (decoded chunks), layer_whole.c (the same layer without
- * its table).
+ * it), layer_chunks.c, layer_near.c and layer_flight.c (decoded chunks), layer_whole.c (the same
+ * layer without its table).
  *
  * Locks: layers->lock for the table and the states of layers, spans->lock for cursors, chunks->lock
  * for chunks under way; the table of pieces has its own. None is held across I/O or decoding, nor
@@ -266,10 +266,11 @@ int layer_ztoc(struct layer *layer, const struct blob_id *id, struct wait *wait,
 struct chunks *chunks_new(void);
 void chunks_free(struct chunks *chunks);
 void chunks_cancel_all(struct chunks *chunks);
-/* READ of INODE, which has chunks. 0; -EBADMSG: they are not what the table says (logged). Of an
- * index by_spans: INODE is one that has all of them, and READ is of the stream. */
-int chunks_read(struct layer *layer, const struct index_inode *inode, const struct file_read *read,
-		struct wait *wait);
+/* READ of INODE, number INO, which has chunks. 0; -EBADMSG: they are not what the table says
+ * (logged). Of an index by_spans: INODE is one that has all of them, without a number (INDEX_NONE),
+ * and READ is of the stream. */
+int chunks_read(struct layer *layer, uint32_t ino, const struct index_inode *inode,
+		const struct file_read *read, struct wait *wait);
 
 /* --- layer_agree.c --- */
 

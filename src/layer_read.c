@@ -177,7 +177,7 @@ static int read_by_spans(struct layer *layer, const struct index_inode *inode,
 	const struct index_inode stream = {.nchunks = info->nchunks};
 	const struct file_read part = {inode->data_off + read->off, read->buf, read->len};
 
-	return chunks_read(layer, &stream, &part, wait);
+	return chunks_read(layer, INDEX_NONE, &stream, &part, wait);
 }
 
 /* Whether chunks hold all of the file. */
@@ -201,7 +201,7 @@ static int read_by_toc(struct layer *layer, uint32_t ino, const struct index_ino
 	if (has_chunks(layer, inode) && !atomic_load(&layer->whole)) {
 		why = "a chunk is not what it says";
 		r = layer->index.info.by_spans ? read_by_spans(layer, inode, read, wait)
-					       : chunks_read(layer, inode, read, wait);
+					       : chunks_read(layer, ino, inode, read, wait);
 	}
 	return r == -EBADMSG ? whole_read(layer, ino, read, why, wait) : r;
 }

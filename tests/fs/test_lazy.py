@@ -134,6 +134,49 @@ def test_small_files_come_with_their_neighbours(t):
     lib.equal(len(layer_requests(registry, layer)), 2)
 
 
+def test_neighbours_are_of_the_same_directory(t):
+    registry = t.registry()
+    data = {f"{folder}/f{number}": noise(1500, f"{folder}{number}") for folder in "abc" for number in range(9)}
+    layer = LazyLayer([*data.items(), ("d/big", noise(CHUNK))])
+    oci.Image([layer]).push(registry, "app", "1")
+    mount = t.mount(registry.host)
+    root = mount.path("app:1/rootfs")
+    for count, name in ((9, "b/f4"), (18, "a/f8"), (27, "c/f0")):
+        lib.equal((root / name).read_bytes(), data[name])
+        lib.wait_for(lambda count=count: mount.stats()["chunks_decoded"] >= count, "the others")
+        lib.equal(mount.stats()["chunks_decoded"], count)
+    lib.wait_for(lambda: len(layer_requests(registry, layer)) >= 4, "table and chunks to be logged")
+    for name, expected in data.items():
+        lib.equal((root / name).read_bytes(), expected, name)
+    lib.equal(len(layer_requests(registry, layer)), 4)
+
+
+def test_more_neighbours_come_where_some_are_here(t):
+    registry = t.registry()
+    data = [(f"f{number:03}", noise(2000, number)) for number in range(400)]
+    layer = LazyLayer([*data, ("g", noise(CHUNK))])
+    oci.Image([layer]).push(registry, "app", "1")
+    mount = t.mount(registry.host)
+    for count, number in enumerate((10, 60, 390)):
+        lib.equal(mount.path(f"app:1/rootfs/f{number:03}").read_bytes(), data[number][1])
+        lib.wait_for(lambda count=count: len(layer_requests(registry, layer)) == 2 + count, "the log")
+    _, first, near, far = (entry[3] for entry in layer_requests(registry, layer))
+    assert first < 48 * 1024 + 11 * 2500 and far < 48 * 1024 + 11 * 2500, (first, far)
+    assert 192 * 1024 < near < 300 * 1024, near
+
+
+def test_large_file_takes_none_along(t):
+    registry = t.registry()
+    data = {"f1": noise(2000, 1), "large": noise(100_000, 2), "f2": noise(2000, 3)}
+    layer = LazyLayer([*data.items(), ("big", noise(CHUNK))])
+    oci.Image([layer]).push(registry, "app", "1")
+    mount = t.mount(registry.host)
+    for name in ("large", "f2"):
+        lib.equal(mount.path("app:1/rootfs", name).read_bytes(), data[name])
+    lib.wait_for(lambda: len(layer_requests(registry, layer)) == 3, "the log")
+    assert 100_000 < layer_requests(registry, layer)[1][3] < 101_000, layer_requests(registry, layer)
+
+
 def test_neighbours_that_are_large_once_decoded(t):
     """Chunks of zeros are a few kilobytes of the blob, and megabytes of memory."""
     registry = t.registry()
