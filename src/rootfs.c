@@ -295,7 +295,7 @@ static int stat_file(struct rootfs *rootfs, struct rootfs_node node,
 }
 
 /* 2 + the subdirectories, as far as open layers tell: 1 if they do not. */
-static int dir_nlink(struct dirset *set, uint32_t *ret)
+static int dir_nlink(struct dirset *set, struct wait *wait, uint32_t *ret)
 {
 	struct index_inode inode;
 	int err = 0;
@@ -313,7 +313,7 @@ static int dir_nlink(struct dirset *set, uint32_t *ret)
 		return 0;
 	}
 	if (!err && set->subdirs == INDEX_NONE)
-		err = rootfs_count_subdirs(set, &set->subdirs);
+		err = rootfs_count_subdirs(set, wait, &set->subdirs);
 	if (!err)
 		*ret = 2 + set->subdirs;
 	return err;
@@ -340,7 +340,7 @@ static int stat_dir(struct rootfs *rootfs, struct rootfs_node dir, struct wait *
 	if (!r)
 		r = node_inode(rootfs, from, wait, &inode);
 	if (r >= 0)
-		r = dir_nlink(&set, &nlink);
+		r = dir_nlink(&set, wait, &nlink);
 	if (set.next != next || set.subdirs != subdirs)
 		rootfs_cache_put_dir(rootfs->cache, &set);
 	if (r)

@@ -179,10 +179,10 @@ static int follow_step(struct follow *follow, struct rootfs_node *ret)
 	size_t len = before_up(path);
 	struct layer_answer answer;
 	bool last;
-	int err;
+	int err = wait_go_on(follow->state.wait);
 
-	if (wait_cancelled(follow->state.wait))
-		return -EINTR;
+	if (err)
+		return err;
 	err = rootfs_find(&follow->state, path->text, len, &answer);
 	if (err)
 		return err;
@@ -279,8 +279,6 @@ static int fill_links(struct rootfs *rootfs, unsigned layer, const struct index 
 
 		if (err)
 			return -EIO;
-		if (wait_cancelled(wait))
-			return -EINTR;
 		struct rootfs_node link = {.layer = (uint16_t)layer, .ino = target->ino};
 		err = resolve_link(rootfs, link, map->bottom, wait, &target->file);
 		if (err == -ENOENT)
@@ -396,7 +394,7 @@ static int count_visible(struct count *count, unsigned layer, uint32_t ino)
 		if (r < 0)
 			return r;
 		count->names += (uint32_t)r;
-		r = n % 64 == 63 && wait_cancelled(count->wait) ? -EINTR : 0;
+		r = n % 64 == 63 ? wait_go_on(count->wait) : 0;
 	}
 	return r;
 }

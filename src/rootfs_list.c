@@ -19,8 +19,10 @@ struct cursor {
 };
 
 struct merge {
+	struct wait *wait;
 	struct cursor *cursors; /* topmost first */
 	unsigned n;
+	uint32_t steps;
 };
 
 static void merge_release(struct merge *merge)
@@ -40,11 +42,12 @@ static int advance(struct cursor *cursor)
 	return err == -ENOENT ? 0 : err;
 }
 
-static int merge_init(struct merge *merge, const struct dirset *set)
+static int merge_init(struct merge *merge, const struct dirset *set, struct wait *wait)
 {
 	struct index_inode inode;
 	int err = 0;
 
+	merge->wait = wait;
 	merge->n = set->n;
 	merge->cursors = calloc(set->n + 1, sizeof(*merge->cursors));
 	if (!merge->cursors)
@@ -96,6 +99,10 @@ static int merge_next(struct merge *merge, struct index_name *ret, struct cursor
 	int r;
 
 	do {
+		/* all of them may be hidden */
+		r = ++merge->steps % 1024 ? 0 : wait_go_on(merge->wait);
+		if (r)
+			return r;
 		at = merge->n;
 		for (unsigned i = 0; i < merge->n; i++) {
 			const struct index_name *other = &merge->cursors[i].name;
@@ -148,7 +155,7 @@ static int sum_subdirs(const struct dirset *set, uint32_t *ret, bool *ret_all)
 	return 0;
 }
 
-int rootfs_count_subdirs(const struct dirset *set, uint32_t *ret)
+int rootfs_count_subdirs(const struct dirset *set, struct wait *wait, uint32_t *ret)
 {
 	CLEANUP(merge_release) struct merge merge = {};
 	struct index_inode inode;
@@ -162,7 +169,7 @@ int rootfs_count_subdirs(const struct dirset *set, uint32_t *ret)
 		return r;
 	if (!all) {
 		subdirs = 0;
-		r = merge_init(&merge, set);
+		r = merge_init(&merge, set, wait);
 		while (!r && (r = merge_next(&merge, &name, &cursor)) > 0) {
 			r = index_inode(cursor->index, name.ino, &inode);
 			subdirs += !r && S_ISDIR(inode.mode);
@@ -219,7 +226,7 @@ static int fill_listing(const struct dirset *set, struct wait *wait, struct list
 	struct cursor *cursor;
 	struct rootfs_node node;
 	size_t cap = 0;
-	int r = merge_init(&merge, set);
+	int r = merge_init(&merge, set, wait);
 
 	while (!r && (r = merge_next(&merge, &name, &cursor)) > 0) {
 		r = resolve_name(set->rootfs, cursor, &name, wait, &node);
@@ -227,8 +234,6 @@ static int fill_listing(const struct dirset *set, struct wait *wait, struct list
 			r = 0;
 		else if (!r)
 			r = add_entry(listing, &cap, &name, node);
-		if (!r && listing->n % 1024 == 1023 && wait_cancelled(wait))
-			r = -EINTR;
 	}
 	return r;
 }

@@ -185,6 +185,10 @@ int rootfs_overlay_list(struct rootfs *rootfs, struct rootfs_node dir, const str
 		r = index_child(index, set.parts[0].ino, (uint32_t)pos, &name);
 		if (r)
 			break;
+		if (pos % 64 == 63)
+			r = wait_go_on(call->wait);
+		if (r < 0)
+			break;
 		if (rootfs_hidden_name(name.name, name.len))
 			r = list_whiteout(&set, index, &name, call->wait, &node);
 		else

@@ -185,7 +185,7 @@ static inline bool rootfs_is_whiteout(const struct rootfs *rootfs, struct rootfs
 }
 
 /* Subdirectories of the merged directory; SET is complete. */
-int rootfs_count_subdirs(const struct dirset *set, uint32_t *ret);
+int rootfs_count_subdirs(const struct dirset *set, struct wait *wait, uint32_t *ret);
 
 static inline bool rootfs_same(struct rootfs_node a, struct rootfs_node b)
 {

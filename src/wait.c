@@ -58,6 +58,18 @@ bool wait_cancelled(struct wait *wait)
 	return cancelled;
 }
 
+int wait_go_on(struct wait *wait)
+{
+	if (wait_cancelled(wait))
+		return -EINTR;
+	if (wait->may_block)
+		return 0;
+	int64_t now = now_ms();
+	if (!wait->begun_ms)
+		wait->begun_ms = now;
+	return now - wait->begun_ms < WAIT_QUICK_MS ? 0 : -EWOULDBLOCK;
+}
+
 void wait_cancel(struct wait *wait)
 {
 	pthread_mutex_lock(&wait->lock);

@@ -31,6 +31,7 @@ struct wait {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	bool may_block;
+	int64_t begun_ms; /* when wait_go_on() was asked first; 0: not yet. The waiter's own */
 	/* no request is behind it: what it is for stands back behind what others wait for */
 	atomic_bool background;
 	bool cancelled; /* guarded by lock */
@@ -63,6 +64,11 @@ void wait_set_background(struct wait *wait);
 void wait_hurry(struct wait *wait);
 
 bool wait_cancelled(struct wait *wait);
+/* For work that may take long though it waits for nothing, now and then: 0 to go on, -EINTR if
+ * cancelled, -EWOULDBLOCK if blocking is not allowed and the work has taken WAIT_QUICK_MS since it
+ * was asked first: it is done by somebody who can be called off. */
+#define WAIT_QUICK_MS 50
+int wait_go_on(struct wait *wait);
 /* Ends the present and every later wait of WAIT with -EINTR. Any thread. */
 void wait_cancel(struct wait *wait);
 

@@ -355,6 +355,40 @@ static void test_would_block(void **state)
 	wait_release(&wait);
 }
 
+/* What only takes long, as of a layer made to do so, is for those who can be called off. */
+static void test_long_work(void **state)
+{
+	AUTO_STACK struct stack stack;
+	struct index_builder *builders[] = {index_builder_new(), index_builder_new()};
+	struct rootfs_node node;
+	struct wait wait;
+	struct stat st;
+	bool exact;
+
+	(void)state;
+	assert_int_equal(script_add(builders[0], "f f 1; d d; d d/d"), 0);
+	for (unsigned i = 0; i < 2048; i++) {
+		AUTO_FREE char *line = format("h l%u f; d d/s%u", i, i);
+
+		assert_int_equal(script_add(builders[1], line), 0);
+	}
+	stack_begin(&stack);
+	stack_add(&stack, builders[0]);
+	stack_add(&stack, builders[1]);
+	stack_mount(&stack, false);
+	wait_init(&wait, false);
+	assert_int_equal(walk_to(&stack, "f", &wait, &node), 0);
+	wait.begun_ms = 1; /* since long */
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &wait, &st, &exact), -EWOULDBLOCK);
+	node = find(&stack, "d");
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &wait, &st, &exact), -EWOULDBLOCK);
+	assert_int_equal(rootfs_list(stack.rootfs, node, 0, NULL, NULL, &wait), -EWOULDBLOCK);
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &stack.wait, &st, &exact), 0);
+	assert_int_equal(st.st_nlink, 2 + 2049);
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &wait, &st, &exact), 0);
+	wait_release(&wait);
+}
+
 static void test_broken(void **state)
 {
 	AUTO_STACK struct stack stack;
@@ -769,16 +803,27 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_whiteouts),   cmocka_unit_test(test_kinds_meet),
-		cmocka_unit_test(test_hard_links),  cmocka_unit_test(test_link_paths),
-		cmocka_unit_test(test_raw),	    cmocka_unit_test(test_empty),
-		cmocka_unit_test(test_lazy),	    cmocka_unit_test(test_prepare),
-		cmocka_unit_test(test_would_block), cmocka_unit_test(test_broken),
-		cmocka_unit_test(test_errors),	    cmocka_unit_test(test_stat),
-		cmocka_unit_test(test_xattrs),	    cmocka_unit_test(test_origin),
-		cmocka_unit_test(test_numbers),	    cmocka_unit_test(test_seek_in_listing),
-		cmocka_unit_test(test_many_dirs),   cmocka_unit_test(test_large_listings),
-		cmocka_unit_test(test_many_links),  cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_whiteouts),
+		cmocka_unit_test(test_kinds_meet),
+		cmocka_unit_test(test_hard_links),
+		cmocka_unit_test(test_link_paths),
+		cmocka_unit_test(test_raw),
+		cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_lazy),
+		cmocka_unit_test(test_prepare),
+		cmocka_unit_test(test_would_block),
+		cmocka_unit_test(test_long_work),
+		cmocka_unit_test(test_broken),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_stat),
+		cmocka_unit_test(test_xattrs),
+		cmocka_unit_test(test_origin),
+		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_seek_in_listing),
+		cmocka_unit_test(test_many_dirs),
+		cmocka_unit_test(test_large_listings),
+		cmocka_unit_test(test_many_links),
+		cmocka_unit_test(test_threads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
