@@ -77,7 +77,7 @@ static int send(struct push_run *run, const struct push_blob *blob, const struct
 {
 	AUTO_HASHER struct hasher *hasher = hasher_new(blob->digest->algo);
 	struct checked checked = {.part = {run, *at}, .wanted = blob->digest, .hasher = hasher};
-	const struct store_source source = {
+	struct store_source source = {
 		.read = checked_read,
 		.arg = &checked,
 		.size = at->len,
@@ -90,6 +90,13 @@ static int send(struct push_run *run, const struct push_blob *blob, const struct
 		return -ENOMEM;
 	what.source = &source;
 	what.share = at->len;
+	/* A small one is better read twice than confirmed by a request of its own. */
+	if (!run->part && at->len <= PUSH_STEP) {
+		int wrong = finish(&checked, &source, wait);
+		if (wrong)
+			return wrong;
+		source.judge = NULL;
+	}
 	int err = push_offer(run, &what, wait);
 	/* A store refuses a wrong digest in its own way; whose fault it was is seen here. */
 	if (!err || err == -EIO || err == -EINVAL) {

@@ -118,8 +118,7 @@ static const char *sent_before(const struct push_plan *plan, const struct push_d
 	return NULL;
 }
 
-/* A part that went while the archive was written: 0 if it is where it has to be. -ENOENT: none did.
- */
+/* A part that went while the archive was written: 0 if it is where it has to be. */
 static int claim_part(struct push_run *run, const struct push_delivery *delivery,
 		      const struct archive_part *part, struct push_inside *inside)
 {
@@ -173,11 +172,8 @@ static int send_blobs(struct push_run *run, const struct push_plan *plan,
 		return -ENOMEM;
 	for (size_t i = 0; i < image->nblobs; i++) {
 		const struct archive_part *part = &image->blobs[i];
-		int err = claim_part(run, delivery, part, &insides->list[i]);
-		if (!err)
+		if (push_part_exists(run, &part->at))
 			continue;
-		if (err != -ENOENT)
-			return err;
 		blobs[ntasks] = (struct blob_task){
 			.task = {blob_run},
 			.run = run,
@@ -190,8 +186,15 @@ static int send_blobs(struct push_run *run, const struct push_plan *plan,
 		tasks[ntasks] = &blobs[ntasks].task;
 		ntasks++;
 	}
-	return push_tasks_run(run->push->pushes->options.jobs, tasks, ntasks, PUSH_PARALLEL,
-			      run->wait);
+	/* While the parts are still on their way. */
+	int err = push_tasks_run(run->push->pushes->options.jobs, tasks, ntasks, PUSH_PARALLEL,
+				 run->wait);
+	for (size_t i = 0; i < image->nblobs && !err; i++) {
+		const struct archive_part *part = &image->blobs[i];
+		if (push_part_exists(run, &part->at))
+			err = claim_part(run, delivery, part, &insides->list[i]);
+	}
+	return err;
 }
 
 static int verify(struct push_run *run, const struct archive_image *image,

@@ -246,6 +246,18 @@ static struct push_part *part_at(struct push_stream *stream, uint64_t off)
 	return NULL;
 }
 
+bool push_part_exists(const struct push_run *run, const struct archive_blob *at)
+{
+	struct push_stream *stream = run->stream;
+
+	if (!stream)
+		return false;
+	pthread_mutex_lock(&stream->lock);
+	bool exists = part_at(stream, at->off) != NULL;
+	pthread_mutex_unlock(&stream->lock);
+	return exists;
+}
+
 int push_part_find(struct push_run *run, const struct archive_blob *at, struct push_part **ret)
 {
 	struct push_stream *stream = run->stream;

@@ -420,7 +420,9 @@ void push_part_free(struct push_part *part);
 void push_parts_start(struct push_stream *stream);
 void push_part_passed(struct push_part *part, uint64_t off, uint64_t len);
 void push_part_confirmed(struct push_part *part);
-/* For the flush: waits until the part at AT is done. Borrowed from the stream. Its error, with the
+/* For the flush: whether what is at AT is one. */
+bool push_part_exists(const struct push_run *run, const struct archive_blob *at);
+/* Waits until the part at AT is done. Borrowed from the stream. Its error, with the
  * reason; -ENOENT: there is none. */
 int push_part_find(struct push_run *run, const struct archive_blob *at, struct push_part **ret);
 

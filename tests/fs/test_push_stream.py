@@ -707,6 +707,12 @@ def test_spool_full(t):
         lib.equal(manifest(registry, "team/app", "1"), None)
         lib.wait_for(lambda: not spool_blocks(mount), "what failed to go")
         push(mount, oci_archive(big_image("3", size=MIB)), "team/app/_push/3")
+        # A tag that there is stays as it is, and cp says why.
+        big_image("4", "none", 20 * MIB).push(registry, "team/big", "1")
+        ended = t.run("cp", mount.path("team/big:1/image.tar"), mount.path("team/app/_push/3.tar"), status=1)
+        assert b"No space left" in ended.stderr, ended.stderr
+        lib.equal(manifest(registry, "team/app", "3")[0], big_image("3", size=MIB).digest)
+        lib.equal(mount.path("team/app:3/rootfs/version").read_bytes(), b"3")
         mount.stop()
     finally:
         t.run("umount", cache)
