@@ -337,6 +337,8 @@ void http_easy_drop(struct http_transfer *transfer)
 {
 	if (!transfer->easy)
 		return;
+	if (transfer->silent)
+		curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L);
 	curl_multi_remove_handle(transfer->engine->multi, transfer->easy);
 	curl_easy_cleanup(transfer->easy);
 	transfer->easy = NULL;

@@ -68,6 +68,56 @@ static void let_go(struct http_engine *engine, struct http_transfer *transfer)
 	http_transfer_unref(transfer);
 }
 
+/* ---- hosts that keep silent ---- */
+
+/*
+ * A connection may go dead without a sign: something on the way still takes what is sent and passes
+ * nothing on. Over HTTP/2 such a one would be chosen for each new request. So what was given up
+ * after a silence takes its connection with it, and the next requests to that host use none that is
+ * there, until one of them is answered.
+ */
+static bool was_silent(struct http_transfer *transfer)
+{
+	pthread_mutex_lock(&transfer->lock);
+	bool unanswered = !transfer->status && now_ms() - transfer->progress_ms >= STALL_MS;
+	bool silent = transfer->error == -ETIMEDOUT || unanswered;
+	pthread_mutex_unlock(&transfer->lock);
+	return transfer->easy && silent;
+}
+
+static bool is_silent(const struct http_engine *engine, uint64_t host)
+{
+	for (size_t i = 0; i < HTTP_SILENT_MAX; i++) {
+		if (engine->silent[i] == host)
+			return true;
+	}
+	return false;
+}
+
+static void note_silence(struct http_engine *engine, uint64_t host)
+{
+	if (!is_silent(engine, host))
+		engine->silent[engine->nsilent++ % HTTP_SILENT_MAX] = host;
+}
+
+static void note_answer(struct http_engine *engine, uint64_t host)
+{
+	for (size_t i = 0; i < HTTP_SILENT_MAX; i++) {
+		if (engine->silent[i] == host)
+			engine->silent[i] = 0;
+	}
+}
+
+static void give_up(struct http_engine *engine, struct http_transfer *transfer)
+{
+	transfer->silent = was_silent(transfer);
+	if (transfer->silent)
+		note_silence(engine, transfer->host_hash);
+	let_go(engine, transfer);
+}
+
+/* ---- what is in the inbox ---- */
+
 static void look_at(struct http_engine *engine, struct http_transfer *transfer)
 {
 	pthread_mutex_lock(&transfer->lock);
@@ -81,7 +131,7 @@ static void look_at(struct http_engine *engine, struct http_transfer *transfer)
 
 	if (closed) {
 		if (transfer->owned)
-			let_go(engine, transfer);
+			give_up(engine, transfer);
 	} else if (fresh) {
 		adopt(engine, transfer);
 	} else if (resume && transfer->easy) {
@@ -150,6 +200,7 @@ static bool may_go(const struct http_engine *engine, const struct http_transfer 
 
 static void begin(struct http_engine *engine, struct http_transfer *transfer)
 {
+	transfer->fresh |= is_silent(engine, transfer->host_hash);
 	pthread_mutex_lock(&transfer->lock);
 	transfer->state = HTTP_STATE_SENT;
 	transfer->progress_ms = now_ms();
@@ -199,6 +250,8 @@ static void collect(struct http_engine *engine)
 			begin(engine, transfer);
 			continue;
 		}
+		if (code == CURLE_OK)
+			note_answer(engine, transfer->host_hash);
 		http_easy_end(transfer, code);
 		let_go(engine, transfer);
 	}

@@ -21,6 +21,7 @@
 
 #define HTTP_QUEUE_MAX	 (2 * MIB)
 #define HTTP_HEADERS_MAX (128 * KIB)
+#define HTTP_SILENT_MAX	 8
 /* The caller is woken in the middle of a round once so much is there. */
 #define HTTP_WAKE_BYTES (256 * KIB)
 
@@ -51,6 +52,9 @@ struct http_engine {
 	struct http_transfer **transfers_tail;
 	unsigned nqueued; /* of these, not admitted yet */
 	bool recheck;	  /* somebody of them may be admitted now */
+	/* Hosts that kept silent, and have not answered since; the oldest is overwritten. */
+	uint64_t silent[HTTP_SILENT_MAX];
+	unsigned nsilent;
 };
 
 struct http {
@@ -119,10 +123,11 @@ struct http_transfer {
 	struct http_transfer *inbox_next;
 
 	/* the engine's thread only */
-	CURL *easy; /* NULL before it begins and after it ended */
-	bool owned; /* stands in the engine's list */
-	bool news;  /* bytes came in this round */
-	bool fresh; /* begun again, on a connection of its own */
+	CURL *easy;  /* NULL before it begins and after it ended */
+	bool owned;  /* stands in the engine's list */
+	bool news;   /* bytes came in this round */
+	bool fresh;  /* on a connection of its own */
+	bool silent; /* given up without an answer: nobody else is to use its connection */
 	int64_t arrived_ms;
 	uint64_t sent;	     /* body bytes given to curl */
 	curl_off_t uploaded; /* of these, bytes that left */

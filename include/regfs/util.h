@@ -99,8 +99,8 @@ int parse_size(const char *str, uint64_t *ret_bytes);
 
 bool starts_with(const char *str, const char *prefix);
 bool ends_with(const char *str, const char *suffix);
-/* Puts WITH in the place of each byte of a control character, those of C1 in UTF-8 too: so what came
- * from outside is one line, and drives no terminal. */
+/* Puts WITH in the place of each byte of a control character, those of C1 in UTF-8 too: so what
+ * came from outside is one line, and drives no terminal. */
 void replace_controls(char *text, char with);
 
 /* A 64-bit hash with good low bits (inode numbers, hash tables); SEED chains calls.

@@ -3,6 +3,7 @@
 registries.conf and hosts.toml, proxies."""
 import errno
 import os
+import select
 import shutil
 import socket
 import threading
@@ -278,6 +279,58 @@ def test_streams_of_one_connection(t):
     lines = [line for line in asked.read_text().splitlines() if "/manifests/v" in line]
     lib.equal({line.split(" protocol=")[1] for line in lines}, {lines[0].split(" protocol=")[1]})
     assert len(lines) >= 8 and "HTTP/2.0" in lines[0], lines
+
+
+class Way:
+    """Passes connections on to a port of this machine, until those there are go dead: open, and without a sign."""
+
+    def __init__(self, t, to):
+        self.to, self.ended, self.dead, self.pairs = to, threading.Event(), set(), []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        t.stack.callback(thread.join)
+        t.stack.callback(self.ended.set)
+
+    def run(self):
+        while not self.ended.is_set():
+            ways = {here: there for pair in self.pairs for here, there in (pair, pair[::-1]) if here not in self.dead}
+            for ready in select.select([self.socket, *ways], [], [], 0.05)[0]:
+                if ready is self.socket:
+                    self.pairs.append((self.socket.accept()[0], socket.create_connection(("127.0.0.1", self.to))))
+                elif data := ready.recv(65536):
+                    ways[ready].sendall(data)
+                else:
+                    self.dead.update((ready, ways[ready]))
+        for pair in self.pairs:
+            for sock in pair:
+                sock.close()
+
+    def go_dead(self):
+        self.dead.update(sock for pair in self.pairs for sock in pair)
+
+
+def test_a_dead_connection_is_left(t):
+    """What lies between acknowledges what is sent and passes nothing on, as balancers and tunnels do that forgot the
+    connection: over HTTP/2 each new request would go into it."""
+    authority = Authority(t, t.dir / "ca")
+    registry, port = t.bad_registry(), lib.free_port()
+    sample.push_all(registry)
+    tags = registry.repos["team/app"]["tags"]
+    tags.update({f"v{number}": tags["1.5"] for number in range(3)})
+    cert, key = authority.issue("server")
+    start_nginx(t, t.dir, f"""
+        listen 127.0.0.1:{port} ssl http2; ssl_certificate {cert}; ssl_certificate_key {key};
+        location / {{ proxy_pass {registry.url}; }}""")
+    way = Way(t, port)
+    mount = t.mount(f"https://127.0.0.1:{way.port}", cacert=authority.cert, name_timeout=1)
+    os.stat(mount.path("team/app:v0/digest"))
+    lib.equal(len(way.pairs), 1)
+    way.go_dead()
+    with lib.fails(errno.ETIMEDOUT):
+        os.stat(mount.path("team/app:v1/digest"))
+    os.stat(mount.path("team/app:v2/digest"))
 
 
 # ---- proxies ----
