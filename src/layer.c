@@ -30,6 +30,8 @@ struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool 
 	layers->jobs = jobs;
 	layers->idle_ms = BUILD_IDLE_MS;
 	layers->retry_ms = LAYER_RETRY_MS;
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	layers->ahead_max = processors > 1 ? (unsigned)MIN(processors, LAYER_AHEAD_MAX) : 0;
 	pthread_mutex_init(&layers->lock, NULL);
 	pthread_cond_init(&layers->drained, NULL);
 	return layers;

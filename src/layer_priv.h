@@ -2,11 +2,11 @@
 /*
  * What the files of the room `layer` share: layer.c (the table, opening), layer_build.c (stream,
  * decode, scan, index), layer_keep.c (decoded output where no points serve), layer_diff.c (the diff
- * ID beside it), layer_read.c (a file's bytes), layer_backing.c (as a file on disk), layer_spans.c
- * and layer_pieces.c (decoded pieces: made, and kept in memory), layer_verify.c (regfs cache
- * verify); and where there is a table of contents: layer_toc.c and layer_ztoc.c (an index out of
- * it), layer_chunks.c, layer_near.c and layer_flight.c (decoded chunks), layer_whole.c (the same
- * layer without its table).
+ * ID beside it), layer_read.c (a file's bytes), layer_backing.c (as a file on disk), layer_spans.c,
+ * layer_pieces.c and layer_ahead.c (decoded pieces: made, kept in memory, made ahead),
+ * layer_verify.c (regfs cache verify); and where there is a table of contents: layer_toc.c and
+ * layer_ztoc.c (an index out of it), layer_chunks.c, layer_near.c and layer_flight.c (decoded
+ * chunks), layer_whole.c (the same layer without its table).
  *
  * Locks: layers->lock for the table and the states of layers, spans->lock for cursors, chunks->lock
  * for chunks under way; the table of pieces has its own. None is held across I/O or decoding, nor
@@ -99,15 +99,27 @@ struct layer {
 struct build;
 struct chunks;
 
+/* Somebody who may be reading on: advisory, so that no lock is taken for it. */
+struct layer_reader {
+	_Atomic uint64_t end;  /* where its last read has ended, in which stream: a hash */
+	_Atomic uint64_t made; /* up to there its spans are made, or being made */
+};
+#define LAYER_READERS	4
+#define LAYER_AHEAD_MAX 4
+
 struct layers {
 	struct blobs *blobs;
 	struct cache *cache;
 	struct pool *jobs;
 	struct spans *spans;
 	struct chunks *chunks;
-	uint64_t toc_min; /* LAYER_TOC_MIN; tests lower it */
-	int64_t idle_ms;  /* BUILD_IDLE_MS; tests shorten it */
-	int64_t retry_ms; /* LAYER_RETRY_MS; tests shorten it */
+	uint64_t toc_min;   /* LAYER_TOC_MIN; tests lower it */
+	int64_t idle_ms;    /* BUILD_IDLE_MS; tests shorten it */
+	int64_t retry_ms;   /* LAYER_RETRY_MS; tests shorten it */
+	unsigned ahead_max; /* spans decoded ahead at once, by the processors */
+	atomic_uint ahead_now;
+	struct layer_reader readers[LAYER_READERS];
+	atomic_uint next_reader; /* the oldest of them */
 
 	pthread_mutex_t lock;
 	pthread_cond_t drained;
@@ -242,11 +254,21 @@ void pieces_add(struct pieces *pieces, struct span_piece *piece);
 
 struct spans *spans_new(void);
 void spans_free(struct spans *spans);
-/* All of PART of the decoded stream, or an error. */
+/* All of PART of the decoded stream, or an error. Without a buffer: it is only made ready. */
 int spans_read(struct layer *layer, const struct stream_part *part, struct wait *wait);
 
+/* Whether the piece that begins at OFF is in memory. */
+bool spans_has(struct layer *layer, uint64_t off);
+/* Where the span ends that byte OFF of the decoded stream is in. */
+uint64_t spans_end(const struct layer *layer, uint64_t off);
 /* Where the input ends, about, that makes the output up to OUT_OFF; 0: nobody knows. */
 uint64_t spans_input_until(const struct layer *layer, uint64_t out_off);
+
+/* --- layer_ahead.c --- */
+
+/* READ is about to be done: if an earlier one has ended where it begins, what follows in the file
+ * is decoded in the background. */
+void layer_ahead(struct layer *layer, const struct stream_part *read);
 
 /* --- layer_toc.c --- */
 

@@ -284,6 +284,26 @@ static void cursor_expect(const struct layer *layer, struct cursor *cursor,
 	cursor->whole_end = spans_input_until(layer, part->file_end);
 }
 
+bool spans_has(struct layer *layer, uint64_t off)
+{
+	struct span_piece *piece = pieces_find(layer->layers->spans->pieces, layer->serial, off);
+
+	span_piece_unref(piece);
+	return piece;
+}
+
+uint64_t spans_end(const struct layer *layer, uint64_t off)
+{
+	const struct index *index = &layer->index;
+	uint32_t n = index_point_before(index, off);
+	struct codec_point next;
+
+	if (n + 1 >= index->info.npoints || index_point(index, n + 1, NULL, &next) < 0 ||
+	    next.out_off <= off)
+		return index->info.decoded_size;
+	return next.out_off;
+}
+
 /* Moves a busy cursor until it has made the piece at WANT. */
 static int cursor_move(struct layer *layer, struct cursor *cursor, const struct place *want,
 		       struct wait *wait)
@@ -499,9 +519,11 @@ int spans_read(struct layer *layer, const struct stream_part *part, struct wait 
 		if (r < 0)
 			return r;
 		size_t n = MIN(len, want.off + want.len - off);
-		memcpy(out, piece->data + (off - want.off), n);
+		if (out) {
+			memcpy(out, piece->data + (off - want.off), n);
+			out += n;
+		}
 		span_piece_unref(piece);
-		out += n;
 		off += n;
 		len -= n;
 	}

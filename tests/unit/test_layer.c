@@ -867,6 +867,52 @@ static void test_would_block(void **state)
 	wait_release(&quick);
 }
 
+/* Until nothing is done in the background. */
+static void drain(struct fixture *f)
+{
+	pthread_mutex_lock(&f->layers->lock);
+	while (f->layers->running > 0)
+		pthread_cond_wait(&f->layers->drained, &f->layers->lock);
+	pthread_mutex_unlock(&f->layers->lock);
+}
+
+/* Who reads on finds the next spans decoded, who reads here and there has no more done than needed.
+ */
+static void test_decoded_ahead(void **state)
+{
+	const size_t len = 128 * KIB;
+	struct fixture *f = *state;
+	struct wait quick;
+
+	use(f, GZIP);
+	f->layers->ahead_max = 2;
+	struct layer *layer = open_layer(f);
+	uint32_t big = find(layer, NULL, "big");
+	int64_t spans = stats_get(STAT_SPANS_DECODED);
+	check_big(f, layer, 9 * MIB, len);
+	check_big(f, layer, 5 * MIB, len);
+	check_big(f, layer, 7 * MIB, len);
+	drain(f);
+	assert_int_equal(stats_get(STAT_SPANS_DECODED) - spans, 3);
+	check_big(f, layer, 0, len);
+	check_big(f, layer, len, len);
+	drain(f);
+	assert_in_range(stats_get(STAT_SPANS_DECODED) - spans, 5, 7);
+	/* nothing is needed for it that is not in memory */
+	evict(f);
+	wait_init(&quick, false);
+	assert_int_equal(layer_read(layer, big, 2 * MIB, f->out, len, &quick), len);
+	assert_memory_equal(f->out, f->big + 2 * MIB, len);
+	assert_int_equal(layer_read(layer, big, 11 * MIB, f->out, len, &quick), -EWOULDBLOCK);
+	wait_release(&quick);
+	/* the file's last span: it ends where the file does */
+	check_big(f, layer, BIG - 2 * len, len);
+	check_big(f, layer, BIG - len, len);
+	drain(f);
+	check_all(f, layer);
+	layer_unref(layer);
+}
+
 struct opener {
 	pthread_t thread;
 	struct fixture *f;
@@ -1160,6 +1206,7 @@ int main(void)
 		TEST(test_store_errors),
 		TEST(test_other_source),
 		TEST(test_would_block),
+		TEST(test_decoded_ahead),
 		TEST(test_single_flight),
 		TEST(test_stalled_store),
 		TEST(test_interrupt),
