@@ -140,6 +140,7 @@ static int errand_take(const struct auth *auth, const struct auth_pass *pass, st
 struct fetched {
 	char *header;
 	int64_t lifetime_ms;
+	bool anonymous;
 };
 
 static void unref_hold(const struct hosts_answer **hold)
@@ -193,8 +194,8 @@ static int fetch(struct auth *auth, const struct auth_ask *ask, const struct err
 	CLEANUP(auth_credential_release) struct auth_credential credential = {0};
 	int err = auth->lookup ? auth->lookup(auth->lookup_arg, &query, wait, &credential)
 			       : -ENOENT;
-	bool anonymous = err == -ENOENT;
-	if (err && !anonymous)
+	ret->anonymous = err == -ENOENT;
+	if (err && !ret->anonymous)
 		return err;
 	if (credential.registry_token)
 		return bearer_header(credential.registry_token, STORED_MS + MARGIN_MS, ret);
@@ -205,7 +206,7 @@ static int fetch(struct auth *auth, const struct auth_ask *ask, const struct err
 		.service = errand->service,
 		.challenged = errand->challenged,
 		.scope = ask->scope ? ask->scope : "",
-		.credential = anonymous ? NULL : &credential,
+		.credential = ret->anonymous ? NULL : &credential,
 		.deadline_ms = query.deadline_ms,
 	};
 	return token_header(auth, &request, wait, ret);
@@ -233,6 +234,7 @@ static int refresh(struct auth *auth, struct auth_pass *pass, const struct auth_
 	err = fetch(auth, ask, &errand, wait, &fetched);
 	pthread_mutex_lock(&auth->lock);
 	auth->refused |= err == -EKEYREJECTED;
+	auth->anonymous = fetched.anonymous;
 	err = err == -EKEYREJECTED ? -EACCES : err;
 	pass->fetching = false;
 	pass->fetches++;
@@ -319,6 +321,14 @@ bool auth_was_challenged(struct auth *auth)
 	bool challenged = auth->challenged;
 	pthread_mutex_unlock(&auth->lock);
 	return challenged;
+}
+
+bool auth_is_anonymous(struct auth *auth)
+{
+	pthread_mutex_lock(&auth->lock);
+	bool anonymous = auth->scheme == AUTH_BEARER && auth->anonymous;
+	pthread_mutex_unlock(&auth->lock);
+	return anonymous;
 }
 
 bool auth_was_refused(struct auth *auth)

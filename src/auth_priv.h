@@ -86,6 +86,7 @@ struct auth {
 	enum auth_scheme scheme; /* the registry's */
 	bool challenged;	 /* it has ever asked */
 	bool refused;		 /* it, or its token service, has ever said no to an answer */
+	bool anonymous;		 /* nothing was stored for it when that was last looked at */
 	char *realm, *service;	 /* of Bearer */
 	struct auth_pass *passes;
 	size_t npasses;

@@ -51,7 +51,7 @@ struct request {
 	struct call call;
 	bool parked;
 	bool watched; /* guarded by fs->lock: its INTERRUPT was passed over */
-	bool closes; /* run even if it was called off: what the close means has to be known */
+	bool closes;  /* run even if it was called off: what the close means has to be known */
 	struct request *next, **link; /* in fs->parked */
 	/* arguments, as the operation uses them */
 	fuse_ino_t ino;

@@ -61,7 +61,7 @@ int answers_repos(struct answers *answers, struct host *host, struct wait *wait,
 	pthread_mutex_lock(&answers->lists.lock);
 	list = list_get(&answers->lists, LIST_REPOS, host, "");
 	r = list ? list_want(&answers->lists, list, wait) : -ENOMEM;
-	if (r == -EACCES || r == -EOPNOTSUPP || r == -ENOENT || (list && list_serves(list, r))) {
+	if (r == -EOPNOTSUPP || r == -ENOENT || (list && list_serves(list, r))) {
 		*ret = list_union(list);
 		*ret_complete = r == 0;
 		r = 0;

@@ -15,7 +15,6 @@
 #define SLOW_MS	    500
 #define SLOW_TIMES  5
 #define SLOW_MAX_MS 10000
-#define REFUSED_MS  60000
 #define MAX_LISTS   512
 #define MAX_NAMES   2000000 /* in all lists */
 
@@ -233,7 +232,8 @@ static void answer_keep(const struct lists *lists, const struct list *list, stru
 
 	if (host_is_local(list->host))
 		return;
-	if (answer->error == 0 || answer->list.refused_ms)
+	/* that we are not let in just now is no news of the catalogue */
+	if (answer->error == 0 || (answer->error == -EOPNOTSUPP && answer->list.refused_ms))
 		kept_list_save(cache, &key, &answer->list);
 	else if (store_is_gone(answer->error) && !answer->had)
 		(void)kept_list_load(cache, &key, &answer->list);
@@ -286,8 +286,11 @@ static int64_t answer_believed_ms(const struct lists *lists, const struct list *
 {
 	int64_t believe = lists_ttl_ms(lists, list->host);
 
-	if (answer->error == -EACCES || answer->error == -EOPNOTSUPP)
-		return list->kind == LIST_REPOS ? REFUSED_MS : FAILURE_MS;
+	/* it will say the same for long */
+	if (answer->error == -EOPNOTSUPP)
+		return MAX(FAILURE_MS, believe);
+	if (answer->error == -EACCES)
+		return FAILURE_MS;
 	if (answer->error < 0)
 		believe = MIN(FAILURE_MS, believe);
 	if (store_is_gone(answer->error))

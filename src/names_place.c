@@ -55,7 +55,8 @@ static int in_catalogue(struct names *names, struct host *host, const char *repo
 	bool complete = true;
 	int r = answers_repos(names->answers, host, wait, &repos, &complete);
 
-	if (store_is_gone(r))
+	/* who is not let in is told so by what he enters */
+	if (store_is_gone(r) || r == -EACCES)
 		return 1;
 	if (r < 0)
 		return r;

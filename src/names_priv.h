@@ -108,7 +108,8 @@ struct answers *answers_new(const struct context *context);
 void answers_free(struct answers *answers);
 
 /* The repositories of HOST: its catalogue (where it has one) and those that were visited or
- * made. The caller unrefs. 0 also where there is no catalogue (*RET_COMPLETE false). */
+ * made. The caller unrefs. 0 also where there is no catalogue (*RET_COMPLETE false); -EACCES where
+ * it lets us not in. */
 int answers_repos(struct answers *answers, struct host *host, struct wait *wait,
 		  struct nameset **ret, bool *ret_complete);
 /* The same without asking anybody, and whether it is still fresh. */

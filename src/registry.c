@@ -224,11 +224,9 @@ int registry_ping(struct store *store, struct wait *wait)
 	return registry_refused(registry, &call, answer, wait);
 }
 
-int registry_login(struct store *store, struct wait *wait, bool *ret_asked)
+/* What the registry says to who we are, of nothing in particular. */
+static int introduce(struct registry *registry, struct wait *wait)
 {
-	if (store->ops != &registry_ops)
-		return registry_front_login(store, wait, ret_asked);
-	struct registry *registry = registry_of(store);
 	const struct registry_call call = {
 		.method = HTTP_GET,
 		.url = "/v2/",
@@ -236,12 +234,30 @@ int registry_login(struct store *store, struct wait *wait, bool *ret_asked)
 	};
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
 	int err = registry_ask(registry, &call, wait, &answer);
+	if (err)
+		return err;
+	return is_registry(answer) ? 0
+				   : registry_failed(registry, &call, -ENOENT, "it is no registry");
+}
+
+int registry_barred(struct registry *registry, struct wait *wait)
+{
+	if (auth_is_anonymous(registry->auth))
+		return 0;
+	int err = introduce(registry, wait);
+	return err == -ENOENT ? 0 : err;
+}
+
+int registry_login(struct store *store, struct wait *wait, bool *ret_asked)
+{
+	if (store->ops != &registry_ops)
+		return registry_front_login(store, wait, ret_asked);
+	struct registry *registry = registry_of(store);
+	int err = introduce(registry, wait);
 	if (err == -EACCES && auth_was_refused(registry->auth))
 		return -EKEYREJECTED;
 	if (err)
 		return err;
-	if (!is_registry(answer))
-		return registry_failed(registry, &call, -ENOENT, "it is no registry");
 	*ret_asked = auth_was_challenged(registry->auth);
 	return 0;
 }

@@ -262,6 +262,11 @@ int registry_list_repos(struct store *store, store_name_fn *fn, void *arg, struc
 		.arg = arg,
 	};
 	int err = walk(&listing, "/v2/_catalog", wait);
+	/* Those who keep it from everybody say what they say to a wrong password. */
+	if (err == -EACCES && !listing.stopped) {
+		err = registry_barred(listing.registry, wait);
+		return err ? err : -EOPNOTSUPP;
+	}
 	/* No catalogue is not an empty one. */
 	return err == -ENOENT && !listing.stopped ? -EOPNOTSUPP : err;
 }

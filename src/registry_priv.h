@@ -188,6 +188,9 @@ int registry_front_new(const struct registry_options *options, struct store **re
 int registry_front_login(struct store *store, struct wait *wait, bool *ret_asked);
 
 /* When a request about a name has to be over. */
+/* What the registry says to who we are: -EACCES: it refuses the credentials, or wants some
+ * (logged). 0 where it lets us in, also as nobody. */
+int registry_barred(struct registry *registry, struct wait *wait);
 int64_t registry_name_deadline(const struct registry *registry);
 /* "repository:REPO:ACTIONS"; the caller frees; NULL when memory is short. */
 char *registry_scope(const char *repo, const char *actions);

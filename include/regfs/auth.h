@@ -75,6 +75,9 @@ int auth_challenge(struct auth *auth, const struct auth_ask *ask,
 		   const struct http_transfer *transfer, const char *used);
 /* Whether the registry has ever asked who we are. */
 bool auth_was_challenged(struct auth *auth);
+/* Whether the registry wants tokens, and we ask for them as nobody: there is nothing stored. What
+ * it refuses us it may refuse to everybody, and still show the rest. */
+bool auth_is_anonymous(struct auth *auth);
 /* Whether the registry, or its token service, has ever refused what we are: not merely that it
  * could not be asked. */
 bool auth_was_refused(struct auth *auth);

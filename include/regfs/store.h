@@ -84,7 +84,8 @@ struct store_ops {
 	 * layout looks for no others. */
 	bool oci_types;
 	/* All repositories, in any order, perhaps twice; FN's non-zero stops and is returned.
-	 * -EOPNOTSUPP or -EACCES where there is no catalogue. */
+	 * -EOPNOTSUPP where there is no catalogue, or none for us; -EACCES where we are not let in
+	 * at all. */
 	int (*list_repos)(struct store *store, store_name_fn *fn, void *arg, struct wait *wait);
 	/* The same of tags. -ENOENT: no such repository. */
 	int (*list_tags)(struct store *store, const char *repo, store_name_fn *fn, void *arg,

@@ -442,6 +442,47 @@ def test_a_refused_catalogue_is_asked_for_once(t):
     lib.equal(registry.count("GET", "/_catalog"), 2)
 
 
+def listed(mount):
+    """The repositories, or None where it is not allowed to say."""
+    try:
+        return sorted(name for name in os.listdir(mount.point) if name[0] != "_")
+    except PermissionError:
+        return None
+
+
+def test_listing_without_a_password(t):
+    """It says that nobody is let in as he is; and what it is, once he is let in as somebody."""
+    registry = password_registry(t)
+    mount = t.mount(registry.host, tag_ttl=0)
+    for config in ({}, {"auths": {registry.host: entry("ann", "wrong")}}):
+        write_config(config)
+        assert "Permission denied" in t.run("ls", mount.point, status=2).stderr.decode()
+    assert "authentication required" in mount.read_log(), mount.read_log()
+    write_config({"auths": {registry.host: entry("ann")}})
+    lib.equal(lib.wait_for(lambda: listed(mount), "the listing"), ["solo", "team"])
+
+
+def test_listing_with_a_wrong_password_for_tokens(t):
+    """Who asks as nobody sees nothing, and is not told why: others show the rest to everybody."""
+    registry, _ = token_registry(t)
+    mount = t.mount(registry.host)
+    for auths, want in (({}, []), ({registry.host: entry("ann", "wrong")}, None),
+                        ({registry.host: entry("ann")}, ["solo", "team"])):
+        write_config({"auths": auths})
+        mount.restart()
+        lib.equal(listed(mount), want)
+
+
+def test_listing_of_a_catalogue_that_nobody_may_see(t):
+    """ECR, Docker Hub: who is let in sees an empty one."""
+    for auth in ("basic", "bearer"):
+        for status in (401, 403):
+            registry, mount = bad_registry(t, auth=auth)
+            write_config({"auths": {registry.host: entry("ann")}})
+            registry.rule("GET", "/_catalog", status=status)
+            lib.equal(listed(mount), [])
+
+
 def test_identity_token(t):
     registry, service = token_registry(t)
     service.identity_tokens["id+1"] = "ann"

@@ -635,8 +635,8 @@ static void a_catalogue_may_be_refused(void **state)
 		const char *actions;
 		int err;
 	} cases[] = {
-		{"\"status\": 401", -EACCES},
-		{"\"status\": 403", -EACCES},
+		{"\"status\": 401", -EOPNOTSUPP},
+		{"\"status\": 403", -EOPNOTSUPP},
 		{"\"status\": 404", -EOPNOTSUPP},
 		{"\"status\": 405", -EOPNOTSUPP},
 		{"\"status\": 400", -EOPNOTSUPP},
@@ -659,6 +659,16 @@ static void a_catalogue_may_be_refused(void **state)
 			fail_msg("case %zu: %s", i, cases[i].actions);
 	}
 	assert_int_equal(log_generation(), before);
+}
+
+static void who_is_not_let_in_sees_no_catalogue(void **state)
+{
+	(void)state;
+	struct names names = {0};
+	rule("GET", "/v2/", "\"status\": 401");
+	assert_int_equal(help.store->ops->list_repos(help.store, on_name, &names, &help.wait),
+			 -EACCES);
+	assert_true(help_logged("GET /v2/: status 401"));
 }
 
 /* ---- blobs ---- */
@@ -961,6 +971,7 @@ int main(void)
 		TEST(no_repository_has_no_tags),
 		TEST(lists_repositories),
 		TEST(a_catalogue_may_be_refused),
+		TEST(who_is_not_let_in_sees_no_catalogue),
 		TEST(reads_blobs),
 		TEST(ranges_may_be_ignored),
 		TEST(what_was_to_be_small_may_come_large),
