@@ -47,9 +47,11 @@ void answers_free(struct answers *answers)
 /* Lock held. */
 static bool list_leads_to(const struct list *list, const char *repo)
 {
+	int64_t refused_ago_ms = wall_ms() - list->refused_ms;
+
 	return nameset_has_under(list->names, repo) || nameset_has_under(list->added, repo) ||
 	       nameset_has_under(list->extra, repo) ||
-	       (list->refused_ms && wall_ms() - list->refused_ms < REFUSED_KEPT_MS);
+	       (list->refused_ms && refused_ago_ms >= 0 && refused_ago_ms < REFUSED_KEPT_MS);
 }
 
 int answers_repos(struct answers *answers, struct host *host, struct wait *wait,

@@ -119,6 +119,12 @@ static int blobs_getattr(const struct node_ref *ref, struct call *call, struct n
 	return 0;
 }
 
+/* Whether nobody answers at all: an answer that is no good may be so for one blob alone. */
+static bool is_silent(int error)
+{
+	return store_is_gone(error) && error != -EIO && error != -EBUSY;
+}
+
 /* The kernel lets one at a time look a name up. While the registry keeps silent they do not wait
  * for it in turn. */
 static int ask_size(const struct blobfile *dir, const struct digest *digest, uint64_t *ret,
@@ -135,7 +141,7 @@ static int ask_size(const struct blobfile *dir, const struct digest *digest, uin
 	if (r < 0)
 		return r;
 	r = host->store->ops->has_blob(host->store, dir->repo, digest, ret, wait);
-	if (!store_is_gone(r))
+	if (!is_silent(r))
 		return r;
 	pthread_mutex_lock(lock);
 	host->gone = r;

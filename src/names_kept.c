@@ -211,6 +211,7 @@ static int load_list(struct cache *cache, const struct kept_key *key, struct kep
 {
 	AUTO_BUF struct buf text = BUF_INIT(LIST_TEXT_MAX);
 	struct cache_id id;
+	int64_t refused_ms;
 	int r = cache_id_of(key, &id);
 
 	r = r < 0 ? r : cache_get(cache, &id, &text);
@@ -218,7 +219,11 @@ static int load_list(struct cache *cache, const struct kept_key *key, struct kep
 		return r;
 	if (!text.data || !starts_with(text.data, REFUSED))
 		return read_names(text.data, &ret->names);
-	ret->refused_ms = strtoll(text.data + strlen(REFUSED), NULL, 10);
+	refused_ms = strtoll(text.data + strlen(REFUSED), NULL, 10);
+	/* of what is still to come nobody knows how old it is: a clock was set back */
+	if (refused_ms > wall_ms())
+		return -ENOENT;
+	ret->refused_ms = refused_ms;
 	return 0;
 }
 

@@ -71,6 +71,17 @@ def test_silent_about_a_blob(t):
     lib.wait_for(lambda: exists(blob), "the registry to be used again")
 
 
+def test_failing_about_one_blob(t):
+    """The others are not kept away from, however long that one took."""
+    registry = t.bad_registry()
+    bad, good = (registry.add_blob("team/app", text) for text in (b"bad", b"good"))
+    mount = t.mount(registry.host, name_timeout=2)
+    registry.rule("GET|HEAD", f"/blobs/{bad}", status=503)
+    with lib.fails(errno.EIO):
+        os.stat(mount.path("team/app/_blobs", bad.replace(":", "/")))
+    lib.equal(mount.path("team/app/_blobs", good.replace(":", "/")).read_bytes(), b"good")
+
+
 def test_silent_in_a_body(t):
     check_gone(t, errno.ETIMEDOUT, "in time", stall_after=1)
 

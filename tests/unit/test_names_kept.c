@@ -132,6 +132,19 @@ static void a_refused_list_has_single_names(void **state)
 	cache_close(cache);
 }
 
+/* The clock was set back since. */
+static void a_refusal_of_the_future_is_not_believed(void **state)
+{
+	const struct place *place = *state;
+	struct cache *cache = open_cache(place->cache, LIMIT);
+	const struct kept_list refused = {.refused_ms = wall_ms() + 3600 * 1000};
+	struct kept_list list = {0};
+
+	kept_list_save(cache, &repos, &refused);
+	assert_int_equal(kept_list_load(cache, &repos, &list), -ENOENT);
+	cache_close(cache);
+}
+
 struct adder {
 	pthread_t thread;
 	struct cache *cache;
@@ -178,6 +191,7 @@ int main(void)
 		AT_A_PLACE(the_catalogue_takes_over_what_it_names),
 		AT_A_PLACE(tags_are_all_listed),
 		AT_A_PLACE(a_refused_list_has_single_names),
+		AT_A_PLACE(a_refusal_of_the_future_is_not_believed),
 		AT_A_PLACE(nobody_undoes_what_another_added),
 	};
 
