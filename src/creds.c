@@ -97,6 +97,7 @@ struct creds *creds_new(const struct creds_options *options)
 	pthread_mutex_init(&creds->lock, NULL);
 	creds->helper_timeout_ms = options->helper_timeout_ms ? options->helper_timeout_ms
 							      : HELPER_TIMEOUT_MS;
+	creds->named = authfile != NULL;
 	creds->stop_fd = eventfd(0, EFD_CLOEXEC);
 	creds->pool = pool_new("helper", HELPERS_MAX);
 	err = authfile ? add_file(creds, strdup(authfile), AUTHFILE_CONFIG)
@@ -225,6 +226,24 @@ static int load(struct creds *creds, struct creds_file *file, bool quietly, stru
 	return -EACCES;
 }
 
+/* The usual files need not be there, but one that the user has named should: said once each time
+ * that it is gone. */
+static void tell_missing(struct creds *creds, struct creds_file *file)
+{
+	struct stat st;
+	bool missing = stat(file->path, &st) < 0, news;
+
+	pthread_mutex_lock(&creds->lock);
+	news = missing && !file->missed;
+	file->missed = missing;
+	pthread_mutex_unlock(&creds->lock);
+	if (news)
+		log_warn(
+			"credentials file %s: it is not there, though it is the one that was named "
+			"(authfile=, REGISTRY_AUTH_FILE): registries are asked as nobody",
+			file->path);
+}
+
 int creds_load(struct creds *creds, struct creds_file *file, struct authfile *ret)
 {
 	return load(creds, file, false, ret);
@@ -251,6 +270,8 @@ static int look_in(struct creds *creds, struct creds_file *file, const struct au
 	struct authfile_choice choice;
 	int err = creds_load(creds, file, &content);
 
+	if (creds->named)
+		tell_missing(creds, file);
 	if (err)
 		return err;
 	authfile_choose(&content, query->host, query->repo, &choice);

@@ -25,6 +25,7 @@ struct creds_file {
 	struct timespec bad_mtime;
 	off_t bad_size;
 	ino_t bad_ino;
+	bool missed; /* it was said that it is not there */
 };
 
 /* What a helper said about a key. */
@@ -46,6 +47,7 @@ struct creds_answer {
 struct creds {
 	struct creds_file files[CREDS_FILES_MAX]; /* in the order of reading */
 	size_t nfiles;
+	bool named;    /* the user has named the only one */
 	size_t shared; /* the one that a login goes to */
 	int64_t helper_timeout_ms;
 	int stop_fd; /* an eventfd: readable once helpers have to end */

@@ -214,6 +214,30 @@ static void a_named_file_is_the_only_one(void **state)
 	assert_fails(place, "q.io", -ENOENT);
 }
 
+/* As podman takes it when it reads: as nobody; but not without a word. */
+static void a_named_file_that_is_missing_is_told_of(void **state)
+{
+	struct place *place = *state;
+	AUTO_FREE char *path = path_of(place, "gone");
+	uint64_t before;
+
+	open_creds(place, NULL, 0);
+	before = log_generation();
+	assert_fails(place, "q.io", -ENOENT); /* the usual ones need not be there */
+	assert_int_equal(log_generation(), before);
+	set_place(place, "REGISTRY_AUTH_FILE", "gone");
+	open_creds(place, NULL, 0);
+	for (unsigned i = 1; i <= 2; i++) {
+		assert_fails(place, "q.io", -ENOENT);
+		assert_fails(place, "a.io", -ENOENT);
+		assert_int_equal(log_generation(), before + i);
+		assert_true(logged("gone: it is not there"));
+		put(place, "gone", ANN, 0600);
+		assert_found(place, "q.io", "ann:secret");
+		assert_int_equal(unlink(path), 0);
+	}
+}
+
 static void a_changed_file_is_noticed(void **state)
 {
 	struct place *place = *state;
@@ -659,6 +683,7 @@ int main(void)
 		TEST(files_are_read_in_their_order),
 		TEST(variables_move_the_files),
 		TEST(a_named_file_is_the_only_one),
+		TEST(a_named_file_that_is_missing_is_told_of),
 		TEST(a_changed_file_is_noticed),
 		TEST(bad_files_are_refused_in_words),
 		TEST(without_permission_it_does_not_read),
