@@ -79,20 +79,27 @@ static int session_loop(struct fs *fs)
 	return r;
 }
 
+static int serve(struct fs *fs)
+{
+	int r = fuse_set_signal_handlers(fs->session) == 0 ? 0 : -EIO;
+
+	if (r == 0) {
+		r = session_loop(fs);
+		fuse_remove_signal_handlers(fs->session);
+	}
+	return MIN(r, 0);
+}
+
 int fs_serve(struct fs *fs, struct node *root)
 {
-	int r;
+	int r = -ENOMEM;
 
 	fs->inodes = inodes_new(root);
 	fs->pool = pool_new("request", FS_MAX_PARKED_THREADS);
 	if (fs->options.passthrough)
 		fs->opens = opens_new(fs);
-	if (!fs->inodes || !fs->pool || (fs->options.passthrough && !fs->opens))
-		return -ENOMEM;
-	if (fuse_set_signal_handlers(fs->session) != 0)
-		return -EIO;
-	r = session_loop(fs);
-	fuse_remove_signal_handlers(fs->session);
+	if (fs->inodes && fs->pool && (!fs->options.passthrough || fs->opens))
+		r = serve(fs);
 	/* Those who still wait get EINTR; then nobody uses a node any more. */
 	requests_cancel(fs);
 	opens_end(fs->opens);
@@ -100,8 +107,8 @@ int fs_serve(struct fs *fs, struct node *root)
 	fuse_session_unmount(fs->session);
 	fs->mounted = false;
 	opens_free(STEAL(fs->opens));
-	inodes_free(STEAL(fs->inodes));
-	return r < 0 ? r : 0;
+	inodes_close(fs->inodes);
+	return r;
 }
 
 void fs_free(struct fs *fs)

@@ -54,15 +54,42 @@ static struct slot *slot_at(const struct inodes *inodes, uint32_t n)
 	return chunk ? &chunk[n % CHUNK_LEN] : NULL;
 }
 
+/* Slot N's node, which has no number from now on, or NULL. */
+static struct node *take_node(struct inodes *inodes, uint32_t n)
+{
+	struct node *node;
+
+	pthread_mutex_lock(&inodes->lock);
+	node = atomic_exchange(&slot_at(inodes, n)->node, NULL);
+	if (node) {
+		node->slot = 0;
+		inodes->used--;
+	}
+	pthread_mutex_unlock(&inodes->lock);
+	return node;
+}
+
+void inodes_close(struct inodes *inodes)
+{
+	struct node *root;
+
+	if (!inodes)
+		return;
+	for (uint32_t n = 1; n < inodes->nslots; n++)
+		node_unref(take_node(inodes, n));
+	pthread_mutex_lock(&inodes->lock);
+	root = STEAL(inodes->root);
+	pthread_mutex_unlock(&inodes->lock);
+	node_unref(root);
+}
+
 void inodes_free(struct inodes *inodes)
 {
 	if (!inodes)
 		return;
-	for (uint32_t n = 1; n < inodes->nslots; n++)
-		node_unref(atomic_load(&slot_at(inodes, n)->node));
+	inodes_close(inodes);
 	for (size_t i = 0; i < MAX_CHUNKS; i++)
 		free(atomic_load(&inodes->chunks[i]));
-	node_unref(inodes->root);
 	pthread_mutex_destroy(&inodes->lock);
 	free(inodes);
 }
@@ -175,10 +202,10 @@ uint64_t inodes_id(struct inodes *inodes, const struct node_ref *ref)
 {
 	uint64_t id = 0;
 
-	if (ref->node == inodes->root && ref->sub == 0)
-		return ROOT_ID;
 	pthread_mutex_lock(&inodes->lock);
-	if (ref->node->slot)
+	if (ref->node == inodes->root && ref->sub == 0)
+		id = ROOT_ID;
+	else if (ref->node->slot)
 		id = (uint64_t)ref->node->slot << NODE_SUB_BITS | (ref->sub & SUB_MASK);
 	pthread_mutex_unlock(&inodes->lock);
 	return id;

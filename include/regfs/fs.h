@@ -50,8 +50,8 @@ int fs_serve(struct fs *fs, struct node *root);
 void fs_free(struct fs *fs);
 
 /* Makes the kernel forget name NAME of directory DIR, and DIR's cached listing. Not from a
- * request's thread, whose directory the kernel may hold locked. Any other thread, while fs_serve()
- * runs. */
+ * request's thread, whose directory the kernel may hold locked. Any other thread, until fs_free().
+ */
 void fs_forget_name(struct fs *fs, const struct node_ref *dir, const char *name);
 
 #endif

@@ -18,9 +18,12 @@
 
 struct inodes;
 
-/* ROOT is held until inodes_free(). NULL when memory is short. */
+/* ROOT is held until inodes_close(). NULL when memory is short. */
 struct inodes *inodes_new(struct node *root);
-/* Lets go of every node. */
+/* Lets go of every node: the kernel is gone. Other threads may still ask inodes_id(). NULL is fine,
+ * for both. */
+void inodes_close(struct inodes *inodes);
+/* Closes; nobody asks any more. */
 void inodes_free(struct inodes *inodes);
 
 /* Counts one more look-up of REF by the kernel and says its number. 0, -ENOMEM, -ENFILE. */

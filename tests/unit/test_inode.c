@@ -121,9 +121,19 @@ static void test_lookups_are_counted(void **state)
 	assert_int_equal(again, id_two);
 	assert_int_not_equal(later, generation);
 	node_unref(node);
+	/* who still has the node may ask for it when the kernel is gone */
+	node = node_intern(fake_new(nodes, root, "last"), 0);
+	const struct node_ref last = {.node = node};
+	assert_int_equal(inodes_add(inodes, &last, &again, &later), 0);
+	assert_int_equal(inodes_id(inodes, &last), again);
+	inodes_close(inodes);
+	assert_int_equal(inodes_id(inodes, &last), 0);
+	assert_int_equal(inodes_id(inodes, &top), 0);
+	assert_int_equal(inodes_count(inodes), 0);
+	node_unref(node);
 	inodes_free(inodes);
 	node_unref(root);
-	assert_int_equal(freed, 3);
+	assert_int_equal(freed, 4);
 	nodes_free(nodes);
 }
 
