@@ -214,7 +214,8 @@ static bool is_brought(const struct blob *blob)
 
 struct blocks ahead_along(const struct blob *blob, const struct pace *pace, const struct want *want)
 {
-	struct blocks ret = {want->block, want->last + 1};
+	/* who goes on far gets it range by range */
+	struct blocks ret = {want->block, MIN(want->last + 1, want->block + FETCH_MAX)};
 
 	if (!pace_is_long(pace))
 		return ret;

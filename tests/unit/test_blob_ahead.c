@@ -357,6 +357,20 @@ static void test_what_lies_between_comes_along(void **state)
 	expect(f, 1, 1);
 }
 
+/* Who goes on far (decoding what has no points) does not get all of that at once. */
+static void test_far_reader(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t byte;
+	const struct blob_piece piece = {.off = 0, .buf = &byte, .len = 1, .until = SIZE};
+
+	set_pace(f, 100);
+	look(f);
+	assert_int_equal(blob_read_on(f->blobs, &f->id, &piece, &f->wait), 1);
+	assert_int_equal(calls_since(f), 1);
+	assert_int_equal(blocks_since(f), FETCH_MAX);
+}
+
 static void test_nothing_comes_along_on_a_short_way(void **state)
 {
 	struct fixture *f = *state;
@@ -443,6 +457,7 @@ int main(void)
 		TEST(test_small_files_come_whole),
 		TEST(test_large_files_come_whole_at_a_second_miss),
 		TEST(test_what_lies_between_comes_along),
+		TEST(test_far_reader),
 		TEST(test_nothing_comes_along_on_a_short_way),
 		TEST(test_nothing_comes_along_with_what_is_brought),
 		TEST(test_bring),
