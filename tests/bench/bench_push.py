@@ -121,6 +121,8 @@ def bench_push(bench):
     print(f"  OCI archive, {oci_archive.stat().st_size / 1e6:.0f} MB:")
     measure_push(bench, {
         "cp": lambda registry: push_by_cp(bench, registry, oci_archive),
+        # From the push just before, by another process and to another registry.
+        "cp, layers known": lambda registry: push_by_cp(bench, registry, oci_archive, cold=False),
         "cp (verify=stream)": lambda registry: push_by_cp(bench, registry, oci_archive, verify="stream"),
         "skopeo copy": skopeo("oci-archive", oci_archive),
         "curl, four blobs at a time": lambda registry: push_by_children(
