@@ -217,12 +217,10 @@ struct blocks ahead_along(const struct blob *blob, const struct pace *pace, cons
 	/* who goes on far gets it range by range */
 	struct blocks ret = {want->block, MIN(want->last + 1, want->block + FETCH_MAX)};
 
-	if (!pace_is_long(pace))
+	if (!pace_is_long(pace) || is_brought(blob))
 		return ret;
 	if (comes_whole(blob, &want->whole))
 		join(&ret, &want->whole);
-	if (is_brought(blob))
-		return ret;
 	struct surroundings all;
 	look_around(blob, &ret, &all);
 	struct blocks around = half_here(&all, want->block);

@@ -121,7 +121,7 @@ unsigned blobs_parallel(struct blobs *blobs, const struct store *store)
 	int64_t latency = atomic_load(&way_find(blobs, store)->pace.latency_us);
 
 	if (latency == 0 || latency >= 4 * LATENCY_SHORT_US)
-		return AHEAD_STREAMS;
+		return BRING_STREAMS;
 	return latency < LATENCY_SHORT_US ? 1 : AHEAD_STREAMS / 2;
 }
 

@@ -178,10 +178,10 @@ static bool moving(const struct http_transfer *transfer, int64_t now)
 	       now - transfer->progress_ms < STALL_MS;
 }
 
-/* Those who send leave a quarter of the places to those who read: somebody waits for these. */
+/* Those who send leave half of the places to those who read: somebody waits for these. */
 static unsigned places(const struct http_engine *engine, const struct http_transfer *transfer)
 {
-	unsigned kept = transfer->body_read ? MAX(engine->per_host / 4, 1) : 0;
+	unsigned kept = transfer->body_read ? MAX(engine->per_host / 2, 1) : 0;
 	return engine->per_host > kept ? engine->per_host - kept : 1;
 }
 

@@ -9,8 +9,8 @@
 #include "image_priv.h"
 #include "regfs/trace.h"
 
-/* Ranges at once, where answers take long: there are connections left for who waits. */
-#define TRACE_WORKERS 6
+/* Ranges at once at most: there are connections left for who waits (http.h). */
+#define TRACE_WORKERS 10
 
 /* The job of one image. */
 struct tracing {

@@ -440,7 +440,7 @@ static void test_parallel(void **state)
 	set_pace(f, 10);
 	assert_in_range(blobs_parallel(f->blobs, f->store), 2, AHEAD_STREAMS - 1);
 	set_pace(f, 100);
-	assert_int_equal(blobs_parallel(f->blobs, f->store), AHEAD_STREAMS);
+	assert_int_equal(blobs_parallel(f->blobs, f->store), BRING_STREAMS);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)

@@ -322,7 +322,7 @@ static void test_a_pace_each(void **state)
 
 	pace_latency(&way_find(f->blobs, f->store)->pace, 100000);
 	pace_latency(&way_find(f->blobs, f->other)->pace, 10);
-	assert_int_equal(blobs_parallel(f->blobs, f->store), AHEAD_STREAMS);
+	assert_int_equal(blobs_parallel(f->blobs, f->store), BRING_STREAMS);
 	assert_int_equal(blobs_parallel(f->blobs, f->other), 1);
 }
 

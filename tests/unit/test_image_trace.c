@@ -333,8 +333,9 @@ static void test_several_at_once(void **state)
 	fakestore_stall(f->store, FAKE_OPEN_BLOB);
 	f->images->tracers.settle_ms = 0;
 	image_reads(f->image, 1, 1, 0, 1);
-	fakestore_await_stalled(f->store, AHEAD_STREAMS);
-	assert_int_equal(calls_since(f), AHEAD_STREAMS);
+	/* as many as the record has, or are allowed */
+	fakestore_await_stalled(f->store, 6);
+	assert_in_range(calls_since(f), 6, BRING_STREAMS);
 	fakestore_release(f->store);
 	await_runs(f);
 	run_program(f);
