@@ -73,9 +73,10 @@ static int layout_check_name(const struct layout *layout, const char *repo)
 
 static int resolve(int dir_fd, const char *path, int flags, uint64_t how)
 {
+	bool makes = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
 	struct open_how open_how = {
 		.flags = (uint64_t)(flags | O_CLOEXEC),
-		.mode = flags & O_CREAT ? LAYOUT_FILE_MODE : 0,
+		.mode = makes ? LAYOUT_FILE_MODE : 0,
 		.resolve = how | RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
 	};
 	long fd = syscall(SYS_openat2, dir_fd, path, &open_how, sizeof(open_how));

@@ -23,10 +23,12 @@ static const char empty_index[] = "{\"schemaVersion\":2,\"mediaType\":\"" OCI_TY
 
 /* --- a file that is not there before it is whole --- */
 
+/* Without a name as long as it is written, where that can be: who is killed leaves nothing behind.
+ */
 struct temporary {
 	int dir_fd; /* borrowed */
 	int fd;
-	char name[LAYOUT_TMP_MAX]; /* "": nothing to remove */
+	char name[LAYOUT_TMP_MAX]; /* "": it has none */
 };
 
 static void temporary_cleanup(struct temporary *tmp)
@@ -53,16 +55,38 @@ static int temporary_name(char out[static LAYOUT_TMP_MAX])
 
 static int temporary_open(int dir_fd, struct temporary *ret)
 {
-	char name[LAYOUT_TMP_MAX];
+	/* It gets its name by way of /proc. */
+	bool has_proc = access("/proc/self/fd", X_OK) == 0;
+	int fd = has_proc ? layout_open_in(dir_fd, ".", O_RDWR | O_TMPFILE) : -EOPNOTSUPP;
+	char name[LAYOUT_TMP_MAX] = "";
 
-	int err = temporary_name(name);
-	if (err)
-		return err;
-	int fd = layout_open_in(dir_fd, name, O_RDWR | O_CREAT | O_EXCL);
+	if (fd == -EOPNOTSUPP || fd == -EISDIR) {
+		int err = temporary_name(name);
+		if (err)
+			return err;
+		fd = layout_open_in(dir_fd, name, O_RDWR | O_CREAT | O_EXCL);
+	}
 	if (fd < 0)
 		return fd;
 	*ret = (struct temporary){.dir_fd = dir_fd, .fd = fd};
 	memcpy(ret->name, name, sizeof(name));
+	return 0;
+}
+
+/* Gives the file a name of its own, which is to be exchanged for the one that it is meant for. */
+static int temporary_show(struct temporary *tmp)
+{
+	char path[64], name[LAYOUT_TMP_MAX];
+
+	if (*tmp->name)
+		return 0;
+	int err = temporary_name(name);
+	if (err)
+		return err;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", tmp->fd);
+	if (linkat(AT_FDCWD, path, tmp->dir_fd, name, AT_SYMLINK_FOLLOW) < 0)
+		return -errno;
+	memcpy(tmp->name, name, sizeof(name));
 	return 0;
 }
 
@@ -71,6 +95,9 @@ static int temporary_publish(struct temporary *tmp, int dir_fd, const char *name
 {
 	if (fsync(tmp->fd) < 0)
 		return -errno;
+	int err = temporary_show(tmp);
+	if (err)
+		return err;
 	if (renameat(tmp->dir_fd, tmp->name, dir_fd, name) < 0)
 		return -errno;
 	*tmp->name = '\0';
@@ -84,6 +111,9 @@ static int exchange_index(const struct layout_repo *repo, struct temporary *tmp,
 {
 	static const char name[] = "index.json";
 
+	int err = temporary_show(tmp);
+	if (err)
+		return err;
 	if (renameat2(repo->fd, tmp->name, repo->fd, name, RENAME_EXCHANGE) < 0)
 		return errno == EINVAL || errno == ENOSYS ? temporary_publish(tmp, repo->fd, name)
 							  : -errno;
@@ -126,6 +156,9 @@ static int create_new(const struct layout_repo *repo, const char *name, const ch
 		return layout_fail(repo, (int)-put, name);
 	if (fsync(tmp.fd) < 0)
 		return layout_fail(repo, errno, name);
+	err = temporary_show(&tmp);
+	if (err)
+		return layout_fail(repo, -err, name);
 	if (linkat(repo->fd, tmp.name, repo->fd, name, 0) < 0 && errno != EEXIST)
 		return layout_fail(repo, errno, name);
 	return 0;

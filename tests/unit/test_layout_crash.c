@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_layout_sync: what a store of OCI layouts has confirmed outlives the power: each file and
- * each directory's entry of it was synced.
+ * test_layout_crash: a store of OCI layouts that is cut off: what it has confirmed was synced, each
+ * file and each directory's entry of it; and who is killed leaves nothing behind.
  */
 #include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -80,6 +82,13 @@ static void put_blob(struct store *store, const char *repo, const char *data, st
 	assert_int_equal(store->ops->put_blob(store, repo, &put, wait), 0);
 }
 
+static void make_top(void)
+{
+	snprintf(top, sizeof(top), "%s/regfs-sync-XXXXXX",
+		 getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	assert_non_null(mkdtemp(top));
+}
+
 static void what_is_confirmed_is_on_the_disk(void **state)
 {
 	struct store *store;
@@ -88,9 +97,7 @@ static void what_is_confirmed_is_on_the_disk(void **state)
 	char text[DIGEST_STR_MAX];
 
 	(void)state;
-	snprintf(top, sizeof(top), "%s/regfs-sync-XXXXXX",
-		 getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	assert_non_null(mkdtemp(top));
+	make_top();
 	wait_init(&wait, true);
 	AUTO_FREE char *root = format("%s/regfs/store", top);
 	assert_int_equal(layout_new(root, "local", &store), 0);
@@ -111,10 +118,66 @@ static void what_is_confirmed_is_on_the_disk(void **state)
 		free(synced[--nsynced]);
 }
 
+/* Has the middle of a blob written, says so, and gives no more. */
+static ssize_t read_half(void *arg, uint64_t off, void *buf, size_t cap)
+{
+	const int *told = arg;
+
+	memset(buf, 'x', cap);
+	if (off == 0)
+		return (ssize_t)cap;
+	(void)!write(*told, "", 1);
+	for (;;)
+		pause();
+}
+
+static void put_half(int told)
+{
+	const struct store_source source = {.read = read_half, .arg = &told, .size = 8 * MIB};
+	const struct digest digest = {.algo = DIGEST_SHA256};
+	const struct store_put put = {.digest = &digest, .source = &source};
+	struct store *store;
+	struct wait wait;
+
+	wait_init(&wait, true);
+	if (layout_new(top, "local", &store) == 0)
+		store->ops->put_blob(store, "app", &put, &wait);
+	_exit(1);
+}
+
+static int expect_dir(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+	(void)flag, (void)ftw;
+	if (!S_ISDIR(st->st_mode))
+		fail_msg("%s is left", path);
+	return 0;
+}
+
+static void who_is_killed_leaves_nothing(void **state)
+{
+	int ends[2];
+	char told;
+
+	(void)state;
+	make_top();
+	assert_int_equal(pipe(ends), 0);
+	pid_t child = fork();
+	if (child == 0)
+		put_half(ends[1]);
+	assert_int_equal(read(ends[0], &told, 1), 1);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	close(ends[0]);
+	close(ends[1]);
+	nftw(top, expect_dir, 16, FTW_PHYS);
+	nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_confirmed_is_on_the_disk),
+		cmocka_unit_test(who_is_killed_leaves_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
