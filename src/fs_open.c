@@ -63,6 +63,7 @@ struct opens *opens_new(struct fs *fs)
 	opens->work.run = make_wanted;
 	/* out of what is at hand */
 	wait_init(&opens->wait, false);
+	wait_set_background(&opens->wait);
 	pthread_mutex_init(&opens->lock, NULL);
 	return opens;
 }

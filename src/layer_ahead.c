@@ -87,11 +87,12 @@ static struct layer_reader *reader_find(struct layer *layer, const struct stream
 	return NULL;
 }
 
-void layer_ahead(struct layer *layer, const struct stream_part *read)
+void layer_ahead(struct layer *layer, const struct stream_part *read, const struct wait *wait)
 {
 	uint64_t end = read->off + read->len, to = MIN(end + AHEAD_LEN, read->file_end);
 
-	if (read->len < READ_MIN || layer->layers->ahead_max == 0)
+	/* in the background nobody waits for more of it */
+	if (read->len < READ_MIN || layer->layers->ahead_max == 0 || wait_background(wait))
 		return;
 	struct layer_reader *reader = reader_find(layer, read);
 	if (!reader)

@@ -266,9 +266,9 @@ uint64_t spans_input_until(const struct layer *layer, uint64_t out_off);
 
 /* --- layer_ahead.c --- */
 
-/* READ is about to be done: if an earlier one has ended where it begins, what follows in the file
- * is decoded in the background. */
-void layer_ahead(struct layer *layer, const struct stream_part *read);
+/* READ is about to be done under WAIT: if an earlier one has ended where it begins, what follows in
+ * the file is decoded by others meanwhile. */
+void layer_ahead(struct layer *layer, const struct stream_part *read, const struct wait *wait);
 
 /* --- layer_toc.c --- */
 

@@ -77,7 +77,7 @@ static int stream_read(struct layer *layer, const struct stream_part *part, stru
 	if (part->off > info->decoded_size || part->len > info->decoded_size - part->off)
 		return -EIO;
 	if (info->codec != CODEC_PLAIN) {
-		layer_ahead(layer, part);
+		layer_ahead(layer, part, wait);
 		return spans_read(layer, part, wait);
 	}
 	const struct blob_piece piece = {

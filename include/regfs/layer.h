@@ -76,7 +76,8 @@ ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, s
  * -EWOULDBLOCK where the check would take long. */
 int layer_backing(struct layer *layer, uint32_t ino, struct wait *wait);
 /* Makes what layer_backing() opens. 0 or a negative errno: there is none; where WAIT is called off,
- * soon. */
+ * soon. Under a wait that may not block it takes one in the background: others would be in its way,
+ * who decode ahead for it. */
 int layer_make_backing(struct layer *layer, uint32_t ino, struct wait *wait);
 /*
  * What of the blob it takes to read PARTS (files or bytes that are not there are passed over), as

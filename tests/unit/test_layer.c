@@ -913,6 +913,26 @@ static void test_decoded_ahead(void **state)
 	layer_unref(layer);
 }
 
+/* Made of what is at hand, without a wait: nobody else decodes what it comes to. */
+static void test_backing_of_what_is_packed(void **state)
+{
+	struct fixture *f = *state;
+	struct wait wait;
+
+	use(f, GZIP);
+	f->layers->ahead_max = 2;
+	struct layer *layer = open_layer(f);
+	uint32_t big = find(layer, NULL, "big");
+	wait_init(&wait, false);
+	wait_set_background(&wait);
+	assert_int_equal(layer_make_backing(layer, big, &wait), 0);
+	wait_release(&wait);
+	AUTO_CLOSE int fd = layer_backing(layer, big, &f->wait);
+	assert_int_equal(pread_full(fd, f->out, BIG, 0), BIG);
+	assert_memory_equal(f->out, f->big, BIG);
+	layer_unref(layer);
+}
+
 struct opener {
 	pthread_t thread;
 	struct fixture *f;
@@ -1207,6 +1227,7 @@ int main(void)
 		TEST(test_other_source),
 		TEST(test_would_block),
 		TEST(test_decoded_ahead),
+		TEST(test_backing_of_what_is_packed),
 		TEST(test_single_flight),
 		TEST(test_stalled_store),
 		TEST(test_interrupt),
