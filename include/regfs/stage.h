@@ -43,8 +43,9 @@ uint64_t stage_version(struct stage *stage);
  * -EINTR, -EWOULDBLOCK. */
 int stage_freeze(struct stage *stage, struct wait *wait);
 void stage_thaw(struct stage *stage);
-/* Nobody needs it any more, though somebody may hold inodes of it: the bytes leave the spool, unless
- * the tree is frozen or being written to. From then on nothing is read or changed: -ESTALE. */
+/* Nobody needs it any more, though somebody may hold inodes of it: the bytes leave the spool,
+ * unless the tree is frozen or being written to. From then on nothing is read or changed: -ESTALE.
+ */
 void stage_spend(struct stage *stage);
 
 /* --- inodes --- */
