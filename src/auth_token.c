@@ -17,11 +17,6 @@
 #define LIFETIME_MIN_S 60
 #define LIFETIME_MAX_S (24 * 3600)
 
-static void close_cleanup(struct http_transfer **transfer)
-{
-	http_close(*transfer);
-}
-
 static int add_param(struct buf *to, const char *name, const char *value)
 {
 	AUTO_FREE char *escaped = http_url_escape(value);
@@ -263,7 +258,7 @@ static int parse_answer(const struct auth_token_request *request, const struct b
 int auth_token_fetch(struct http *http, const struct auth_token_request *request, struct wait *wait,
 		     struct auth_token *ret)
 {
-	CLEANUP(close_cleanup) struct http_transfer *transfer = NULL;
+	AUTO_TRANSFER struct http_transfer *transfer = NULL;
 	int err = ask_patiently(http, request, wait, &transfer);
 	if (err)
 		return err;

@@ -12,10 +12,14 @@
 #include "regfs/log.h"
 #include "regfs/stats.h"
 
-static const char *const method_names[] = {
-	[HTTP_GET] = "GET",   [HTTP_HEAD] = "HEAD",   [HTTP_PUT] = "PUT",
-	[HTTP_POST] = "POST", [HTTP_PATCH] = "PATCH", [HTTP_DELETE] = "DELETE",
-};
+const char *http_method_name(enum http_method method)
+{
+	static const char *const names[] = {
+		[HTTP_GET] = "GET",   [HTTP_HEAD] = "HEAD",   [HTTP_PUT] = "PUT",
+		[HTTP_POST] = "POST", [HTTP_PATCH] = "PATCH", [HTTP_DELETE] = "DELETE",
+	};
+	return names[method];
+}
 
 /* What is sent may be a password or a token: no copy of it stays in free memory. */
 static void forget_request(struct http_transfer *transfer)
@@ -190,7 +194,7 @@ static int report(struct http_transfer *transfer, int error)
 	if (!transfer->words_wanted) {
 		/* The query is left out: signed URLs carry credentials there. */
 		int path = (int)strcspn(transfer->url, "?");
-		log_warn("%s %.*s: %s", method_names[transfer->method], path, transfer->url,
+		log_warn("%s %.*s: %s", http_method_name(transfer->method), path, transfer->url,
 			 transfer->why);
 	}
 	return error;

@@ -14,11 +14,6 @@
 #define ERROR_BODY_MAX (64 * KIB)
 #define GONE_AGAIN_MS  30000
 
-static const char *const method_names[] = {
-	[HTTP_GET] = "GET",   [HTTP_HEAD] = "HEAD",   [HTTP_PUT] = "PUT",
-	[HTTP_POST] = "POST", [HTTP_PATCH] = "PATCH", [HTTP_DELETE] = "DELETE",
-};
-
 int registry_errno(int err)
 {
 	return err == -EPROTO || err == -ECONNRESET || err == -EFBIG ? -EIO : err;
@@ -43,7 +38,7 @@ static void log_call(const struct registry *registry, const struct registry_call
 	AUTO_FREE char *url = short_url(call);
 	AUTO_FREE char *line = format("%s%s%s: %s %s: %s", registry->store.name,
 				      call->repo ? "/" : "", call->repo ? call->repo : "",
-				      method_names[call->method], url ? url : "", words);
+				      http_method_name(call->method), url ? url : "", words);
 	bool expected = err == -ENOENT ||
 			(call->may_refuse && (err == -EOPNOTSUPP || err == -EACCES));
 	if (expected)

@@ -69,12 +69,6 @@ static inline struct registry *registry_of(struct store *store)
 	return CONTAINER_OF(store, struct registry, store);
 }
 
-static inline void http_close_cleanup(struct http_transfer **transfer)
-{
-	http_close(*transfer);
-}
-#define AUTO_TRANSFER CLEANUP(http_close_cleanup)
-
 /* One call to the registry, with all that it takes until its answer. Everything is borrowed. */
 struct registry_call {
 	enum http_method method;

@@ -42,6 +42,8 @@ struct http *http_new(const struct http_options *options);
 void http_free(struct http *http);
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_PUT, HTTP_POST, HTTP_PATCH, HTTP_DELETE };
+/* "GET": for words. */
+const char *http_method_name(enum http_method method);
 
 /* Body to send: READ is called on the http thread and must not block for long; it returns
  * how many of at most CAP bytes at OFF it gave (0 only at the end), or a negative errno.
@@ -123,6 +125,11 @@ int64_t http_jitter_ms(void);
 /* Ends the transfer wherever it is. NULL is fine. The connection is reused if the body was
  * read to its end. */
 void http_close(struct http_transfer *transfer);
+static inline void http_close_cleanup(struct http_transfer **transfer)
+{
+	http_close(*transfer);
+}
+#define AUTO_TRANSFER CLEANUP(http_close_cleanup)
 
 /* URL parts by the library's parser. Each result is the caller's (free). 0, -EINVAL, -ENOMEM. */
 struct http_url {
