@@ -150,11 +150,18 @@ static int ask_size(const struct blobfile *dir, const struct digest *digest, uin
 	return r;
 }
 
+/* What the children of DIR begin with. Its node is not read: others count in it meanwhile. */
+static struct blobfile values_of(const struct blobfile *dir)
+{
+	return (struct blobfile){
+		.names = dir->names, .host = dir->host, .repo = dir->repo, .algo = dir->algo};
+}
+
 static int hex_lookup(const struct node_ref *ref, const char *hex, struct call *call,
 		      struct node_entry *ret)
 {
 	const struct blobfile *dir = blobfile_of(ref);
-	struct blobfile values = *dir;
+	struct blobfile values = values_of(dir);
 	AUTO_FREE char *text = format("%s:%s", digest_algo_name(dir->algo), hex);
 	struct node *node;
 	int r;
@@ -190,7 +197,7 @@ static const enum digest_algo algos[] = {DIGEST_SHA256, DIGEST_SHA512};
 static int algo_lookup(const struct node_ref *ref, const char *name, struct call *call,
 		       struct node_entry *ret)
 {
-	struct blobfile values = *blobfile_of(ref);
+	struct blobfile values = values_of(blobfile_of(ref));
 	struct node *node;
 	int r;
 
