@@ -320,6 +320,8 @@ static void fetch_along(struct blob *blob, const struct blob_id *id, const struc
 		struct fetch *fetch = fetch_start(blob, id, nr, blocks->end - nr, NULL);
 		if (!fetch)
 			return;
+		if (fetch->first == nr)
+			stats_add(STAT_AHEAD_BYTES, (int64_t)fetch->count * CACHE_BLOCK);
 		nr = fetch->first + fetch->count;
 		fetch_unref(blob->blobs, fetch);
 	}
@@ -369,8 +371,12 @@ static struct fetch *fetch_missed(struct blob *blob, const struct blob_id *id,
 	pthread_mutex_unlock(&blobs->lock);
 	count = MAX(count, note.window);
 	struct fetch *fetch = fetch_start(blob, id, want->block, count, &note);
-	if (fetch && pace_is_long(pace))
-		fetch_along(blob, id, &along);
+	if (!fetch || !pace_is_long(pace))
+		return fetch;
+	const struct blocks before = {along.first, want->block};
+	const struct blocks behind = {fetch->first + fetch->count, along.end};
+	fetch_along(blob, id, &before);
+	fetch_along(blob, id, &behind);
 	return fetch;
 }
 

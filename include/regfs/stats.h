@@ -24,7 +24,7 @@
 	X(PASSES, "passes", "Blobs streamed whole and verified")                                   \
 	X(PASS_BYTES, "pass_bytes", "Bytes of blobs streamed whole")                               \
 	X(RANGE_BYTES, "range_bytes", "Bytes of blobs fetched by verified range")                  \
-	X(AHEAD_BYTES, "ahead_bytes", "Bytes of blobs fetched ahead of sequential readers")        \
+	X(AHEAD_BYTES, "ahead_bytes", "Bytes of blobs fetched before a reader came to them")       \
 	X(AHEAD_UNUSED_BYTES, "ahead_unused_bytes", "Bytes fetched ahead that nobody came to")     \
 	X(REPLAYS, "replays", "Images whose recorded run was replayed")                            \
 	X(REPLAY_BYTES, "replay_bytes", "Bytes of blobs fetched by replaying recorded runs")       \
