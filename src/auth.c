@@ -189,7 +189,7 @@ static int fetch(struct auth *auth, const struct auth_ask *ask, const struct err
 		.host = auth->host,
 		.repo = ask->repo,
 		.fresh = errand->refused,
-		.deadline_ms = ask->deadline_ms ? ask->deadline_ms : now_ms() + auth->timeout_ms,
+		.deadline_ms = ask->deadline_ms,
 	};
 	CLEANUP(auth_credential_release) struct auth_credential credential = {0};
 	int err = auth->lookup ? auth->lookup(auth->lookup_arg, &query, wait, &credential)
@@ -229,6 +229,7 @@ static int refresh(struct auth *auth, struct auth_pass *pass, const struct auth_
 	if (err)
 		return err;
 	struct fetched fetched = {0};
+	int64_t begun_ms = now_ms();
 	pass->fetching = true;
 	pthread_mutex_unlock(&auth->lock);
 	err = fetch(auth, ask, &errand, wait, &fetched);
@@ -239,6 +240,7 @@ static int refresh(struct auth *auth, struct auth_pass *pass, const struct auth_
 	pass->fetching = false;
 	pass->fetches++;
 	pass->error = err;
+	pass->took_ms = now_ms() - begun_ms;
 	if (pass->scheme == AUTH_BEARER && is_astray(err))
 		auth->scheme = AUTH_NONE; /* until it challenges us again */
 	if (!err) {
@@ -257,12 +259,13 @@ static int share(struct auth *auth, struct auth_pass *pass, const struct auth_as
 		 struct wait *wait)
 {
 	unsigned before = pass->fetches;
-	int err = wait_on(wait, &pass->waiters, &auth->lock,
-			  ask->deadline_ms ? ask->deadline_ms : WAIT_FOREVER);
+	int err = wait_on(wait, &pass->waiters, &auth->lock, ask->deadline_ms);
 	if (err || pass->fetches == before)
 		return err;
-	/* What befell that thread alone is no verdict for us. */
-	bool verdict = pass->error != -EINTR && pass->error != -ETIMEDOUT;
+	/* What befell that thread alone is no verdict for us; but who has far less time left than
+	 * it took in vain need not try. */
+	bool hopeless = ask->deadline_ms - now_ms() < pass->took_ms / 2;
+	bool verdict = pass->error != -EINTR && (pass->error != -ETIMEDOUT || hopeless);
 	return verdict ? pass->error : 0;
 }
 
@@ -306,9 +309,12 @@ static int known_header(struct auth *auth, const struct auth_ask *ask, struct wa
 
 int auth_header(struct auth *auth, const struct auth_ask *ask, struct wait *wait, char **ret)
 {
+	struct auth_ask bounded = *ask;
 	char *header = NULL;
+	if (!bounded.deadline_ms)
+		bounded.deadline_ms = now_ms() + auth->timeout_ms;
 	pthread_mutex_lock(&auth->lock);
-	int err = known_header(auth, ask, wait, &header);
+	int err = known_header(auth, &bounded, wait, &header);
 	pthread_mutex_unlock(&auth->lock);
 	if (!err)
 		*ret = header;

@@ -67,6 +67,7 @@ struct auth_pass {
 	bool fetching;
 	unsigned fetches; /* that have ended */
 	int error;	  /* of the last one */
+	int64_t took_ms;  /* and how long it took */
 	unsigned refs;	  /* who looks at it without the lock, or waits */
 	struct wait_queue waiters;
 };

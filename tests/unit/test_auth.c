@@ -737,6 +737,17 @@ static void a_failure_is_shared_too(void **state)
 	auth_free(auth);
 }
 
+/* Else the last of them would wait as often as there are others. */
+static void a_silence_is_shared_too(void **state)
+{
+	(void)state;
+	struct auth *auth = challenged_auth();
+	server_rule(&help.server, "GET", "/token", "\"stall\": null");
+	ask_by_many(auth, -ETIMEDOUT);
+	assert_true(tokens() <= 3);
+	auth_free(auth);
+}
+
 static void without_permission_it_does_not_wait(void **state)
 {
 	(void)state;
@@ -789,6 +800,7 @@ int main(void)
 		TEST(a_basic_answer_to_a_token_means_it_expired),
 		TEST(one_request_serves_many_waiters),
 		TEST(a_failure_is_shared_too),
+		TEST(a_silence_is_shared_too),
 		TEST(without_permission_it_does_not_wait),
 	};
 	return cmocka_run_group_tests(tests, help_group_setup, help_group_teardown);
