@@ -5,20 +5,25 @@
  * Knows parts, and when a way takes them. Must not know digests, blocks, or the cache.
  *
  * Parts of LANE_PART bytes are fetched by a job each into memory, at most LANES at once and ahead
- * of the reader, who takes them in order. To him all is one stream of the store. What else somebody
- * waits for on the same way goes first: a part is only begun where it leaves room.
+ * of the reader, who takes them in order. To him all is one stream of the store. How many there are
+ * depends on how much arrived within the time of one answer: over a narrow way a few do, and more
+ * would only be in the way of what else somebody waits for. That goes first: a part is only begun
+ * where it leaves room.
  *
  * Where a part cannot be had (the server takes no ranges, or gives up under so many requests), the
  * rest comes by one stream, and so do all passes on that way for some time.
  */
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "blob_priv.h"
 
-#define LANES	    6	  /* parts of one pass, and of all on one way that move */
-#define PARTS_MAX   16	  /* in memory, of all passes, unless it is a pass's only one */
-#define LONG_WAY_US 30000 /* over a shorter one, one stream keeps a core busy */
-#define NARROW_MS   60000 /* so long one stream it is, after a part failed */
+#define LANES	    6		/* parts of one pass, and of all on one way that move */
+#define PARTS_MAX   16		/* in memory, of all passes, unless it is a pass's only one */
+#define LONG_WAY_US 30000	/* over a shorter one, one stream keeps a core busy */
+#define LANES_FEW   3		/* where a way is narrow, or not known */
+#define ANSWER	    (128 * KIB) /* for so much within the time of an answer, another part */
+#define NARROW_MS   60000	/* so long one stream it is, after a part failed */
 #define NARROW_EVER INT64_MAX
 
 struct part {
@@ -32,7 +37,7 @@ struct part {
 	size_t have;
 	bool ended;
 	int error;
-	uint8_t data[];
+	uint8_t *data; /* mapped, so that it is given back: malloc keeps what is often as large */
 };
 
 struct lanes {
@@ -66,6 +71,34 @@ bool lanes_suit(const struct blob *blob, const struct way *way, uint64_t off)
 	       now_ms() >= way->narrow_until_ms;
 }
 
+unsigned lanes_at_once(uint64_t rate, int64_t latency_us)
+{
+	uint64_t within = rate * (uint64_t)latency_us / 1000000;
+
+	return (unsigned)MIN(LANES_FEW + within / ANSWER, (uint64_t)LANES);
+}
+
+/* LEN more bytes of a part have come. */
+static void way_meter(struct lanes *lanes, size_t len)
+{
+	struct blobs *blobs = lanes->blob->blobs;
+	struct way *way = lanes->way;
+	int64_t now = now_us();
+
+	pthread_mutex_lock(&blobs->lock);
+	int64_t span = now - way->parts_since_us;
+	way->parts_bytes += len;
+	if (span >= atomic_load(&way->pace.latency_us)) {
+		uint64_t rate = way->parts_bytes * 1000000 / (uint64_t)MAX(span, 1);
+
+		/* a reader who is slow for a while does not make the way narrow */
+		way->parts_rate = MAX(rate, way->parts_rate / 8 * 7);
+		way->parts_since_us = now;
+		way->parts_bytes = 0;
+	}
+	pthread_mutex_unlock(&blobs->lock);
+}
+
 /* Counts another part in, if the way has room for it. */
 static bool part_admit(const struct lanes *lanes)
 {
@@ -73,15 +106,31 @@ static bool part_admit(const struct lanes *lanes)
 	struct way *way = lanes->way;
 
 	pthread_mutex_lock(&blobs->lock);
+	unsigned most = lanes_at_once(way->parts_rate, atomic_load(&way->pace.latency_us));
 	bool may = lanes->count == 0 || (way->takes_parts && blobs->parts < PARTS_MAX &&
-					 way->parts + way->pace.running < LANES);
+					 way->parts + way->pace.running < most);
 	if (may) {
 		blobs->parts++;
-		way->parts++;
+		if (way->parts++ == 0) {
+			way->parts_since_us = now_us();
+			way->parts_bytes = 0;
+		}
 		job_begin(lanes->blob);
 	}
 	pthread_mutex_unlock(&blobs->lock);
 	return may;
+}
+
+/* Counts one out that was not begun after all. */
+static void part_withdraw(const struct lanes *lanes)
+{
+	struct blobs *blobs = lanes->blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	blobs->parts--;
+	lanes->way->parts--;
+	pthread_mutex_unlock(&blobs->lock);
+	job_end(lanes->blob);
 }
 
 static void part_answered(struct lanes *lanes, int64_t begun_us)
@@ -110,6 +159,7 @@ static void part_free(struct lanes *lanes, struct part *part)
 	struct blobs *blobs = lanes->blob->blobs;
 
 	wait_release(&part->wait);
+	munmap(part->data, part->len);
 	free(part);
 	pthread_mutex_lock(&blobs->lock);
 	blobs->parts--;
@@ -160,6 +210,7 @@ static void part_arrived(struct part *part, size_t len)
 	part->have += len;
 	wait_wake(&lanes->arrived);
 	pthread_mutex_unlock(&lanes->lock);
+	way_meter(lanes, len);
 }
 
 /* Bytes as they come. -ENODATA: too few. -EOPNOTSUPP: parts are not served. */
@@ -221,12 +272,20 @@ static void part_run(struct pool_work *work)
 static struct part *part_new(struct lanes *lanes)
 {
 	size_t len = MIN(lanes->blob->blobs->lane_part, lanes->end - lanes->next);
-	struct part *part = malloc(sizeof(*part) + len);
+	struct part *part = malloc(sizeof(*part));
+	void *data = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (!part)
+	if (!part || data == MAP_FAILED) {
+		if (data != MAP_FAILED)
+			munmap(data, len);
+		free(part);
 		return NULL;
-	*part = (struct part){
-		.work = {.run = part_run}, .lanes = lanes, .off = lanes->next, .len = len};
+	}
+	*part = (struct part){.work = {.run = part_run},
+			      .lanes = lanes,
+			      .off = lanes->next,
+			      .len = len,
+			      .data = data};
 	wait_init(&part->wait, true);
 	return part;
 }
@@ -234,14 +293,12 @@ static struct part *part_new(struct lanes *lanes)
 /* Begins another part. -EAGAIN: not now; -ENOMEM. */
 static int part_start(struct lanes *lanes)
 {
-	struct part *part = part_new(lanes);
-
-	if (!part)
-		return -ENOMEM;
-	if (!part_admit(lanes)) {
-		wait_release(&part->wait);
-		free(part);
+	if (!part_admit(lanes))
 		return -EAGAIN;
+	struct part *part = part_new(lanes);
+	if (!part) {
+		part_withdraw(lanes);
+		return -ENOMEM;
 	}
 	pthread_mutex_lock(&lanes->lock);
 	lanes->refs++;

@@ -86,8 +86,11 @@ struct way {
 	struct way *next;
 	struct pace pace;
 	/* guarded by blobs->lock */
-	unsigned awaited;	 /* fetches, and passes that somebody waits for, under way */
-	unsigned parts;		 /* of passes, under way */
+	unsigned awaited;	/* fetches, and passes that somebody waits for, under way */
+	unsigned parts;		/* of passes, under way */
+	int64_t parts_since_us; /* when the bytes below began to come */
+	uint64_t parts_bytes;
+	uint64_t parts_rate;	 /* bytes a second of parts; 0: not known */
 	bool takes_parts;	 /* it was seen to serve one by itself */
 	int64_t narrow_until_ms; /* until then passes keep to one stream */
 	struct wait_queue quiet; /* passes that nobody waits for, until there are none */
@@ -212,6 +215,8 @@ int feed_block(struct feed *feed, uint32_t nr, void *data, struct wait *wait, bo
 
 /* Whether the rest of BLOB from OFF on should come over several connections on WAY. Lock held. */
 bool lanes_suit(const struct blob *blob, const struct way *way, uint64_t off);
+/* How many parts at once suit a way of this rate, in bytes a second. Pure. */
+unsigned lanes_at_once(uint64_t rate, int64_t latency_us);
 /* What FEED is for from OFF on, so. Waits for nothing. 0 or -ENOMEM. */
 int lanes_open(const struct feed *feed, uint64_t off, struct store_stream **ret);
 

@@ -2,14 +2,14 @@
 /*
  * Which chunks of other files come along with one that is wanted: those that lie beside it in the
  * blob, of files of the same directory.
- * Knows the order of chunks and what the cache has. Must not know who waits,
- * nor how anything is fetched.
+ * Knows the order of chunks and what the cache has. Must not know who waits, nor how anything is
+ * fetched.
  *
  * They cost less than a request of their own, and files of a directory are wanted together. (Files
- * that only lie beside each other in the blob are not: a program that was traced read one in six of
- * them, and every second one of those of the same directory.) More of them come where some are here
- * already. A file of several chunks is a large one, whose readers get what they go on to; it
- * neither takes others along nor comes along.
+ * that only lie beside each other in the blob are not: of the bytes within 64 KiB of a file that a
+ * program read, it read 48 % of those of the same directory, and 3 % of the others.) More of them
+ * come where some are here already. A file of several chunks is a large one, whose readers get what
+ * they go on to; it neither takes others along nor comes along.
  */
 #include <sys/stat.h>
 

@@ -21,7 +21,9 @@
 #define SIZE  (12 * PART + 77)
 #define FAR   100000 /* µs */
 #define NEAR  1000
-#define MOST  6 /* at once */
+#define WIDE  (1000 * MIB) /* bytes a second */
+#define MOST  6		   /* at once */
+#define FEW   3		   /* over a narrow way */
 
 struct request {
 	uint64_t off, len;
@@ -141,6 +143,7 @@ static int setup(void **state)
 	played.unranged = false;
 	played.error = 0;
 	f->way = way_find(f->blobs, f->store);
+	f->way->parts_rate = WIDE;
 	far(f, FAR);
 	*state = f;
 	return 0;
@@ -273,6 +276,50 @@ static void test_so_many_at_once(void **state)
 	fakestore_release(f->store);
 	reader_join(f);
 	assert_int_equal(played.n, PARTS);
+}
+
+/* Over a narrow way more would only keep others waiting. */
+static void test_at_once(void **state)
+{
+	(void)state;
+	assert_int_equal(lanes_at_once(0, FAR), FEW);
+	assert_int_equal(lanes_at_once(1250000, FAR), FEW); /* 10 Mbit/s */
+	assert_int_equal(lanes_at_once(3000000, FAR), FEW + 2);
+	assert_int_equal(lanes_at_once(3000000, FAR / 3), FEW);
+	assert_int_equal(lanes_at_once(12500000, FAR), MOST);
+}
+
+static void test_few_while_the_rate_is_unknown(void **state)
+{
+	struct fixture *f = *state;
+
+	f->way->takes_parts = true;
+	f->way->parts_rate = 0;
+	fakestore_stall(f->store, FAKE_OPEN_BLOB);
+	reader_start(f, &f->wait);
+	fakestore_await_stalled(f->store, FEW);
+	for (int i = 0; i < 1000; i++)
+		sched_yield();
+	assert_int_equal(requests(), FEW);
+	fakestore_release(f->store);
+	reader_join(f);
+}
+
+static void test_the_rate_is_measured(void **state)
+{
+	struct fixture *f = *state;
+
+	f->way->parts_rate = 0;
+	fakestore_stall_at(f->store, SIZE - 1);
+	reader_start(f, &f->wait);
+	fakestore_await_stalled(f->store, 1);
+	/* what has come, came in longer than one answer takes */
+	pthread_mutex_lock(&f->blobs->lock);
+	f->way->parts_since_us -= FAR;
+	pthread_mutex_unlock(&f->blobs->lock);
+	fakestore_release(f->store);
+	reader_join(f);
+	assert_true(f->way->parts_rate > 0 && f->way->parts_rate <= SIZE * (1000000 / FAR));
 }
 
 /* Ranges that others wait for take places. */
@@ -448,6 +495,9 @@ int main(void)
 		TEST(test_a_blob_of_less_than_two_parts),
 		TEST(test_the_first_part_goes_alone),
 		TEST(test_so_many_at_once),
+		cmocka_unit_test(test_at_once),
+		TEST(test_few_while_the_rate_is_unknown),
+		TEST(test_the_rate_is_measured),
 		TEST(test_others_go_first),
 		TEST(test_memory_is_bounded),
 		TEST(test_nobody_waits_for_it),
