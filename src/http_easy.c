@@ -39,6 +39,7 @@ static void headers_end(struct http_transfer *transfer)
 		return;
 	transfer->status = (int)status;
 	transfer->state = HTTP_STATE_ANSWERED;
+	http_engine_note_answer(transfer->engine, transfer);
 	uint64_t length;
 	const char *value = http_header(transfer, "Content-Length");
 	bool known = value && parse_u64(value, &length) && length <= INT64_MAX &&

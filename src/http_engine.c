@@ -100,10 +100,10 @@ static void note_silence(struct http_engine *engine, uint64_t host)
 		engine->silent[engine->nsilent++ % HTTP_SILENT_MAX] = host;
 }
 
-static void note_answer(struct http_engine *engine, uint64_t host)
+void http_engine_note_answer(struct http_engine *engine, const struct http_transfer *transfer)
 {
 	for (size_t i = 0; i < HTTP_SILENT_MAX; i++) {
-		if (engine->silent[i] == host)
+		if (engine->silent[i] == transfer->host_hash)
 			engine->silent[i] = 0;
 	}
 }
@@ -250,8 +250,6 @@ static void collect(struct http_engine *engine)
 			begin(engine, transfer);
 			continue;
 		}
-		if (code == CURLE_OK)
-			note_answer(engine, transfer->host_hash);
 		http_easy_end(transfer, code);
 		let_go(engine, transfer);
 	}

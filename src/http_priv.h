@@ -69,6 +69,8 @@ void http_engine_stop(struct http_engine *engine);
 /* Has the engine look at TRANSFER: begin, go on, or let go, as its fields say. Any thread,
  * without the transfer's lock. */
 void http_engine_attend(struct http_engine *engine, struct http_transfer *transfer);
+/* The engine's thread: there is a final status. */
+void http_engine_note_answer(struct http_engine *engine, const struct http_transfer *transfer);
 
 enum http_state {
 	HTTP_STATE_QUEUED,   /* the engine has not begun */
