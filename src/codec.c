@@ -200,6 +200,11 @@ uint64_t decoder_out_off(const struct decoder *decoder)
 	return decoder->out_off;
 }
 
+size_t decoder_memory(const struct decoder *decoder)
+{
+	return sizeof(*decoder) + gzip_memory(decoder) + zstd_memory(decoder);
+}
+
 const char *decoder_error(const struct decoder *decoder)
 {
 	return decoder->error;

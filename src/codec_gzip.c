@@ -421,3 +421,8 @@ bool gzip_whole(const struct decoder *decoder)
 
 	return !gzip->first && gzip->stage == GZIP_FIXED && gzip->have == 0;
 }
+
+size_t gzip_memory(const struct decoder *decoder)
+{
+	return decoder->gzip ? sizeof(*decoder->gzip) : 0;
+}

@@ -71,9 +71,11 @@ int gzip_open_at(struct decoder *decoder, const struct codec_point *point, uint8
 int gzip_step(struct decoder *decoder);
 void gzip_close(struct decoder *decoder);
 bool gzip_whole(const struct decoder *decoder);
+size_t gzip_memory(const struct decoder *decoder);
 
 int zstd_open(struct decoder *decoder);
 int zstd_step(struct decoder *decoder);
 void zstd_close(struct decoder *decoder);
+size_t zstd_memory(const struct decoder *decoder);
 
 #endif

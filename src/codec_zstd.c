@@ -43,6 +43,11 @@ void zstd_close(struct decoder *decoder)
 	ZSTD_freeDCtx(decoder->zstd);
 }
 
+size_t zstd_memory(const struct decoder *decoder)
+{
+	return ZSTD_sizeof_DCtx(decoder->zstd);
+}
+
 static int zstd_failed(struct decoder *decoder, size_t code)
 {
 	switch (ZSTD_getErrorCode(code)) {

@@ -21,8 +21,9 @@
 #include "regfs/log.h"
 #include "regfs/stats.h"
 
-#define CURSORS_MAX 8	      /* idle ones */
-#define QUICK_LEN   (2 * MIB) /* decoded at most by a thread that may not block */
+#define CURSORS_MAX 8	       /* idle ones */
+#define IDLE_BYTES  (32 * MIB) /* of their decoders, beside the one used last */
+#define QUICK_LEN   (2 * MIB)  /* decoded at most by a thread that may not block */
 #define NO_POSITION UINT64_MAX
 #define INPUT_SLACK (24 * KIB)
 
@@ -352,16 +353,23 @@ static void cursor_to_front(struct spans *spans, struct cursor *cursor)
 	spans->cursors = cursor;
 }
 
-/* The idle cursors beyond CURSORS_MAX, out of the list. Lock held. */
+/* The idle cursors that are too many or too large together, or lead nowhere, out of the list. Lock
+ * held. */
 static struct cursor *cursors_trim(struct spans *spans)
 {
 	struct cursor **link = &spans->cursors, *gone = NULL;
 	unsigned idle = 0;
+	size_t bytes = 0;
 
 	while (*link) {
 		struct cursor *cursor = *link;
+		bool keep = cursor->busy;
 
-		if (cursor->busy || ++idle <= CURSORS_MAX) {
+		if (!keep && cursor->pos != NO_POSITION) {
+			bytes += idle && cursor->decoder ? decoder_memory(cursor->decoder) : 0;
+			keep = ++idle <= CURSORS_MAX && bytes <= IDLE_BYTES;
+		}
+		if (keep) {
 			link = &cursor->next;
 			continue;
 		}

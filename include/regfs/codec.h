@@ -83,6 +83,8 @@ bool decoder_whole(const struct decoder *decoder);
  * (or the point's offsets). */
 uint64_t decoder_in_off(const struct decoder *decoder);
 uint64_t decoder_out_off(const struct decoder *decoder);
+/* Bytes of memory that it holds: with zstd its frame's window, which may be large. */
+size_t decoder_memory(const struct decoder *decoder);
 /* A constant sentence for the last -EINVAL. */
 const char *decoder_error(const struct decoder *decoder);
 

@@ -4,6 +4,7 @@
  * in its middle costs a span of compressed bytes at most. Bytes are counted.
  */
 #include <ftw.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/stat.h>
@@ -258,6 +259,38 @@ static void test_zstd_one_frame(void **state)
 	check_form(f, LAYER_GAP);
 }
 
+static size_t allocated(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	return info.hblkhd + info.uordblks;
+}
+
+/* Decoders that wait to be used again may each have a window as large as their frame asks for. */
+static void test_windows_at_rest(void **state)
+{
+	struct fixture *f = *state;
+	ZSTD_CCtx *zstd = ZSTD_createCCtx();
+	assert_int_equal(buf_reserve(&f->blob, ZSTD_compressBound(f->tar.len)), 0);
+	size_t before = allocated(), known = 16 * MIB; /* pieces in memory, and the store's blobs */
+
+	ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, 1);
+	ZSTD_CCtx_setParameter(zstd, ZSTD_c_windowLog, 24);
+	for (uint8_t i = 0; i < 8; i++) {
+		f->tar.data[512] = (char)(f->file[0] = i);
+		f->blob.len = ZSTD_compress2(zstd, f->blob.data, f->blob.cap, f->tar.data,
+					     f->tar.len);
+		assert_false(ZSTD_isError(f->blob.len));
+		known += f->blob.len;
+		struct layer *layer = open_blob(f);
+		read_at(f, layer, 2 * MIB);
+		layer_unref(layer);
+	}
+	ZSTD_freeCCtx(zstd);
+	/* each has one of 9 MiB */
+	assert_in_range(allocated(), 0, before + known + 5 * FILE_LEN);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -265,7 +298,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_one_member),	TEST(test_many_members),   TEST(test_pigz),
 		TEST(test_rsyncable),	TEST(test_stored_blocks),  TEST(test_one_block),
-		TEST(test_zstd_frames), TEST(test_zstd_one_frame), TEST(test_long_blocks),
+		TEST(test_zstd_frames), TEST(test_zstd_one_frame), TEST(test_windows_at_rest),
+		TEST(test_long_blocks),
 	};
 
 	log_set_level(LOG_LEVEL_ERROR);
