@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <sys/sysmacros.h>
 
+#include "regfs/log.h"
 #include "rootfs_priv.h"
 
 #define DIR_SIZE   4096 /* what directories say, as they do on common file systems */
@@ -84,6 +85,16 @@ int rootfs_index(struct rootfs *rootfs, unsigned n, struct wait *wait, const str
 	return err;
 }
 
+/* What was read of it so far may be wrong, and is remembered in many places. */
+static int64_t broken(struct rootfs *rootfs, unsigned layer)
+{
+	if (!atomic_exchange(&rootfs->broken, true))
+		log_error("the index of layer %u of an image was damaged in the cache while it was "
+			  "in use: the image cannot be read before the next mount",
+			  layer + 1);
+	return -EIO;
+}
+
 /* RESULT, or -EIO if an index that it may come from was damaged meanwhile. */
 static int64_t settle(struct rootfs *rootfs, int64_t result)
 {
@@ -92,7 +103,7 @@ static int64_t settle(struct rootfs *rootfs, int64_t result)
 	for (unsigned i = 0; i < rootfs->options.nlayers; i++) {
 		layer = atomic_load(&rootfs->layers[i]);
 		if (layer && layer_broken(layer))
-			return -EIO;
+			return broken(rootfs, i);
 	}
 	return result;
 }

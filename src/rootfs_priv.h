@@ -97,6 +97,7 @@ struct rootfs {
 	uint64_t ino_seed;
 	struct rootfs_cache *cache;
 	atomic_bool warned; /* of a link that leads nowhere */
+	atomic_bool broken; /* it was said that an index is damaged */
 	_Atomic(struct layer *) layers[];
 };
 

@@ -38,6 +38,22 @@ def test_verify_passes_over_what_is_not_whole(t):
     assert "0 wrong" in found, found
 
 
+def test_index_cut_under_the_mount(t):
+    """Nothing wrong is shown, the log says why, and the next mount has it again."""
+    registry = t.registry()
+    push_one(registry, "gzip")
+    mount = t.mount(registry.host)
+    noise = mount.path("one:gzip/rootfs/noise")
+    lib.equal(os.path.getsize(noise), 3_000_000)
+    for index in (t.dir / "cache/files/index").iterdir():
+        os.truncate(index, 0)
+    with lib.fails(5):
+        noise.read_bytes()
+    assert "damaged in the cache while it was in use" in mount.read_log(), mount.read_log()
+    mount.restart()
+    lib.equal(len(noise.read_bytes()), 3_000_000)
+
+
 def test_config_that_says_another_diff_id(t):
     """Computed while the layer streamed or by verify, a wrong diff ID is EIO from then on."""
     registry = t.registry()
