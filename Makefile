@@ -110,4 +110,4 @@ install: $(BUILD)/regfs
 clean:
 	rm -rf build build-*
 
--include $(wildcard $(BUILD)/src/*.d $(BUILD)/tests/*/*.d)
+-include $(foreach dir,$(BUILD) build-fuzz,$(wildcard $(dir)/src/*.d $(dir)/tests/*/*.d))
