@@ -27,6 +27,7 @@ struct fetch {
 	uint32_t ready;
 	bool ended;
 	int result;
+	struct fetch *then; /* begins when this one is over */
 	struct fetch *next;
 };
 
@@ -170,6 +171,8 @@ static int fetch_blocks(struct fetch *fetch, bool *unkept)
 	return 0;
 }
 
+static void fetch_submit(struct fetch *fetch);
+
 static void fetch_finish(struct fetch *fetch, int result, bool unkept)
 {
 	struct blob *blob = fetch->blob;
@@ -187,8 +190,11 @@ static void fetch_finish(struct fetch *fetch, int result, bool unkept)
 	way_leave(fetch->way);
 	fetch->ended = true;
 	fetch->result = result;
+	struct fetch *then = STEAL(fetch->then);
 	wait_wake(&blob->fetched);
 	pthread_mutex_unlock(&blobs->lock);
+	if (then)
+		fetch_submit(then);
 	fetch_unref(blobs, fetch);
 	job_end(blob);
 }
@@ -201,6 +207,26 @@ static void fetch_run(struct pool_work *work)
 	int r = fetch_blocks(fetch, &unkept);
 	stats_add(STAT_RANGE_BYTES, fetch->feed.received);
 	fetch_finish(fetch, r, unkept);
+}
+
+static void fetch_submit(struct fetch *fetch)
+{
+	if (pool_submit(fetch->blob->blobs->jobs, &fetch->work) < 0)
+		fetch_finish(fetch, -ENOMEM, false);
+}
+
+/* Begins FETCH, or has it wait until AFTER (NULL: nothing) is over. */
+static void fetch_begin(struct fetch *fetch, struct fetch *after)
+{
+	struct blobs *blobs = fetch->blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	bool waits = after && !after->ended && !after->then;
+	if (waits)
+		after->then = fetch;
+	pthread_mutex_unlock(&blobs->lock);
+	if (!waits)
+		fetch_submit(fetch);
 }
 
 /* --- which blocks --- */
@@ -263,14 +289,23 @@ static struct fetch *fetch_install(struct blob *blob, struct fetch **fresh)
 	return fetch;
 }
 
-/* Sets off what is missing of at most MOST blocks from FIRST on; NOTE, of who asks, gets what came
- * of it. Held; NULL when memory is short. */
-static struct fetch *fetch_start(struct blob *blob, const struct blob_id *id, uint32_t first,
-				 uint32_t most, struct ahead_note *note)
+/* At most MOST blocks from FIRST on; NOTE, of who asks, may be NULL. */
+struct start {
+	uint32_t first, most;
+	struct ahead_note *note;
+	struct fetch *after; /* what goes first, or NULL */
+};
+
+/* Sets off what is missing of START's blocks; its note gets what came of it. Held; NULL when memory
+ * is short. */
+static struct fetch *fetch_start(struct blob *blob, const struct blob_id *id,
+				 const struct start *start)
 {
 	struct blobs *blobs = blob->blobs;
+	struct ahead_note *note = start->note;
 
-	struct fetch *fresh = fetch_new(blob, id, first, missing_run(blob, first, most));
+	struct fetch *fresh = fetch_new(blob, id, start->first,
+					missing_run(blob, start->first, start->most));
 	if (!fresh)
 		return NULL;
 	pthread_mutex_lock(&blobs->lock);
@@ -281,8 +316,8 @@ static struct fetch *fetch_start(struct blob *blob, const struct blob_id *id, ui
 		ahead_started(blob, note);
 	}
 	pthread_mutex_unlock(&blobs->lock);
-	if (!fresh && pool_submit(blobs->jobs, &fetch->work) < 0)
-		fetch_finish(fetch, -ENOMEM, false);
+	if (!fresh)
+		fetch_begin(fetch, start->after);
 	fetch_free(fresh);
 	return fetch;
 }
@@ -299,30 +334,33 @@ void fetch_ahead(struct blob *blob, const struct blob_id *id, uint32_t nr)
 		pthread_mutex_unlock(&blobs->lock);
 		if (!more)
 			return;
-		struct fetch *fetch = fetch_start(blob, id, note.first, note.end - note.first,
-						  NULL);
+		const struct start start = {.first = note.first, .most = note.end - note.first};
+		struct fetch *fetch = fetch_start(blob, id, &start);
 		if (!fetch)
 			return;
 		fetch_unref(blobs, fetch);
 	}
 }
 
-/* Sets off what is missing of BLOCKS, in ranges beside each other. */
-static void fetch_along(struct blob *blob, const struct blob_id *id, const struct blocks *blocks)
+/* Sets off what is missing of BLOCKS: the first range AFTER another one, where it finds a
+ * connection that is fast already; a fresh one takes many round trips to become that. */
+static void fetch_along(struct blob *blob, const struct blob_id *id, const struct blocks *blocks,
+			struct fetch *after)
 {
-	uint32_t nr = blocks->first;
+	struct start start = {.first = blocks->first, .after = after};
 
-	while (nr < blocks->end) {
-		if (cache_has(blob->blobs->cache, &blob->id, nr)) {
-			nr++;
+	while (start.first < blocks->end) {
+		if (cache_has(blob->blobs->cache, &blob->id, start.first)) {
+			start.first++;
 			continue;
 		}
-		struct fetch *fetch = fetch_start(blob, id, nr, blocks->end - nr, NULL);
+		start.most = blocks->end - start.first;
+		struct fetch *fetch = fetch_start(blob, id, &start);
 		if (!fetch)
 			return;
-		if (fetch->first == nr)
+		if (fetch->first == start.first)
 			stats_add(STAT_AHEAD_BYTES, (int64_t)fetch->count * CACHE_BLOCK);
-		nr = fetch->first + fetch->count;
+		start.first = fetch->first + fetch->count;
 		fetch_unref(blob->blobs, fetch);
 	}
 }
@@ -370,13 +408,14 @@ static struct fetch *fetch_missed(struct blob *blob, const struct blob_id *id,
 	note.window = ahead_window(blob, want);
 	pthread_mutex_unlock(&blobs->lock);
 	count = MAX(count, note.window);
-	struct fetch *fetch = fetch_start(blob, id, want->block, count, &note);
+	const struct start start = {.first = want->block, .most = count, .note = &note};
+	struct fetch *fetch = fetch_start(blob, id, &start);
 	if (!fetch || !pace_is_long(pace))
 		return fetch;
 	const struct blocks before = {along.first, want->block};
 	const struct blocks behind = {fetch->first + fetch->count, along.end};
-	fetch_along(blob, id, &before);
-	fetch_along(blob, id, &behind);
+	fetch_along(blob, id, &before, fetch);
+	fetch_along(blob, id, &behind, fetch);
 	return fetch;
 }
 
@@ -457,7 +496,8 @@ static ssize_t bring_blocks(struct blob *blob, const struct blob_id *id, uint32_
 			return -EINTR;
 		bool ours = !fetch;
 		if (ours)
-			fetch = fetch_start(blob, id, nr, last - nr + 1, NULL);
+			fetch = fetch_start(blob, id,
+					    &(struct start){.first = nr, .most = last - nr + 1});
 		if (!fetch)
 			return -ENOMEM;
 		int r = fetch_await(fetch, last, wait);

@@ -334,6 +334,32 @@ static void test_large_files_come_whole_at_a_second_miss(void **state)
 	expect(f, 2, 2);
 }
 
+static void *read_in_the_middle(void *arg)
+{
+	read_of(arg, 110, 100, 120);
+	return NULL;
+}
+
+/* What comes along follows on the connection of what is waited for. */
+static void test_what_is_waited_for_goes_first(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t reader;
+
+	set_pace(f, 100);
+	read_of(f, 100, 100, 120);
+	look(f);
+	fakestore_stall(f->store, FAKE_OPEN_BLOB);
+	assert_int_equal(pthread_create(&reader, NULL, read_in_the_middle, f), 0);
+	fakestore_await_stalled(f->store, 1);
+	for (int i = 0; i < 1000; i++)
+		sched_yield();
+	assert_int_equal(fakestore_calls(f->store, FAKE_OPEN_BLOB) - f->calls, 1);
+	fakestore_release(f->store);
+	pthread_join(reader, NULL);
+	expect(f, 2, 19);
+}
+
 static void test_what_lies_between_comes_along(void **state)
 {
 	struct fixture *f = *state;
@@ -456,6 +482,7 @@ int main(void)
 		TEST(test_two_readers_one_request),
 		TEST(test_small_files_come_whole),
 		TEST(test_large_files_come_whole_at_a_second_miss),
+		TEST(test_what_is_waited_for_goes_first),
 		TEST(test_what_lies_between_comes_along),
 		TEST(test_far_reader),
 		TEST(test_nothing_comes_along_on_a_short_way),
