@@ -268,14 +268,6 @@ static int layer_hold(struct layers *layers, const struct layer_name *name, stru
 	return 0;
 }
 
-struct layer *layer_ref(struct layer *layer)
-{
-	pthread_mutex_lock(&layer->layers->lock);
-	layer->refs++;
-	pthread_mutex_unlock(&layer->layers->lock);
-	return layer;
-}
-
 /* The layer that has to go for one that became idle. Lock held. */
 static struct layer *layer_evict(struct layers *layers)
 {

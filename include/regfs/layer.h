@@ -59,7 +59,6 @@ void layer_prepare(struct layers *layers, const struct blob_id *id,
 /* All of the layer, where only its table of contents was fetched: what is read from then on needs
  * no network. 0 or an error. */
 int layer_bring_in(struct layer *layer, struct wait *wait);
-struct layer *layer_ref(struct layer *layer);
 void layer_unref(struct layer *layer);
 
 /* The index; valid as long as the layer is held. */

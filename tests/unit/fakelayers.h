@@ -24,7 +24,7 @@ struct layer {
 	atomic_bool broken;
 };
 
-struct layer *layer_ref(struct layer *layer)
+static inline struct layer *stack_ref(struct layer *layer)
 {
 	atomic_fetch_add(&layer->refs, 1);
 	return layer;
@@ -109,7 +109,7 @@ static inline int stack_open(void *arg, unsigned n, struct wait *wait, struct la
 	if (wait_cancelled(wait))
 		return -EINTR;
 	atomic_fetch_or(&stack->opened, 1u << n);
-	*ret = layer_ref(&stack->layers[n]);
+	*ret = stack_ref(&stack->layers[n]);
 	return 0;
 }
 

@@ -1151,7 +1151,6 @@ static void test_many_layers_stay_bounded(void **state)
 		id.size = tar.len;
 		struct layer *layer;
 		assert_int_equal(layer_open(f->layers, &id, NULL, &f->wait, &layer), 0);
-		layer_unref(layer_ref(layer));
 		layer_unref(layer);
 	}
 	pthread_mutex_lock(&f->layers->lock);
