@@ -249,6 +249,7 @@ def test_large_table_comes_with_the_footer(t):
     oci.Image([layer]).push(registry, "app", "1")
     registry.forget()
     lib.equal(t.mount(registry.host).path("app:1/rootfs/f0000").read_bytes(), b"0")
+    lib.wait_for(lambda: len(layer_requests(registry, layer)) >= 2, "table and chunks to be logged")
     lib.equal(len(layer_requests(registry, layer)), 2, layer_requests(registry, layer))
 
 
