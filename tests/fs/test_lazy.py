@@ -185,6 +185,7 @@ def test_neighbours_that_are_large_once_decoded(t):
     oci.Image([layer]).push(registry, "app", "1")
     mount = t.mount(registry.host)
     lib.equal(mount.path("app:1/rootfs/wanted").read_bytes(), b"data")
+    lib.wait_for(lambda: len(layer_requests(registry, layer)) >= 2, "table and chunk to be logged")
     chunk = layer_requests(registry, layer)[-1]
     assert chunk[3] < len(gzip.compress(bytes(5 * CHUNK), 1)), chunk
 
