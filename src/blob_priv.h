@@ -36,7 +36,7 @@
 #define MARKS	       64		   /* blocks that set off more when they are read */
 #define AHEAD_FIRST    8		   /* blocks of a sequential reader's first window: 1 MiB */
 #define AHEAD_STREAMS  6		   /* ranges on their way for one reader, at most */
-#define BRING_STREAMS  10		   /* for what is brought in: fresh connections are slow */
+#define BRING_STREAMS  16		   /* for what is brought in: fresh connections are slow */
 #define LANE_PART      (4 * MIB)	   /* what a pass over a long way asks for at once */
 #define STALE_MAX      64		   /* blobs whose raw bytes were wrong, remembered */
 #define ALONG_WHOLE    8		   /* blocks of a file that comes whole at its first miss */

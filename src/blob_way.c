@@ -16,6 +16,7 @@
 #include "blob_priv.h"
 
 #define LATENCY_SHORT_US 5000  /* below, one range at a time does */
+#define LATENCY_TRIP_US	 1000  /* from here on a trip costs more than what comes along */
 #define RATE_SPAN_US	 50000 /* a rate is taken over so long at least */
 #define RATE_SLACK_US	 50000 /* what was not taken in time may be made up for so much */
 
@@ -102,14 +103,14 @@ void pace_end(struct pace *pace, uint64_t bytes)
 
 bool pace_is_long(const struct pace *pace)
 {
-	return atomic_load(&pace->latency_us) >= LATENCY_SHORT_US;
+	return atomic_load(&pace->latency_us) >= LATENCY_TRIP_US;
 }
 
 uint32_t pace_depth(const struct pace *pace)
 {
 	int64_t latency = atomic_load(&pace->latency_us);
 
-	if (!pace_is_long(pace))
+	if (latency < LATENCY_SHORT_US)
 		return 0;
 	uint64_t bytes = 2 * pace->rate * (uint64_t)latency / 1000000;
 	uint64_t blocks = bytes / CACHE_BLOCK;

@@ -30,7 +30,7 @@ struct http *http_new(const struct http_options *options)
 	http->timeout_ms = options->timeout_ms ? options->timeout_ms : 60000;
 	http->names.multiplex = true;
 	http->names.per_host = NAMES_PER_HOST;
-	http->bulk.per_host = options->max_per_host ? options->max_per_host : 12;
+	http->bulk.per_host = options->max_per_host ? options->max_per_host : 20;
 	http->user_agent = strdup(options->user_agent ? options->user_agent : "regfs");
 	if (!http->user_agent || http_engine_start(&http->names) ||
 	    http_engine_start(&http->bulk)) {

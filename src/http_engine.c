@@ -178,11 +178,10 @@ static bool moving(const struct http_transfer *transfer, int64_t now)
 	       now - transfer->progress_ms < STALL_MS;
 }
 
-/* Those who send leave half of the places to those who read: somebody waits for these. */
+/* Those who send leave most of the places to those who read: somebody waits for these. */
 static unsigned places(const struct http_engine *engine, const struct http_transfer *transfer)
 {
-	unsigned kept = transfer->body_read ? MAX(engine->per_host / 2, 1) : 0;
-	return engine->per_host > kept ? engine->per_host - kept : 1;
+	return transfer->body_read ? MAX(engine->per_host / 3, 1) : engine->per_host;
 }
 
 static bool may_go(const struct http_engine *engine, const struct http_transfer *transfer,

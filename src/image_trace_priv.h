@@ -10,7 +10,7 @@
 #include "regfs/trace.h"
 
 /* Ranges at once at most: there are connections left for who waits (http.h). */
-#define TRACE_WORKERS 10
+#define TRACE_WORKERS 16
 
 /* The job of one image. */
 struct tracing {

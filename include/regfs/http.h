@@ -31,8 +31,8 @@ struct http;
 
 struct http_options {
 	int64_t timeout_ms;	/* without progress; 0: 60,000 */
-	unsigned max_per_host;	/* bulk transfers that move at a time, half of them
-				 * uploads; 0: 12 */
+	unsigned max_per_host;	/* bulk transfers that move at a time, a third of them
+				 * uploads; 0: 20 */
 	const char *user_agent; /* borrowed for the call */
 };
 

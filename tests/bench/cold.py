@@ -25,7 +25,8 @@ class Cold:
         self.cache = bench.test.dir / "cache"
 
     def measured(self, action):
-        """(seconds, requests, body bytes) of ACTION."""
+        """(seconds, requests, body bytes) of ACTION, once the disk has what came before."""
+        os.sync()
         self.registry.forget()
         seconds = timed(action)
         served = self.registry.requests()

@@ -94,12 +94,12 @@ static uint64_t blocks_since(struct fixture *f)
 	return (fakestore_bytes(f->store) - f->bytes) / CACHE_BLOCK;
 }
 
-/* A way of LATENCY_MS, at 100 MB a second. */
-static void set_pace(struct fixture *f, int64_t latency_ms)
+/* A way of LATENCY_US, at 100 MB a second. */
+static void set_pace(struct fixture *f, int64_t latency_us)
 {
 	way_find(f->blobs, f->store)->pace.fixed = true;
 	way_find(f->blobs, f->store)->pace.rate = 100000000;
-	atomic_store(&way_find(f->blobs, f->store)->pace.latency_us, latency_ms * 1000);
+	atomic_store(&way_find(f->blobs, f->store)->pace.latency_us, latency_us);
 }
 
 static void fill(uint8_t *data, size_t len)
@@ -133,7 +133,7 @@ static int setup(void **state)
 	wait_init(&f->wait, true);
 	read_block(f, 0);
 	evict(f);
-	set_pace(f, 1);
+	set_pace(f, 500);
 	look(f);
 	*state = f;
 	return 0;
@@ -165,7 +165,7 @@ static void test_random_readers_pay_nothing(void **state)
 {
 	struct fixture *f = *state;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	for (uint32_t nr = 7; nr < BLOCKS; nr += 31)
 		read_block(f, nr);
 	assert_int_equal(blocks_since(f), calls_since(f));
@@ -192,7 +192,7 @@ static void test_many_at_once_where_answers_take_long(void **state)
 {
 	struct fixture *f = *state;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	for (uint32_t nr = 0; nr < 25; nr++)
 		read_block(f, nr);
 	assert_int_equal(calls_since(f), 3);
@@ -213,7 +213,7 @@ static void test_no_byte_twice(void **state)
 {
 	struct fixture *f = *state;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	for (uint32_t nr = 0; nr < BLOCKS; nr++)
 		read_block(f, nr);
 	assert_int_equal(blocks_since(f), BLOCKS);
@@ -228,7 +228,7 @@ static void test_bounded_and_counted(void **state)
 	struct fixture *f = *state;
 	uint32_t nr = 0;
 
-	set_pace(f, 10000);
+	set_pace(f, 10000000);
 	for (; nr <= 60; nr++)
 		read_block(f, nr);
 	uint64_t fetched = blocks_since(f);
@@ -306,7 +306,7 @@ static void test_small_files_come_whole(void **state)
 {
 	struct fixture *f = *state;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	read_of(f, 100, 100, 100 + ALONG_WHOLE);
 	expect(f, 1, ALONG_WHOLE);
 	for (uint32_t nr = 100; nr < 100 + ALONG_WHOLE; nr++)
@@ -323,7 +323,7 @@ static void test_large_files_come_whole_at_a_second_miss(void **state)
 {
 	struct fixture *f = *state;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	read_of(f, 100, 100, 120);
 	expect(f, 1, 1);
 	read_of(f, 110, 100, 120);
@@ -346,7 +346,7 @@ static void test_what_is_waited_for_goes_first(void **state)
 	struct fixture *f = *state;
 	pthread_t reader;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	read_of(f, 100, 100, 120);
 	look(f);
 	fakestore_stall(f->store, FAKE_OPEN_BLOB);
@@ -364,7 +364,7 @@ static void test_what_lies_between_comes_along(void **state)
 {
 	struct fixture *f = *state;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	read_block(f, 100);
 	read_block(f, 110);
 	read_block(f, 104);
@@ -390,7 +390,7 @@ static void test_far_reader(void **state)
 	uint8_t byte;
 	const struct blob_piece piece = {.off = 0, .buf = &byte, .len = 1, .until = SIZE};
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	look(f);
 	assert_int_equal(blob_read_on(f->blobs, &f->id, &piece, &f->wait), 1);
 	assert_int_equal(calls_since(f), 1);
@@ -413,7 +413,7 @@ static void test_nothing_comes_along_with_what_is_brought(void **state)
 	struct fixture *f = *state;
 	struct blob *blob;
 
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	read_block(f, 100);
 	read_block(f, 104);
 	expect(f, 2, 2);
@@ -461,11 +461,11 @@ static void test_parallel(void **state)
 {
 	struct fixture *f = *state;
 
-	set_pace(f, 1);
+	set_pace(f, 500);
 	assert_int_equal(blobs_parallel(f->blobs, f->store), 1);
-	set_pace(f, 10);
+	set_pace(f, 10000);
 	assert_in_range(blobs_parallel(f->blobs, f->store), 2, AHEAD_STREAMS - 1);
-	set_pace(f, 100);
+	set_pace(f, 100000);
 	assert_int_equal(blobs_parallel(f->blobs, f->store), BRING_STREAMS);
 }
 
