@@ -10,8 +10,9 @@
 #include "regfs/log.h"
 #include "regfs/stats.h"
 
-#define KEEP_MS	 300 /* a size and the bytes read after it agree for that long */
-#define TEXT_MAX (16 * MIB)
+#define KEEP_MS	  300 /* a size that was told and the bytes agree for that long */
+#define TEXT_MAX  (16 * MIB)
+#define SIZE_STEP 512 /* sizes that the counters' texts have */
 
 #define STORE_NAME "store" /* a directory, behind the files */
 
@@ -27,6 +28,15 @@ static const char *text_of(bool value)
 	return value ? "true" : "false";
 }
 
+/* Spaces, before the TAIL bytes that end the text. Who has read all that it was told of asks for
+ * more, maybe a while later, and must not get the end of a text that is longer by a digit. */
+static int fill_up(struct buf *text, size_t tail)
+{
+	size_t over = (text->len + tail) % SIZE_STEP;
+
+	return buf_printf(text, "%*s", over ? (int)(SIZE_STEP - over) : 0, "");
+}
+
 static int stats_text(const struct context *context, struct buf *ret)
 {
 	struct cache_info info;
@@ -37,19 +47,21 @@ static int stats_text(const struct context *context, struct buf *ret)
 	cache_info(context->cache, &info);
 	if (r < 0)
 		return r;
-	return buf_printf(ret,
-			  "  \"cache_limit_bytes\": %" PRIu64 ",\n"
-			  "  \"cache_used_bytes\": %" PRIu64 ",\n"
-			  "  \"cache_blocks\": %" PRIu64 ",\n"
-			  "  \"cache_files\": %" PRIu64 ",\n"
-			  "  \"cache_writable\": %s,\n"
-			  "  \"passthrough\": %s,\n"
-			  "  \"io_uring\": %s,\n"
-			  "  \"uptime_seconds\": %" PRId64 "\n}\n",
-			  info.limit_bytes, info.used_bytes, info.blocks, info.files,
-			  text_of(info.writable), text_of(context->modes->passthrough),
-			  text_of(context->modes->io_uring),
-			  wall_ms() / 1000 - (int64_t)context->started.tv_sec);
+	r = buf_printf(ret,
+		       "  \"cache_limit_bytes\": %" PRIu64 ",\n"
+		       "  \"cache_used_bytes\": %" PRIu64 ",\n"
+		       "  \"cache_blocks\": %" PRIu64 ",\n"
+		       "  \"cache_files\": %" PRIu64 ",\n"
+		       "  \"cache_writable\": %s,\n"
+		       "  \"passthrough\": %s,\n"
+		       "  \"io_uring\": %s,\n"
+		       "  \"uptime_seconds\": %" PRId64,
+		       info.limit_bytes, info.used_bytes, info.blocks, info.files,
+		       text_of(info.writable), text_of(context->modes->passthrough),
+		       text_of(context->modes->io_uring),
+		       wall_ms() / 1000 - (int64_t)context->started.tv_sec);
+	r = r < 0 ? r : fill_up(ret, strlen("\n}\n"));
+	return r < 0 ? r : buf_puts(ret, "\n}\n");
 }
 
 static int metric(struct buf *ret, const char *name, const char *type, const char *help,
@@ -75,7 +87,9 @@ static int metrics_text(const struct context *context, struct buf *ret)
 	if (r == 0)
 		r = metric(ret, "cache_used_bytes", "gauge", "Bytes the cache uses",
 			   info.used_bytes);
-	return r;
+	r = r < 0 ? r : buf_puts(ret, "#");
+	r = r < 0 ? r : fill_up(ret, strlen("\n"));
+	return r < 0 ? r : buf_puts(ret, "\n");
 }
 
 static int log_text(const struct context *context, struct buf *ret)
@@ -106,8 +120,8 @@ struct info {
 	struct {
 		struct buf text;
 		bool made;
-		int64_t read_ms; /* of the last read */
-		uint64_t log;	 /* log_generation() then */
+		int64_t made_ms;
+		uint64_t log; /* log_generation() then */
 		struct timespec mtime;
 	} made[ARRAY_SIZE(info_files)]; /* guarded by lock */
 };
@@ -126,7 +140,7 @@ static int info_refresh(struct info *info, size_t n)
 	int r;
 
 	pthread_mutex_lock(&info->lock);
-	keep = info->made[n].made && now_ms() - info->made[n].read_ms < KEEP_MS;
+	keep = info->made[n].made && now_ms() - info->made[n].made_ms < KEEP_MS;
 	/* the log only grows: what was read of it stays right */
 	if (info_files[n].text == log_text)
 		keep = info->made[n].made && info->made[n].log == log;
@@ -148,6 +162,7 @@ static int info_refresh(struct info *info, size_t n)
 		clock_gettime(CLOCK_REALTIME, &info->made[n].mtime);
 	}
 	info->made[n].made = true;
+	info->made[n].made_ms = now_ms();
 	info->made[n].log = log;
 	pthread_mutex_unlock(&info->lock);
 	buf_release(&fresh);
@@ -250,7 +265,6 @@ static ssize_t info_read(const struct node_ref *ref, uint64_t off, void *buf, si
 	if (ref->sub == 0)
 		return -EISDIR;
 	pthread_mutex_lock(&info->lock);
-	info->made[ref->sub - 1].read_ms = now_ms();
 	copied = context_copy(info->made[ref->sub - 1].text.data, info->made[ref->sub - 1].text.len,
 			      off, buf, len);
 	pthread_mutex_unlock(&info->lock);

@@ -505,3 +505,23 @@ def test_regfs_directory(t):
     status = t.output(lib.REGFS, "status", mount.point)
     assert str(mount.point) in status, status
     assert pathlib.Path(t.dir, "cache").stat().st_mode & 0o777 == 0o700
+
+
+def test_counters_read_slowly(t):
+    """Who asks whether there is more gets none of a text that became longer meanwhile."""
+    mount = t.mount("local")
+    for name in ("stats.json", "metrics"):
+        path = mount.path("_regfs", name)
+        slow = os.open(path, os.O_RDONLY)
+        try:
+            first = os.read(slow, 1 << 20)
+            digits = sum(char.isdigit() for char in first.decode())
+
+            def longer():
+                path.parent.joinpath("version").read_text()
+                return sum(char.isdigit() for char in path.read_text()) > digits
+
+            lib.wait_for(longer, "a counter of one more digit")
+            lib.equal(os.read(slow, 1 << 20), b"")
+        finally:
+            os.close(slow)
