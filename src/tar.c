@@ -34,6 +34,9 @@ struct scan {
 	uint64_t header_bytes; /* read since the member's headers began */
 	uint64_t header_off;
 	uint64_t next_off; /* where the next header must be; 0: unknown */
+	uint64_t data_end; /* of the last member, where next_off is known */
+	uint64_t given;	   /* bytes of the source that libarchive had, or passed over */
+	bool ended;	   /* the source has no more */
 	struct tar_xattr *xattrs;
 	size_t xattrs_cap;
 	struct tar_extent *extents;
@@ -68,6 +71,7 @@ static int refill(struct scan *scan)
 	}
 	scan->rest = block;
 	scan->rest_len = (size_t)len;
+	scan->ended = len == 0;
 	return len > 0;
 }
 
@@ -91,6 +95,7 @@ static la_ssize_t on_read(struct archive *archive, void *arg, const void **ret)
 	*ret = scan->rest;
 	scan->rest += len;
 	scan->rest_len -= len;
+	scan->given += len;
 	scan->header_bytes += len;
 	return (la_ssize_t)len;
 }
@@ -104,6 +109,7 @@ static la_int64_t on_skip(struct archive *archive, void *arg, la_int64_t request
 	(void)archive;
 	scan->rest += buffered;
 	scan->rest_len -= (size_t)buffered;
+	scan->given += (uint64_t)buffered;
 	if (buffered == request || !scan->source->skip || scan->failed)
 		return buffered;
 	skipped = scan->source->skip(scan->source->arg, request - buffered);
@@ -112,6 +118,7 @@ static la_int64_t on_skip(struct archive *archive, void *arg, la_int64_t request
 		scan->failed = (int)skipped;
 		return buffered;
 	}
+	scan->given += (uint64_t)skipped;
 	return buffered + skipped;
 }
 
@@ -248,7 +255,8 @@ static int member_data(struct scan *scan, struct archive_entry *entry, struct ta
 		return rc;
 	if (stored > INT64_MAX - member->data_off)
 		return damaged(scan, "a size that cannot be");
-	scan->next_off = member->data_off + stored + tar_padding(stored);
+	scan->data_end = member->data_off + stored;
+	scan->next_off = scan->data_end + tar_padding(stored);
 	return 0;
 }
 
@@ -314,6 +322,18 @@ static int next_entry(struct scan *scan, struct archive_entry **ret)
 	return rc == ARCHIVE_OK ? 1 : scan_failure(scan);
 }
 
+/* What the source has no more of is no loss: 0 if it only fills up the last block of the last
+ * member. umoci insert leaves that and the end mark out, and who unpacks layers does not miss them.
+ */
+static int end_early(struct scan *scan)
+{
+	if (!scan->ended || scan->failed || !scan->next_off || scan->given < scan->data_end ||
+	    scan->given >= scan->next_off)
+		return scan_failure(scan);
+	scan->header_off = (uint64_t)archive_filter_bytes(scan->archive, 0);
+	return 0;
+}
+
 static int scan_members(struct scan *scan, tar_member_fn *fn, void *arg)
 {
 	struct archive_entry *entry;
@@ -324,7 +344,7 @@ static int scan_members(struct scan *scan, tar_member_fn *fn, void *arg)
 		if (rc != 0)
 			return rc;
 		if (archive_read_data_skip(scan->archive) < ARCHIVE_WARN)
-			return scan_failure(scan);
+			return end_early(scan);
 	}
 	return rc;
 }
