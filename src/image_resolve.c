@@ -260,8 +260,8 @@ static int recall_tag(struct images *images, struct store *store, const char *re
 	return recall_digest(images, &id, ret);
 }
 
-static void record_tag(struct images *images, struct store *store, const char *repo,
-		       const char *tag, const struct digest *digest)
+void image_remember_tag(struct images *images, struct store *store, const char *repo,
+			const char *tag, const struct digest *digest)
 {
 	struct cache_id id;
 
@@ -386,7 +386,7 @@ static int resolve_leading(struct images *images, struct store *store, const cha
 	if (image_store_gone(r))
 		note_silence(images, store, now_ms() - begin);
 	if (r == 0)
-		record_tag(images, store, repo, tag, ret);
+		image_remember_tag(images, store, repo, tag, ret);
 	if (r == -ENOENT)
 		image_forget_tag(images, store, repo, tag);
 	if (!image_store_gone(r) || recall_tag(images, store, repo, tag, ret) < 0)

@@ -26,11 +26,12 @@ struct mount {
 	bool has_source_date;
 };
 
-static void on_tag(void *arg, struct store *store, const char *repo, const char *tag)
+static void on_tag(void *arg, struct store *store, const char *repo, const char *tag,
+		   const struct digest *digest)
 {
 	struct mount *mount = arg;
 
-	names_tag_made(mount->names, store, repo, tag);
+	names_tag_made(mount->names, store, repo, tag, digest);
 }
 
 static int stored_hosts(void *arg, names_host_fn *fn, void *fn_arg, struct wait *wait)

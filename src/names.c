@@ -487,7 +487,8 @@ static void tag_changed(struct names *names, struct host *host, const char *repo
 	publish_change(names, &event);
 }
 
-void names_tag_made(struct names *names, struct store *store, const char *repo, const char *tag)
+void names_tag_made(struct names *names, struct store *store, const char *repo, const char *tag,
+		    const struct digest *digest)
 {
 	struct host *host;
 
@@ -499,6 +500,7 @@ void names_tag_made(struct names *names, struct store *store, const char *repo, 
 		return;
 	answers_add_tag(names->answers, host, repo, tag);
 	tag_changed(names, host, repo, tag);
+	image_remember_tag(names->context->images, store, repo, tag, digest);
 }
 
 void names_tag_gone(struct names *names, struct host *host, const char *repo, const char *tag)

@@ -161,13 +161,14 @@ static int publish(const struct linkdir *dir, const char *tag, const struct ref 
 		.repo = dir->repo,
 		.tag = tag,
 	};
-	int r = push_copy(names->context->pushes, &copy, wait);
+	struct digest made;
+	int r = push_copy(names->context->pushes, &copy, wait, &made);
 
 	if (r == -ENOENT)
 		log_warn("%s/%s/_tags/%s: there is no image %s", dir->host->name, dir->repo, tag,
 			 ref_format(image, text));
 	if (r == 0) {
-		names_tag_made(names, dir->host->store, dir->repo, tag);
+		names_tag_made(names, dir->host->store, dir->repo, tag, &made);
 		names_settle_images(names, wait);
 	}
 	return r;

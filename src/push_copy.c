@@ -20,6 +20,7 @@ struct copy {
 	struct wait *wait;
 	unsigned documents;
 	atomic_bool answered; /* the store has */
+	struct digest made;   /* of the document that was put last */
 };
 
 static bool is_move(const struct copy *copy)
@@ -218,17 +219,23 @@ static int copy_document(struct copy *copy, const char *from, const char *tag, u
 		err = what->store->ops->put_manifest(what->store, what->repo, tag ? tag : from,
 						     document.media_type, document.bytes.data,
 						     document.bytes.len, copy->wait);
+	if (!err)
+		copy->made = document.digest; /* the last one is the top */
 	if (!err && tag)
 		log_info("%s/%s:%s is %s now", what->store->name, what->repo, tag,
 			 digest_format(&document.digest, text));
 	return err;
 }
 
-int push_copy(struct pushes *pushes, const struct push_copy *what, struct wait *wait)
+int push_copy(struct pushes *pushes, const struct push_copy *what, struct wait *wait,
+	      struct digest *ret)
 {
 	struct copy copy = {.pushes = pushes, .what = what, .wait = wait};
 
 	if (!wait_may_block(wait))
 		return -EWOULDBLOCK;
-	return copy_document(&copy, what->from, what->tag, 0);
+	int err = copy_document(&copy, what->from, what->tag, 0);
+	if (!err)
+		*ret = copy.made;
+	return err;
 }

@@ -28,8 +28,10 @@ static int put_manifest(struct push *push, const char *repo, const char *tag,
 }
 
 /* Everybody who shows the tag hears of it before the writer does. */
-static void announce(struct push *push, const char *repo, const char *tag)
+static void announce(struct push *push, const char *repo, const char *tag,
+		     const struct archive_document *document)
 {
+	struct digest digest;
 	const struct pushes_options *options = &push->pushes->options;
 	const struct event events[] = {
 		{.kind = EVENT_TAG, .host = push->store->name, .repo = repo, .name = tag},
@@ -37,8 +39,9 @@ static void announce(struct push *push, const char *repo, const char *tag)
 		{.kind = EVENT_REPOS, .host = push->store->name},
 	};
 
+	digest_of(DIGEST_SHA256, document->bytes, document->len, &digest);
 	if (options->on_tag)
-		options->on_tag(options->arg, push->store, repo, tag);
+		options->on_tag(options->arg, push->store, repo, tag, &digest);
 	for (size_t i = 0; i < ARRAY_SIZE(events) && options->events; i++)
 		events_publish(options->events, &events[i]);
 	/* Of an archive that names its images, which; else the verdict is that line. */
@@ -53,7 +56,7 @@ int push_manifest(struct push *push, const char *tag, const struct archive_docum
 	int err = put_manifest(push, push->repo, tag, document, wait);
 
 	if (!err && tag)
-		announce(push, push->repo, tag);
+		announce(push, push->repo, tag, document);
 	return err;
 }
 
@@ -81,7 +84,7 @@ static int put_manifests(struct push *push, const struct push_delivery *delivery
 		int err = put_manifest(push, delivery->repo, tag, top, wait);
 		if (err)
 			return err;
-		announce(push, delivery->repo, tag);
+		announce(push, delivery->repo, tag, top);
 	}
 	return 0;
 }

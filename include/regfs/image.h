@@ -42,6 +42,9 @@ void images_free(struct images *images);
  */
 int image_resolve(struct images *images, struct store *store, const char *repo, const char *tag,
 		  struct wait *wait, struct digest *ret);
+/* The store has confirmed that TAG names DIGEST: what the last known one is by now. */
+void image_remember_tag(struct images *images, struct store *store, const char *repo,
+			const char *tag, const struct digest *digest);
 /* Forgets what is remembered of a tag (it was pushed, or deleted). */
 void image_forget_tag(struct images *images, struct store *store, const char *repo,
 		      const char *tag);

@@ -45,9 +45,10 @@ void names_free(struct names *names);
 /* The root directory for SOURCE, held. */
 int names_root(struct names *names, const struct source *source, struct node **ret);
 
-/* The store has confirmed a tag of a repository that we made or moved: what is remembered of it is
- * dropped, the kernel is told, and both are known to later mounts. */
-void names_tag_made(struct names *names, struct store *store, const char *repo, const char *tag);
+/* The store has confirmed a tag of a repository that we made or moved: what was remembered of it
+ * gives way to DIGEST, the kernel is told, and all of it is known to later mounts. */
+void names_tag_made(struct names *names, struct store *store, const char *repo, const char *tag,
+		    const struct digest *digest);
 /* Waits (a moment at most) until the kernel was told of all changes so far. */
 void names_settle(struct names *names, struct wait *wait);
 

@@ -42,8 +42,11 @@ struct pushes_options {
 	/* SOURCE_DATE_EPOCH: no file of a layer that is built is younger, and its image is so old;
 	 * NULL: there is none. Borrowed. */
 	const int64_t *source_date;
-	/* Called when a tag was confirmed, before push_flush() returns (may be NULL). */
-	void (*on_tag)(void *arg, struct store *store, const char *repo, const char *tag);
+	/* Called when a tag was confirmed to name DIGEST, before push_flush() returns (may be
+	 * NULL).
+	 */
+	void (*on_tag)(void *arg, struct store *store, const char *repo, const char *tag,
+		       const struct digest *digest);
 	void *arg;
 };
 struct pushes *pushes_new(const struct pushes_options *options);
@@ -97,9 +100,10 @@ struct push_copy {
  * Gives TAG of REPO the image that FROM names in FROM_REPO of the same store, byte for byte, all
  * its platforms included. Between two repositories blobs are mounted; where the store cannot, they
  * travel. 0 only after the store confirmed the manifest; the store's errors, logged, -ENOENT where
- * FROM names nothing.
+ * FROM names nothing. *RET: what TAG names by now.
  */
-int push_copy(struct pushes *pushes, const struct push_copy *copy, struct wait *wait);
+int push_copy(struct pushes *pushes, const struct push_copy *copy, struct wait *wait,
+	      struct digest *ret);
 
 #define PUSH_REASON_MAX 256
 enum push_state { PUSH_WRITING, PUSH_CHECKING, PUSH_SENDING, PUSH_DONE, PUSH_FAILED };

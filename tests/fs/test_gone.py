@@ -139,6 +139,8 @@ def test_what_was_pushed_is_known_to_later_mounts(t):
     for _ in range(2):
         lib.equal(sorted(os.listdir(mount.path("team/app/_tags"))), ["1.4", "1.6", "stable"])
         lib.equal(os.listdir(mount.path("team/new/web/_tags")), ["2.0"])
+        # Nobody has looked at it since it was made.
+        lib.equal(mount.path("team/app/_tags/stable/rootfs/app/version").read_text(), "1.4")
         mount.kill()
         mount.options["offline"] = True
         mount.start()

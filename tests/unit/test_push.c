@@ -39,7 +39,8 @@ struct fixture {
 	unsigned nevents;    /* EVENT_TAG; complete after events_free() */
 };
 
-static void on_tag(void *arg, struct store *store, const char *repo, const char *tag)
+static void on_tag(void *arg, struct store *store, const char *repo, const char *tag,
+		   const struct digest *made)
 {
 	struct fixture *f = arg;
 	struct digest digest;
@@ -47,6 +48,7 @@ static void on_tag(void *arg, struct store *store, const char *repo, const char 
 
 	/* It is called when the store says so too. */
 	assert_int_equal(store->ops->head(store, repo, tag, &digest, &f->wait), 0);
+	assert_true(digest_equal(&digest, made));
 	snprintf(f->confirmed + len, sizeof(f->confirmed) - len, "%s:%s ", repo, tag);
 }
 

@@ -135,7 +135,9 @@ static int copy(struct fixture *f, struct store *store, const char *from, const 
 	const struct push_copy what = {
 		.store = store, .from_repo = "app", .from = from, .repo = repo, .tag = "new"};
 
-	return push_copy(f->pushes, &what, &f->wait);
+	struct digest made;
+
+	return push_copy(f->pushes, &what, &f->wait, &made);
 }
 
 static void assert_manifest(struct fixture *f, struct store *store, const char *repo,
@@ -304,9 +306,10 @@ static void it_does_not_wait_where_it_may_not(void **state)
 	const struct push_copy what = {
 		.store = f->fake, .from_repo = "app", .from = "1", .repo = "app", .tag = "new"};
 	struct wait wait;
+	struct digest made;
 
 	wait_init(&wait, false);
-	assert_int_equal(push_copy(f->pushes, &what, &wait), -EWOULDBLOCK);
+	assert_int_equal(push_copy(f->pushes, &what, &wait, &made), -EWOULDBLOCK);
 	wait_release(&wait);
 	assert_manifest(f, f->fake, "app", "new", NULL);
 }
