@@ -80,7 +80,7 @@ static void cut_off_archives(void **state)
 			assert_int_equal(seen.count, at);
 			assert_int_equal(seen.marker, len == archive.len);
 			assert_int_equal(seen.source_read, len);
-		} else if (len >= offsets[at + 1] - tar_padding(500 * at)) {
+		} else if (at < 3 && len >= offsets[at + 1] - tar_padding(500 * at)) {
 			assert_int_equal(seen.rc, 0);
 			assert_int_equal(seen.count, at + 1);
 			assert_false(seen.marker);
