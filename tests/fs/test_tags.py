@@ -14,8 +14,12 @@ ACCEPT = {"Accept": f"{oci.MANIFEST}, {oci.INDEX}"}
 
 
 def tag_at(registry, repo, tag):
-    """The digest that the registry itself has for a tag, or None."""
-    status, headers, body = registry.request("HEAD", f"/v2/{repo}/manifests/{tag}", None, ACCEPT)
+    """The digest that the registry itself has for a tag, or None. docker-registry empties a tag's
+    file before it fills it, and answers 500 to who asks in between."""
+    def answer():
+        got = registry.request("HEAD", f"/v2/{repo}/manifests/{tag}", None, ACCEPT)
+        return got if got[0] != 500 else None
+    status, headers, body = lib.wait_for(answer, f"an answer about {repo}:{tag}")
     if status == 404:
         return None
     lib.equal(status, 200, body)
