@@ -617,5 +617,14 @@ const struct index *layer_index(const struct layer *layer)
 
 bool layer_broken(const struct layer *layer)
 {
-	return layer->map.data && *layer->map.broken;
+	return layer->map.data && __atomic_load_n(layer->map.broken, __ATOMIC_RELAXED);
+}
+
+bool layer_recheck(const struct layer *layer)
+{
+	struct index index;
+
+	if (layer->map.data && index_open(layer->map.data, layer->map.len, &index) < 0)
+		__atomic_store_n(layer->map.broken, true, __ATOMIC_RELAXED);
+	return layer_broken(layer);
 }

@@ -16,6 +16,22 @@
 
 /* --- the object --- */
 
+static struct rootfs *rootfs_alloc(const struct rootfs_options *options)
+{
+	struct rootfs *rootfs = calloc(1, sizeof(*rootfs) +
+						  options->nlayers * sizeof(rootfs->layers[0]));
+
+	if (!rootfs)
+		return NULL;
+	rootfs->options = *options;
+	rootfs->cache = rootfs_cache_new(options->nlayers);
+	if (!rootfs->cache) {
+		free(rootfs);
+		return NULL;
+	}
+	return rootfs;
+}
+
 int rootfs_new(const struct rootfs_options *options, struct rootfs **ret)
 {
 	struct rootfs *rootfs;
@@ -23,56 +39,64 @@ int rootfs_new(const struct rootfs_options *options, struct rootfs **ret)
 	if (options->nlayers > ROOTFS_MAX_LAYERS || (options->raw && options->nlayers != 1) ||
 	    (options->overlay && (options->raw || !options->nlayers)))
 		return -EINVAL;
-	rootfs = calloc(1, sizeof(*rootfs) + options->nlayers * sizeof(rootfs->layers[0]));
+	rootfs = rootfs_alloc(options);
 	if (!rootfs)
 		return -ENOMEM;
-	rootfs->options = *options;
 	rootfs->options.identity = NULL; /* the caller's, and only needed here */
 	rootfs->ino_seed = hash64(0, options->identity, DIGEST_KEY_LEN);
-	rootfs->cache = rootfs_cache_new(options->nlayers);
-	if (!rootfs->cache) {
-		free(rootfs);
-		return -ENOMEM;
-	}
 	*ret = rootfs;
 	return 0;
 }
 
 void rootfs_free(struct rootfs *rootfs)
 {
-	if (!rootfs)
-		return;
-	rootfs_cache_free(rootfs->cache);
-	for (unsigned i = 0; i < rootfs->options.nlayers; i++)
-		layer_unref(atomic_load(&rootfs->layers[i]));
-	free(rootfs);
+	while (rootfs) {
+		struct rootfs *successor = atomic_load(&rootfs->successor);
+
+		rootfs_cache_free(rootfs->cache);
+		for (unsigned i = 0; i < rootfs->options.nlayers; i++)
+			layer_unref(atomic_load(&rootfs->layers[i].layer));
+		free(rootfs);
+		rootfs = successor;
+	}
 }
 
 /* --- layers --- */
 
+/* Opens layer N and sets it in its place, unless somebody was first. */
+static int open_layer(struct rootfs *rootfs, unsigned n, struct wait *wait)
+{
+	struct rootfs_layer *place = &rootfs->layers[n];
+	struct layer *layer, *none = NULL;
+	int err = rootfs->options.layer(rootfs->options.arg, n, wait, &layer);
+
+	if (err)
+		return err;
+	/* the nodes that the kernel has are the old index's */
+	if (place->numbering && place->numbering != layer_numbering(layer)) {
+		if (!atomic_exchange(&rootfs->renumbered, true))
+			log_error("the index of layer %u of an image was damaged and could not be "
+				  "made again as it was: the image can be read by the next mount",
+				  n + 1);
+		err = -EIO;
+	}
+	if (err || !atomic_compare_exchange_strong(&place->layer, &none, layer))
+		layer_unref(layer);
+	return err;
+}
+
 /* Layer N's, opened if need be; without WAIT only if it is open already (else -EWOULDBLOCK). */
 static int rootfs_layer(struct rootfs *rootfs, unsigned n, struct wait *wait, struct layer **ret)
 {
-	struct layer *layer, *none = NULL;
-	int err;
+	int err = 0;
 
 	if (n >= rootfs->options.nlayers)
 		return -EIO;
-	layer = atomic_load(&rootfs->layers[n]);
-	if (!layer) {
-		if (!wait)
-			return -EWOULDBLOCK;
-		err = rootfs->options.layer(rootfs->options.arg, n, wait, &layer);
-		if (err)
-			return err;
-		if (!atomic_compare_exchange_strong(&rootfs->layers[n], &none, layer)) {
-			/* somebody else was first */
-			layer_unref(layer);
-			layer = none;
-		}
-	}
-	*ret = layer;
-	return 0;
+	if (!atomic_load(&rootfs->layers[n].layer))
+		err = wait ? open_layer(rootfs, n, wait) : -EWOULDBLOCK;
+	if (!err)
+		*ret = atomic_load(&rootfs->layers[n].layer);
+	return err;
 }
 
 int rootfs_index(struct rootfs *rootfs, unsigned n, struct wait *wait, const struct index **ret)
@@ -85,25 +109,57 @@ int rootfs_index(struct rootfs *rootfs, unsigned n, struct wait *wait, const str
 	return err;
 }
 
-/* What was read of it so far may be wrong, and is remembered in many places. */
-static int64_t broken(struct rootfs *rootfs, unsigned layer)
+/* --- damage --- */
+
+/* ROOTFS, or what took its place. */
+static struct rootfs *current(struct rootfs *rootfs)
 {
-	if (!atomic_exchange(&rootfs->broken, true))
-		log_error("the index of layer %u of an image was damaged in the cache while it was "
-			  "in use: the image cannot be read before the next mount",
-			  layer + 1);
-	return -EIO;
+	struct rootfs *successor;
+
+	while ((successor = atomic_load(&rootfs->successor)))
+		rootfs = successor;
+	return rootfs;
 }
 
-/* RESULT, or -EIO if an index that it may come from was damaged meanwhile. */
-static int64_t settle(struct rootfs *rootfs, int64_t result)
+/* LAYER's index broke. What was read of it so far may be wrong, and is remembered in many places:
+ * all that is known is left to those that still use it, and begun anew. */
+static void succeed(struct rootfs *rootfs, unsigned layer)
 {
-	struct layer *layer;
+	struct rootfs *none = NULL, *fresh;
 
+	if (atomic_load(&rootfs->successor))
+		return;
+	fresh = rootfs_alloc(&rootfs->options);
+	if (!fresh)
+		return;
+	fresh->ino_seed = rootfs->ino_seed;
 	for (unsigned i = 0; i < rootfs->options.nlayers; i++) {
-		layer = atomic_load(&rootfs->layers[i]);
-		if (layer && layer_broken(layer))
-			return broken(rootfs, i);
+		const struct layer *open = atomic_load(&rootfs->layers[i].layer);
+
+		fresh->layers[i].numbering = open ? layer_numbering(open)
+						  : rootfs->layers[i].numbering;
+	}
+	if (!atomic_compare_exchange_strong(&rootfs->successor, &none, fresh)) {
+		rootfs_free(fresh);
+		return;
+	}
+	log_warn("the index of layer %u of an image was damaged in the cache while it was in use: "
+		 "it is dropped and made again",
+		 layer + 1);
+}
+
+/* RESULT, unless an index that it may come from was damaged meanwhile: then it is asked for again
+ * by somebody who may wait for another, or -EIO to one who waited already. */
+static int64_t settle(struct rootfs *rootfs, const struct wait *wait, int64_t result)
+{
+	for (unsigned i = 0; i < rootfs->options.nlayers; i++) {
+		struct layer *layer = atomic_load(&rootfs->layers[i].layer);
+
+		/* what makes no sense may be damage that no signal told of */
+		if (!layer || !(result == -EIO ? layer_recheck(layer) : layer_broken(layer)))
+			continue;
+		succeed(rootfs, i);
+		return wait_may_block(wait) ? -EIO : -EWOULDBLOCK;
 	}
 	return result;
 }
@@ -168,6 +224,7 @@ static int look_up(struct dirset *set, const char *name, size_t len, struct wait
 int rootfs_lookup(struct rootfs *rootfs, struct rootfs_node dir, const char *name, size_t len,
 		  struct wait *wait, struct rootfs_node *ret)
 {
+	rootfs = current(rootfs);
 	struct rootfs_node node;
 	struct dirset set;
 	int err = rootfs_dirset(rootfs, dir, wait, &set);
@@ -176,7 +233,7 @@ int rootfs_lookup(struct rootfs *rootfs, struct rootfs_node dir, const char *nam
 		err = rootfs_overlay_lookup(&set, name, len, wait, &node);
 	else if (!err)
 		err = look_up(&set, name, len, wait, &node);
-	err = (int)settle(rootfs, err);
+	err = (int)settle(rootfs, wait, err);
 	if (!err)
 		*ret = node;
 	return err;
@@ -185,10 +242,12 @@ int rootfs_lookup(struct rootfs *rootfs, struct rootfs_node dir, const char *nam
 int rootfs_list(struct rootfs *rootfs, struct rootfs_node dir, uint64_t pos, rootfs_list_fn *fn,
 		void *arg, struct wait *wait)
 {
+	rootfs = current(rootfs);
 	struct list_call call = {.pos = pos, .fn = fn, .arg = arg, .wait = wait};
 
-	return (int)settle(rootfs, rootfs->options.overlay ? rootfs_overlay_list(rootfs, dir, &call)
-							   : rootfs_list_call(rootfs, dir, &call));
+	return (int)settle(rootfs, wait,
+			   rootfs->options.overlay ? rootfs_overlay_list(rootfs, dir, &call)
+						   : rootfs_list_call(rootfs, dir, &call));
 }
 
 /* --- attributes --- */
@@ -382,6 +441,7 @@ static int stat_whiteout(struct rootfs *rootfs, struct rootfs_node node, struct 
 int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, struct stat *ret,
 		bool *ret_exact)
 {
+	rootfs = current(rootfs);
 	struct index_inode inode = {.mode = S_IFDIR};
 	struct stat st;
 	bool exact = true;
@@ -397,7 +457,7 @@ int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wai
 		err = stat_dir(rootfs, node, wait, &st, &exact);
 	else if (!err)
 		err = stat_file(rootfs, node, &inode, wait, &st);
-	err = (int)settle(rootfs, err);
+	err = (int)settle(rootfs, wait, err);
 	if (err)
 		return err;
 	*ret = st;
@@ -408,10 +468,11 @@ int rootfs_stat(struct rootfs *rootfs, struct rootfs_node node, struct wait *wai
 int rootfs_origin(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait,
 		  unsigned *ret_layer)
 {
+	rootfs = current(rootfs);
 	struct rootfs_node from = {};
 	int r = source(rootfs, node, wait, &from);
 
-	r = (int)settle(rootfs, r < 0 ? r : 0);
+	r = (int)settle(rootfs, wait, r < 0 ? r : 0);
 	if (!r)
 		*ret_layer = from.layer;
 	return r;
@@ -421,6 +482,7 @@ int rootfs_origin(struct rootfs *rootfs, struct rootfs_node node, struct wait *w
 
 int rootfs_readlink(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, char **ret)
 {
+	rootfs = current(rootfs);
 	AUTO_FREE char *copy = NULL;
 	const struct index *index;
 	struct index_inode inode;
@@ -444,7 +506,7 @@ int rootfs_readlink(struct rootfs *rootfs, struct rootfs_node node, struct wait 
 		memcpy(copy, target, len);
 		copy[len] = '\0';
 	}
-	err = (int)settle(rootfs, err);
+	err = (int)settle(rootfs, wait, err);
 	if (!err)
 		*ret = STEAL(copy);
 	return err;
@@ -452,6 +514,7 @@ int rootfs_readlink(struct rootfs *rootfs, struct rootfs_node node, struct wait 
 
 int rootfs_depth(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait, unsigned *ret)
 {
+	rootfs = current(rootfs);
 	char path[ROOTFS_PATH];
 	const struct index *index;
 	struct index_name name;
@@ -464,7 +527,7 @@ int rootfs_depth(struct rootfs *rootfs, struct rootfs_node node, struct wait *wa
 	if (!err)
 		len = index_path(index, name.dir, path, sizeof(path));
 	if (err || len < 0)
-		return (int)settle(rootfs, err ? err : -EIO);
+		return (int)settle(rootfs, wait, err ? err : -EIO);
 	for (ssize_t i = 0; i < len; i++)
 		depth += path[i] == '/';
 	*ret = depth + (len > 0);
@@ -493,27 +556,30 @@ static int file_layer(struct rootfs *rootfs, struct rootfs_node node, struct wai
 ssize_t rootfs_read(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, void *buf,
 		    size_t len, struct wait *wait)
 {
+	rootfs = current(rootfs);
 	struct layer *layer;
 	ssize_t r = file_layer(rootfs, node, wait, &layer);
 
 	if (r > 0)
 		r = layer_read(layer, node.ino, off, buf, len, wait);
-	return settle(rootfs, r);
+	return settle(rootfs, wait, r);
 }
 
 int64_t rootfs_seek(struct rootfs *rootfs, struct rootfs_node node, uint64_t off, int whence,
 		    struct wait *wait)
 {
+	rootfs = current(rootfs);
 	struct layer *layer;
 	int64_t r = file_layer(rootfs, node, wait, &layer);
 
 	if (r >= 0)
 		r = r ? layer_seek(layer, node.ino, off, whence) : -ENXIO;
-	return settle(rootfs, r);
+	return settle(rootfs, wait, r);
 }
 
 int rootfs_backing(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait)
 {
+	rootfs = current(rootfs);
 	struct layer *layer;
 	int r = file_layer(rootfs, node, wait, &layer);
 
@@ -522,6 +588,7 @@ int rootfs_backing(struct rootfs *rootfs, struct rootfs_node node, struct wait *
 
 int rootfs_make_backing(struct rootfs *rootfs, struct rootfs_node node, struct wait *wait)
 {
+	rootfs = current(rootfs);
 	struct layer *layer;
 	int r = file_layer(rootfs, node, wait, &layer);
 
@@ -554,6 +621,7 @@ static int find_xattr(struct rootfs *rootfs, struct rootfs_node node, const char
 ssize_t rootfs_getxattr(struct rootfs *rootfs, struct rootfs_node node, const char *name, void *buf,
 			size_t cap, struct wait *wait)
 {
+	rootfs = current(rootfs);
 	struct tar_xattr xattr;
 	ssize_t r = find_xattr(rootfs, node, name, wait, &xattr);
 
@@ -561,7 +629,7 @@ ssize_t rootfs_getxattr(struct rootfs *rootfs, struct rootfs_node node, const ch
 		r = -ERANGE;
 	if (!r && cap)
 		memcpy(buf, xattr.value, xattr.len);
-	return settle(rootfs, r ? r : (ssize_t)xattr.len);
+	return settle(rootfs, wait, r ? r : (ssize_t)xattr.len);
 }
 
 static ssize_t list_xattrs(struct rootfs *rootfs, struct rootfs_node node, char *buf, size_t cap,
@@ -601,5 +669,6 @@ static ssize_t list_xattrs(struct rootfs *rootfs, struct rootfs_node node, char 
 ssize_t rootfs_listxattr(struct rootfs *rootfs, struct rootfs_node node, char *buf, size_t cap,
 			 struct wait *wait)
 {
-	return settle(rootfs, list_xattrs(rootfs, node, buf, cap, wait));
+	rootfs = current(rootfs);
+	return settle(rootfs, wait, list_xattrs(rootfs, node, buf, cap, wait));
 }

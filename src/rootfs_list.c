@@ -305,7 +305,7 @@ static void prepare(const struct dirset *set)
 	if (!rootfs->options.prepare)
 		return;
 	for (int layer = set->next; layer >= 0; layer--) {
-		if (!atomic_load(&rootfs->layers[layer]))
+		if (!atomic_load(&rootfs->layers[layer].layer))
 			rootfs->options.prepare(rootfs->options.arg, (unsigned)layer);
 	}
 }

@@ -92,13 +92,20 @@ void rootfs_cache_put_nlink(struct rootfs_cache *cache, struct rootfs_node node,
 
 /* --- rootfs.c --- */
 
+struct rootfs_layer {
+	_Atomic(struct layer *) layer; /* NULL until it is needed; set once */
+	uint64_t numbering;	       /* layer_numbering() that it has to have; 0: any */
+};
+
 struct rootfs {
 	struct rootfs_options options;
 	uint64_t ino_seed;
 	struct rootfs_cache *cache;
-	atomic_bool warned; /* of a link that leads nowhere */
-	atomic_bool broken; /* it was said that an index is damaged */
-	_Atomic(struct layer *) layers[];
+	atomic_bool warned;	/* of a link that leads nowhere */
+	atomic_bool renumbered; /* it was said that a layer's inodes have other numbers now */
+	/* What took its place when an index broke, and is freed with it; set once. */
+	_Atomic(struct rootfs *) successor;
+	struct rootfs_layer layers[];
 };
 
 /* Of layer N, opened if need be; without WAIT only if it is open already (else -EWOULDBLOCK). */

@@ -65,6 +65,8 @@ void layer_unref(struct layer *layer);
 const struct index *layer_index(const struct layer *layer);
 /* True once a map of its index was damaged under it: what was read since is not to be used. */
 bool layer_broken(const struct layer *layer);
+/* The same, after reading all of it: for when what it says makes no sense. */
+bool layer_recheck(const struct layer *layer);
 
 /* Bytes of regular file INO at OFF; sparse holes are zeros. Count, short only at the file's
  * end; 0 past it. */

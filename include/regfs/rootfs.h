@@ -21,6 +21,9 @@
  * others, so that hard links are one node. Layer numbers count from 0 at the bottom; the root is
  * ROOTFS_ROOT. Immutable but for the layers it opens and its caches of merged directories. Any
  * thread.
+ *
+ * Where a layer's index breaks under it (layer_broken()) the layers are opened anew. Who was
+ * reading meanwhile gets -EWOULDBLOCK, or, with a wait that may block, -EIO.
  */
 #ifndef REGFS_ROOTFS_H
 #define REGFS_ROOTFS_H

@@ -22,6 +22,7 @@ struct layer {
 	struct buf file;
 	atomic_int refs;
 	atomic_bool broken;
+	uint64_t numbering;
 };
 
 static inline struct layer *stack_ref(struct layer *layer)
@@ -44,6 +45,16 @@ const struct index *layer_index(const struct layer *layer)
 bool layer_broken(const struct layer *layer)
 {
 	return atomic_load(&layer->broken);
+}
+
+bool layer_recheck(const struct layer *layer)
+{
+	return layer_broken(layer);
+}
+
+uint64_t layer_numbering(const struct layer *layer)
+{
+	return layer->numbering;
 }
 
 ssize_t layer_read(struct layer *layer, uint32_t ino, uint64_t off, void *buf, size_t len,
@@ -140,6 +151,7 @@ static inline void stack_add(struct stack *stack, struct index_builder *builder)
 
 	assert(stack->nlayers <= STACK_MAX);
 	layer->file.max = 64 * MIB;
+	layer->numbering = 1;
 	err = index_builder_finish(builder, &info, &layer->file);
 	if (!err)
 		err = index_open(layer->file.data, layer->file.len, &layer->index);

@@ -389,10 +389,12 @@ static void test_long_work(void **state)
 	wait_release(&wait);
 }
 
+/* Who reads while an index breaks gets no answer from it; then its layer is opened again. */
 static void test_broken(void **state)
 {
 	AUTO_STACK struct stack stack;
 	struct rootfs_node node, other;
+	struct wait wait;
 	struct stat st;
 	uint64_t id;
 	unsigned names = 0, layer;
@@ -401,9 +403,11 @@ static void test_broken(void **state)
 
 	(void)state;
 	stack_init(&stack, "f a 1 | f b 2", false);
+	wait_init(&wait, false);
 	node = find(&stack, "a");
 	stack.layers[0].broken = true;
-	assert_int_equal(walk_to(&stack, "b", &stack.wait, &other), -EIO);
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &wait, &st, &exact), -EWOULDBLOCK);
+	/* the layer that is opened now is broken, too */
 	assert_int_equal(rootfs_stat(stack.rootfs, node, &stack.wait, &st, &exact), -EIO);
 	assert_int_equal(rootfs_read(stack.rootfs, node, 0, &id, 8, &stack.wait), -EIO);
 	assert_int_equal(rootfs_readlink(stack.rootfs, node, &stack.wait, &target), -EIO);
@@ -411,6 +415,32 @@ static void test_broken(void **state)
 	assert_int_equal(rootfs_listxattr(stack.rootfs, node, NULL, 0, &stack.wait), -EIO);
 	assert_int_equal(rootfs_list(stack.rootfs, ROOTFS_ROOT, 0, count_name, &names, &stack.wait),
 			 -EIO);
+	stack.layers[0].broken = false;
+	assert_tree(&stack, "a=1 b=2");
+	assert_int_equal(walk_to(&stack, "a", &stack.wait, &other), 0);
+	assert_true(node.layer == other.layer && node.ino == other.ino);
+	wait_release(&wait);
+}
+
+/* An index made in another way has other numbers, and the kernel has those of the one that broke.
+ */
+static void test_broken_for_good(void **state)
+{
+	AUTO_STACK struct stack stack;
+	struct rootfs_node node;
+	struct stat st;
+	bool exact;
+
+	(void)state;
+	stack_init(&stack, "f a 1 | f b 2", false);
+	node = find(&stack, "a");
+	stack.layers[0].broken = true;
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &stack.wait, &st, &exact), -EIO);
+	stack.layers[0].broken = false;
+	stack.layers[0].numbering++;
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &stack.wait, &st, &exact), -EIO);
+	stack.layers[0].numbering--;
+	assert_int_equal(rootfs_stat(stack.rootfs, node, &stack.wait, &st, &exact), 0);
 }
 
 /* --- what nodes tell --- */
@@ -803,27 +833,17 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_whiteouts),
-		cmocka_unit_test(test_kinds_meet),
-		cmocka_unit_test(test_hard_links),
-		cmocka_unit_test(test_link_paths),
-		cmocka_unit_test(test_raw),
-		cmocka_unit_test(test_empty),
-		cmocka_unit_test(test_lazy),
-		cmocka_unit_test(test_prepare),
-		cmocka_unit_test(test_would_block),
-		cmocka_unit_test(test_long_work),
-		cmocka_unit_test(test_broken),
-		cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_stat),
-		cmocka_unit_test(test_xattrs),
-		cmocka_unit_test(test_origin),
-		cmocka_unit_test(test_numbers),
-		cmocka_unit_test(test_seek_in_listing),
-		cmocka_unit_test(test_many_dirs),
-		cmocka_unit_test(test_large_listings),
-		cmocka_unit_test(test_many_links),
-		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_whiteouts),   cmocka_unit_test(test_kinds_meet),
+		cmocka_unit_test(test_hard_links),  cmocka_unit_test(test_link_paths),
+		cmocka_unit_test(test_raw),	    cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_lazy),	    cmocka_unit_test(test_prepare),
+		cmocka_unit_test(test_would_block), cmocka_unit_test(test_long_work),
+		cmocka_unit_test(test_broken),	    cmocka_unit_test(test_broken_for_good),
+		cmocka_unit_test(test_errors),	    cmocka_unit_test(test_stat),
+		cmocka_unit_test(test_xattrs),	    cmocka_unit_test(test_origin),
+		cmocka_unit_test(test_numbers),	    cmocka_unit_test(test_seek_in_listing),
+		cmocka_unit_test(test_many_dirs),   cmocka_unit_test(test_large_listings),
+		cmocka_unit_test(test_many_links),  cmocka_unit_test(test_threads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
