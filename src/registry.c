@@ -7,8 +7,9 @@
  * A host on this machine may speak plain HTTP or TLS, and nothing in its name says which. It is
  * asked for /v2/ over plain HTTP first: a TLS server answers that at once, with status 400 or by
  * hanging up, while a plain server may wait long for the end of a TLS greeting. An insecure host
- * elsewhere is asked in both ways, and TLS is taken where it answers. No credentials go along. The
- * answer is kept until a request fails below HTTP.
+ * elsewhere is asked in both ways, and TLS is taken where it answers; the question is what is
+ * wanted of it first, be it no more than a name's digest. No credentials go along. What was found
+ * out is kept until a request fails below HTTP.
  */
 #include <errno.h>
 
@@ -86,20 +87,22 @@ static bool speaks_other(enum registry_scheme scheme, int err)
 	       (err == -ECONNREFUSED && scheme == SCHEME_HTTPS);
 }
 
-/* Asks for /v2/ over SCHEME, and does not wait. */
-static int ask_scheme(struct registry *registry, enum registry_scheme scheme, int64_t deadline_ms,
-		      struct wait *wait, struct http_transfer **ret)
+/* Asks QUESTION over SCHEME, without credentials, and does not wait. */
+static int ask_scheme(struct registry *registry, enum registry_scheme scheme,
+		      const struct registry_call *question, struct wait *wait,
+		      struct http_transfer **ret)
 {
 	char why[HTTP_WHY_MAX];
 	AUTO_FREE char *base = base_of(registry, scheme);
-	AUTO_FREE char *url = base ? registry_url(registry, base, "/v2/") : NULL;
+	AUTO_FREE char *url = base ? registry_url(registry, base, question->url) : NULL;
 	if (!url)
 		return -ENOMEM;
 	const struct http_request request = {
-		.method = HTTP_GET,
+		.method = question->method,
 		.url = url,
+		.headers = question->headers,
 		.tls = &registry->tls,
-		.deadline_ms = deadline_ms,
+		.deadline_ms = question->deadline_ms,
 		.why = why,
 	};
 	return http_begin(registry->http, &request, wait, ret);
@@ -133,18 +136,18 @@ static enum registry_scheme other_than(enum registry_scheme scheme)
 	return scheme == SCHEME_HTTP ? SCHEME_HTTPS : SCHEME_HTTP;
 }
 
-/* Finds the scheme out; *RET is the host's answer to GET /v2/, its challenges taken in. Gives
- * the scheme, which another thread may come to doubt before the caller looks. A host elsewhere may
- * be far away: it is asked in both ways at once. */
-static int probe(struct registry *registry, int64_t deadline_ms, struct wait *wait,
+/* Finds the scheme out with QUESTION; *RET is the host's answer to it. Gives the scheme, which
+ * another thread may come to doubt before the caller looks. A host elsewhere may be far away: it is
+ * asked in both ways at once. */
+static int probe(struct registry *registry, const struct registry_call *question, struct wait *wait,
 		 struct http_transfer **ret)
 {
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
 	AUTO_TRANSFER struct http_transfer *second = NULL;
 	enum registry_scheme scheme = first_of(registry);
-	int err = ask_scheme(registry, scheme, deadline_ms, wait, &answer);
+	int err = ask_scheme(registry, scheme, question, wait, &answer);
 	if (!err && registry->tls_first)
-		err = ask_scheme(registry, other_than(scheme), deadline_ms, wait, &second);
+		err = ask_scheme(registry, other_than(scheme), question, wait, &second);
 	if (err)
 		return registry_errno(err);
 	err = take_answer(registry, scheme, answer, wait);
@@ -153,34 +156,63 @@ static int probe(struct registry *registry, int64_t deadline_ms, struct wait *wa
 		scheme = other_than(scheme);
 		http_close(answer);
 		answer = STEAL(second);
-		err = answer ? 0 : ask_scheme(registry, scheme, deadline_ms, wait, &answer);
+		err = answer ? 0 : ask_scheme(registry, scheme, question, wait, &answer);
 		err = err ? err : take_answer(registry, scheme, answer, wait);
 	}
 	if (err)
 		return registry_errno(err);
 	scheme_set(registry, scheme);
-	if (http_status(answer) == 401)
-		auth_challenge(registry->auth, &(struct auth_ask){0}, answer, NULL);
 	*ret = STEAL(answer);
 	return (int)scheme;
 }
 
-int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *wait, char **ret)
+/* The same with GET /v2/, its challenges taken in. */
+static int probe_root(struct registry *registry, int64_t deadline_ms, struct wait *wait,
+		      struct http_transfer **ret)
 {
-	enum registry_scheme scheme = scheme_get(registry);
-	if (scheme == SCHEME_UNKNOWN) {
-		AUTO_TRANSFER struct http_transfer *answer = NULL;
-		int found = probe(registry,
-				  deadline_ms ? deadline_ms : registry_name_deadline(registry),
-				  wait, &answer);
-		if (found < 0)
-			return found;
-		scheme = (enum registry_scheme)found;
-	}
-	char *base = base_of(registry, scheme);
+	const struct registry_call question = {
+		.method = HTTP_GET,
+		.url = "/v2/",
+		.deadline_ms = deadline_ms ? deadline_ms : registry_name_deadline(registry),
+	};
+	AUTO_TRANSFER struct http_transfer *answer = NULL;
+	int scheme = probe(registry, &question, wait, &answer);
+	if (scheme < 0)
+		return scheme;
+	if (http_status(answer) == 401)
+		auth_challenge(registry->auth, &(struct auth_ask){0}, answer, NULL);
+	*ret = STEAL(answer);
+	return scheme;
+}
+
+/* Whether CALL may itself be the question that finds the scheme out, which spares a trip. It goes
+ * without credentials then, as the first call to a host does anyway; headers that the user wrote
+ * for the host may be some. A host that is not asked by TLS first is nearby, and of an answer over
+ * plain HTTP to anything but /v2/ nobody knows whether a TLS server meant it for us. */
+static bool may_ask(const struct registry *registry, const struct registry_call *call)
+{
+	bool asks = call->method == HTTP_GET || call->method == HTTP_HEAD;
+	bool about_name = call->deadline_ms && !call->bulk && *call->url == '/';
+	return registry->tls_first && !registry->headers && asks && about_name;
+}
+
+int registry_base(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		  char **ret, struct http_transfer **ret_answer)
+{
+	AUTO_TRANSFER struct http_transfer *answer = NULL;
+	AUTO_TRANSFER struct http_transfer *root = NULL;
+	int scheme = (int)scheme_get(registry);
+	if (scheme == SCHEME_UNKNOWN && may_ask(registry, call))
+		scheme = probe(registry, call, wait, &answer);
+	else if (scheme == SCHEME_UNKNOWN)
+		scheme = probe_root(registry, call->deadline_ms, wait, &root);
+	if (scheme < 0)
+		return scheme;
+	char *base = base_of(registry, (enum registry_scheme)scheme);
 	if (!base)
 		return -ENOMEM;
 	*ret = base;
+	*ret_answer = STEAL(answer);
 	return 0;
 }
 
@@ -212,7 +244,7 @@ int registry_ping(struct store *store, struct wait *wait)
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
 	int err;
 	if (!registry->offline && scheme_get(registry) == SCHEME_UNKNOWN)
-		err = probe(registry, call.deadline_ms, wait, &answer);
+		err = probe_root(registry, call.deadline_ms, wait, &answer);
 	else
 		err = registry_send(registry, &call, wait, &answer);
 	if (err < 0)

@@ -123,8 +123,10 @@ const char *registry_detour_refusal(const char *from, const char *to);
 /* An errno of http.h in those of store.h. */
 int registry_errno(int err);
 
-/* "http://HOST" or "https://HOST"; asks the host if it is not known. The caller frees. */
-int registry_base(struct registry *registry, int64_t deadline_ms, struct wait *wait, char **ret);
+/* "http://HOST" or "https://HOST"; asks the host if it is not known. The caller frees. Where CALL
+ * itself was what it was asked, *RET_ANSWER is its answer, else NULL. */
+int registry_base(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		  char **ret, struct http_transfer **ret_answer);
 /* The URL of PATH ("/v2/…") below BASE. The caller frees. NULL when memory is short. */
 char *registry_url(const struct registry *registry, const char *base, const char *path);
 /* A call below HTTP failed: a scheme that was found out may have changed. */

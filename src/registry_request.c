@@ -335,19 +335,26 @@ static int lost(struct exchange *x, int err)
 	return go < 0 ? go : failed(x, err, x->why);
 }
 
-static int begin(struct exchange *x)
+/* *RET_ANSWER is the first answer where there is one already; else NULL. */
+static int begin(struct exchange *x, struct http_transfer **ret_answer)
 {
 	const struct registry_call *call = x->call;
 	x->begun_ms = now_ms();
 	int64_t patience_ms = x->begun_ms + x->registry->timeout_ms;
 	x->patience_ms = call->deadline_ms ? call->deadline_ms : patience_ms;
-	int err = registry_base(x->registry, call->deadline_ms, x->wait, &x->base);
+	int err = call->is_blob ? 0
+				: registry_await_turn(x->registry, call, x->patience_ms, x->wait);
+	err = err ? err : registry_base(x->registry, call, x->wait, &x->base, ret_answer);
 	if (err)
 		return err;
 	x->start = *call->url == '/' ? registry_url(x->registry, x->base, call->url)
 				     : strdup(call->url);
+	if (x->start && *ret_answer)
+		x->url = strdup(x->start);
+	if (*ret_answer)
+		return x->url ? 0 : -ENOMEM;
 	err = x->start ? set_out(x) : -ENOMEM;
-	if (!err && !x->remembered)
+	if (!err && call->is_blob && !x->remembered)
 		err = registry_await_turn(x->registry, call, x->patience_ms, x->wait);
 	return err;
 }
@@ -361,10 +368,12 @@ int registry_send(struct registry *registry, const struct registry_call *call, s
 		return -EWOULDBLOCK;
 	CLEANUP(exchange_release)
 	struct exchange x = {.registry = registry, .call = call, .wait = wait};
-	int err = begin(&x);
+	AUTO_TRANSFER struct http_transfer *first = NULL;
+	int err = begin(&x, &first);
 	while (!err) {
-		AUTO_TRANSFER struct http_transfer *transfer = NULL;
-		err = send_once(&x, &transfer);
+		AUTO_TRANSFER struct http_transfer *transfer = STEAL(first);
+		if (!transfer)
+			err = send_once(&x, &transfer);
 		if (err) {
 			err = lost(&x, err);
 			continue;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a registry is reached: TLS with a CA of one's own, client certificates, mirrors by
 registries.conf and hosts.toml, proxies."""
+import base64
 import errno
 import os
 import select
@@ -452,5 +453,21 @@ def test_insecure_host_is_asked_in_both_ways_at_once(t):
     threading.Thread(target=accept, daemon=True).start()
     host = f"0.0.0.0:{listener.getsockname()[1]}"  # no name of this machine's, by its spelling
     lib.equal(version(t.mount(host, insecure=host, **QUICK)), "1.5")
-    lib.equal(registry.count("GET", "/v2/$"), 1)
+    lib.equal((registry.count("GET", "/v2/$"), registry.count("GET", "/manifests/1.5$")), (0, 1))
     listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_first_question_finds_the_scheme_without_credentials(t):
+    """At an insecure host it is what is wanted anyway, and not /v2/ before it."""
+    registry = t.bad_registry()
+    sample.push_all(registry)
+    registry.auth, registry.users = "basic", {"ann": "secret"}
+    registry.forget()
+    host = f"0.0.0.0:{registry.port}"  # no name of this machine's, by its spelling
+    authfile = t.dir / "auth.json"
+    authfile.write_text(lib.json.dumps({"auths": {host: {"auth": base64.b64encode(b"ann:secret").decode()}}}))
+    lib.equal(version(t.mount(host, insecure=host, authfile=authfile, **QUICK)), "1.5")
+    asked = [(entry["path"], "authorization" in entry["headers"]) for entry in registry.seen("GET", "^/v2/")]
+    (first, with_one), (second, with_another), *rest = asked
+    lib.equal((first, with_one), (second, not with_another))
+    assert all(with_any for _, with_any in rest) and "/v2/" not in dict(asked), asked
