@@ -282,7 +282,7 @@ static int settle_limit(struct cache_view *view, struct cache_head *head, uint64
 static bool only_user(const struct cache_view *view)
 {
 	return view->table_fd >= 0 &&
-	       cache_lock_byte(view->table_fd, F_WRLCK, CACHE_LOCK_USE, false) == 0;
+	       cache_lock_byte(view->table_fd, F_WRLCK, CACHE_LOCK_USE, 0) == 0;
 }
 
 static int join(struct cache_view *view, uint64_t limit_bytes, struct cache_made *ret)
@@ -321,7 +321,7 @@ int cache_make(struct cache_view *view, uint64_t limit_bytes, struct cache_made 
 		return err;
 	err = open_files(view);
 	if (!err)
-		err = cache_lock_byte(view->table_fd, F_RDLCK, CACHE_LOCK_USE, false);
+		err = cache_lock_byte(view->table_fd, F_RDLCK, CACHE_LOCK_USE, 0);
 	if (err)
 		return failed(view, "open it", err);
 	*ret = made;

@@ -252,7 +252,11 @@ struct cache_view {
 	pid_t pid;	/* whose lock_fd and owner these are: fork() makes another */
 	uint64_t owner; /* see the states above */
 	bool rebuilt;
+	bool stuck, freed; /* the lock was not to be had in time; it is now, again */
+	int64_t lock_ms;   /* CACHE_LOCK_MS; tests shorten it */
 };
+#define CACHE_LOCK_MS 3000 /* its holder needs microseconds, and may have to wait for a processor  \
+			    */
 
 /* DIR is absolute and outlives the view. LIMIT_BYTES 0: as the directory has it. 0 or a negative
  * errno, logged. */
@@ -263,12 +267,13 @@ void cache_view_cleanup(struct cache_view **view);
 #define AUTO_VIEW CLEANUP(cache_view_cleanup)
 /* Is the directory at its path still this one, and whole? */
 bool cache_view_current(const struct cache_view *view);
-/* 0, or -ESTALE: the view is broken, and the lock not held. */
+/* 0, or -ESTALE: the view is broken, or another process keeps the lock (logged); it is not held. */
 int cache_view_lock(struct cache_view *view);
 void cache_view_unlock(struct cache_view *view);
 
-/* One lock of the byte AT of FD: TYPE is F_RDLCK, F_WRLCK or F_UNLCK. 0 or a negative errno. */
-int cache_lock_byte(int fd, short type, off_t at, bool wait);
+/* One lock of the byte AT of FD: TYPE is F_RDLCK, F_WRLCK or F_UNLCK. 0; -EAGAIN: another has had
+ * it for WAIT_MS; or a negative errno. */
+int cache_lock_byte(int fd, short type, off_t at, int64_t wait_ms);
 bool cache_lock_is_held(int fd, off_t at);
 /* Bytes of the table file that stand for something. */
 #define CACHE_LOCK_TABLE 0	     /* the critical section */

@@ -15,14 +15,24 @@
 
 #include "cache_priv.h"
 
+#define OPENING_MS 10000 /* putting a large table in order takes seconds */
+
 /* --- locks --- */
 
-int cache_lock_byte(int fd, short type, off_t at, bool wait)
+/* The kernel's own wait has no end, and a holder that was stopped would be waited for by all. */
+int cache_lock_byte(int fd, short type, off_t at, int64_t wait_ms)
 {
 	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
-	while (fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock) < 0)
-		if (errno != EINTR)
+	const int64_t until = wait_ms ? now_ms() + wait_ms : 0;
+	struct timespec pause = {.tv_nsec = 20000};
+	while (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+		if (errno != EAGAIN && errno != EACCES)
 			return -errno;
+		if (now_ms() >= until)
+			return -EAGAIN;
+		nanosleep(&pause, NULL);
+		pause.tv_nsec = MIN(pause.tv_nsec * 2, 2000000);
+	}
 	return 0;
 }
 
@@ -54,7 +64,7 @@ static int become_owner(int fd, uint64_t *ret)
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		return -EIO;
 	uint64_t owner = CACHE_LOCK_OWNER + (random >> 2);
-	int err = cache_lock_byte(fd, F_WRLCK, (off_t)owner, false);
+	int err = cache_lock_byte(fd, F_WRLCK, (off_t)owner, 0);
 	if (!err)
 		*ret = owner;
 	return err;
@@ -76,15 +86,44 @@ static int become_this_process(struct cache_view *view)
 	return 0;
 }
 
+/* Nobody waits a second time for a holder that does not go on: until it does, the lock is only
+ * tried, and there is no cache but for what can be told without the lock (cache_peek.c). */
+static int lock_table(struct cache_view *view, bool *ret_news)
+{
+	if (cache_guard_broken(view->broken) || become_this_process(view))
+		return -ESTALE;
+	int err = cache_lock_byte(view->lock_fd, F_WRLCK, CACHE_LOCK_TABLE,
+				  view->stuck ? 0 : view->lock_ms);
+	*ret_news = view->stuck != (err == -EAGAIN);
+	view->stuck = err == -EAGAIN;
+	return err ? -ESTALE : 0;
+}
+
+static void tell_stuck(const struct cache_view *view, bool stuck)
+{
+	if (stuck)
+		log_warn("cache %s: another process has its table locked for %d s already, and may "
+			 "be "
+			 "stopped: there is little cache until it goes on, or is ended",
+			 view->dir, (int)(view->lock_ms / 1000));
+	else
+		log_info("cache %s: its table is free again", view->dir);
+}
+
 int cache_view_lock(struct cache_view *view)
 {
 	struct cache_head *head = view->table.head;
+	bool news = false;
 	pthread_mutex_lock(&view->mutex);
-	if (cache_guard_broken(view->broken) || become_this_process(view) ||
-	    cache_lock_byte(view->lock_fd, F_WRLCK, CACHE_LOCK_TABLE, true)) {
+	int err = lock_table(view, &news);
+	if (err) {
+		bool stuck = view->stuck;
 		pthread_mutex_unlock(&view->mutex);
-		return -ESTALE;
+		if (news && stuck)
+			tell_stuck(view, true);
+		return err;
 	}
+	view->freed = news;
 	if (head->inside || head->suspect) {
 		view->rebuilt = true;
 		cache_table_rebuild(&view->table, false);
@@ -97,12 +136,14 @@ int cache_view_lock(struct cache_view *view)
 
 void cache_view_unlock(struct cache_view *view)
 {
-	bool rebuilt = view->rebuilt;
-	view->rebuilt = false;
+	bool rebuilt = view->rebuilt, freed = view->freed;
+	view->rebuilt = view->freed = false;
 	atomic_thread_fence(memory_order_seq_cst);
 	view->table.head->inside = 0;
-	cache_lock_byte(view->lock_fd, F_UNLCK, CACHE_LOCK_TABLE, false);
+	cache_lock_byte(view->lock_fd, F_UNLCK, CACHE_LOCK_TABLE, 0);
 	pthread_mutex_unlock(&view->mutex);
+	if (freed)
+		tell_stuck(view, false);
 	if (rebuilt)
 		log_warn("cache %s: its table was left half changed, and was put in order",
 			 view->dir);
@@ -119,6 +160,7 @@ static struct cache_view *view_new(const char *dir)
 	view->dir = dir;
 	view->dir_fd = view->table_fd = view->arena_fd = view->files_fd = view->lock_fd = -1;
 	view->map = MAP_FAILED;
+	view->lock_ms = CACHE_LOCK_MS;
 	pthread_mutex_init(&view->mutex, NULL);
 	return view;
 }
@@ -188,7 +230,13 @@ static int opening_lock(struct cache_view *view)
 {
 	AUTO_CLOSE int fd = openat(view->dir_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
 				   0600);
-	int err = fd < 0 ? -errno : cache_lock_byte(fd, F_WRLCK, 0, true);
+	int err = fd < 0 ? -errno : cache_lock_byte(fd, F_WRLCK, 0, OPENING_MS);
+	if (err == -EAGAIN) {
+		log_warn("cache %s: another process has been opening it for %d s, and may be "
+			 "stopped",
+			 view->dir, OPENING_MS / 1000);
+		return -EBUSY;
+	}
 	if (err) {
 		log_error("cache %s: cannot lock it: %s", view->dir, strerror(-err));
 		return err;

@@ -23,10 +23,11 @@
  * process that wrote them may ask for them (with the same PASS number); they
  * become ordinary by cache_commit(), and are dropped by cache_drop() or eviction.
  *
- * All functions: any thread. None waits for anything but the disk; no lock is held across I/O
- * (a reader copies, then checks CRC and key again). After a fork() that no other thread's call
- * ran beside, parent and child may both go on using the cache: it can be opened before going to
- * the background.
+ * All functions: any thread. None waits for anything but the disk, and, once, some seconds for a
+ * process that was stopped at the wrong moment (then it is all but off until that goes on); no lock
+ * is held across I/O (a reader copies, then checks CRC and key again). After a fork() that no other
+ * thread's call ran beside, parent and child may both go on using the cache: it can be opened
+ * before going to the background.
  */
 #ifndef REGFS_CACHE_H
 #define REGFS_CACHE_H

@@ -375,7 +375,7 @@ static void test_fork_after_open(void **state)
 	pid_t pid = hold_lock(&held, &go_on);
 	assert_int_equal(read(held, &byte, 1), 1);
 	int fd = inherited->view->lock_fd;
-	assert_int_equal(cache_lock_byte(fd, F_WRLCK, CACHE_LOCK_TABLE, false), -EAGAIN);
+	assert_int_equal(cache_lock_byte(fd, F_WRLCK, CACHE_LOCK_TABLE, 0), -EAGAIN);
 	close(go_on);
 	close(held);
 	assert_int_equal(wait_for(pid), 0);

@@ -3,6 +3,7 @@
  * test_cache_disk: files that are damaged, cut short or deleted under the cache, and disks that are
  * full or unusable. A read is right or a miss, and nothing ends the process.
  */
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -71,6 +72,30 @@ static void test_verify(void **state)
 	assert_int_equal(cache_verify(cache, &checked, &dropped), 0);
 	assert_int_equal(dropped, 2);
 	assert_false(cache_has(cache, &id, 50));
+	close_cache(cache);
+}
+
+/* Another process was stopped with the table locked: what can be told without the lock is there,
+ * the rest is a miss at once, and all is as before when it goes on. */
+static void test_stopped_holder(void **state)
+{
+	const struct place *place = *state;
+	struct cache *cache = open_cache(place->cache, LIMIT);
+	struct cache_id id = id_of(CACHE_BLOB, 1);
+	AUTO_FREE char *table = format("%s/table", place->cache);
+	assert_int_equal(put_block(cache, &id, 0, 50000, 0), 0);
+	int fd = open(table, O_RDWR | O_CLOEXEC);
+	assert_int_equal(cache_lock_byte(fd, F_WRLCK, CACHE_LOCK_TABLE, 0), 0);
+	cache->view->lock_ms = 20;
+	assert_true(put_block(cache, &id, 1, 50000, 0) < 0);
+	cache->view->lock_ms = INT32_MAX; /* nobody waits a second time */
+	assert_int_equal(look(cache, &id, 0, 50000, 0), 1);
+	assert_int_equal(look(cache, &id, 1, 50000, 0), 0);
+	assert_true(put_block(cache, &id, 1, 50000, 0) < 0);
+	close(fd);
+	assert_int_equal(put_block(cache, &id, 1, 50000, 0), 0);
+	assert_int_equal(look(cache, &id, 1, 50000, 0), 1);
+	assert_int_equal(cache_check(cache), 0);
 	close_cache(cache);
 }
 
@@ -521,6 +546,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_damaged_bytes),
 		TEST(test_verify),
+		TEST(test_stopped_holder),
 		TEST(test_scribbled_table),
 		TEST(test_map_cut_short),
 		TEST(test_table_cut_short),
