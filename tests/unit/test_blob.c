@@ -626,6 +626,8 @@ static void test_raw_begins_anew(void **state)
 	assert_int_equal(read_raw_at(f, 0, BIG), BIG);
 	assert_memory_equal(f->out, f->big, BIG);
 	assert_int_equal(read_raw_at(f, BIG - 1, 1), 1);
+	/* the last bytes may be had a moment before the pass that judged them has ended */
+	settle(f);
 	blob_raw_state(f->blobs, &f->id, &before);
 	assert_true(before.judged);
 	assert_int_equal(before.times, after.times);
