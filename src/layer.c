@@ -505,7 +505,8 @@ static int layer_step(struct layer *layer, const struct blob_id *id, struct wait
 	pthread_mutex_unlock(&layers->lock);
 	layer_look(layer, id, wait);
 	pthread_mutex_lock(&layers->lock);
-	return layer->state == LAYER_NEW ? layer->error : 0;
+	/* a build may be over already, called off because nobody waited yet: that is no failure */
+	return layer->state == LAYER_NEW && layer->error != -ECANCELED ? layer->error : 0;
 }
 
 static int layer_get_ready(struct layer *layer, const struct blob_id *id, struct wait *wait)
