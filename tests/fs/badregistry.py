@@ -524,15 +524,13 @@ class Handler(BaseHTTPRequestHandler):
         """POST JSON {"rule": {...}} | {"set": {attribute: value}} | {"clear": true};
         GET ?count=REGEX ("GET /v2/.*") the number of such requests; ?header=NAME&of=REGEX the
         header of the last such request ("-" if it had none); ?clients=REGEX the connections they
-        came on; ?most=1 connections at a time; ?rounds=1 how often answers were given together."""
+        came on; ?rounds=1 how often answers were given together."""
         state = self.server.state
         body = self.request_body()
         with state.lock:
             if method == "POST":
                 return state.obey(json.loads(body))
             query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
-            if "most" in query:
-                return str(state.open_most)
             if "rounds" in query:
                 return str(state.rounds)
             found = [r for r in state.requests

