@@ -362,13 +362,14 @@ static int stage_stream(struct push *push, struct push_stream *stream, struct wa
 int push_images(struct push *push, struct wait *wait)
 {
 	AUTO_STREAM struct push_stream *stream = push_hold_stream(push);
+	int64_t begin_ms = now_ms();
 	int err = 0;
 
 	if (!push->staged)
 		err = stream ? stage_stream(push, stream, wait) : stage_spool(push, wait);
 	/* The FLUSH of a killed writer comes just before the INTERRUPT that says so. */
 	if (!err && stream)
-		err = wait_until(wait, now_ms() + INTERRUPT_MS);
+		err = wait_until(wait, begin_ms + INTERRUPT_MS);
 	if (err || push->kept)
 		return err;
 	err = push_publish(push, push->staged, wait);

@@ -17,6 +17,13 @@
 #define TAR_MAGIC_OFF 257
 #define TAR_MAGIC     "ustar"
 
+/* Whoever sends a small one mostly waits for the store, which syncs each to its disk: they hold up
+ * neither a large one nor the writer. */
+#define SMALL MIB
+/* So far the writer may be ahead of a blob under way, beside the stream's own window: the next
+ * layer is unpacked while the store syncs this one to its disk. */
+#define AHEAD (96 * MIB)
+
 /* --- which members are parts --- */
 
 static bool is_tar(const char *head, size_t len)
@@ -135,6 +142,11 @@ int push_part_add(struct push_stream *stream, const struct archive_seen *seen, c
 
 /* --- what becomes of one --- */
 
+static bool is_small(const struct push_part *part)
+{
+	return part->at.len <= SMALL;
+}
+
 /* What is before OFF keeps no writer back. */
 static void need_from(struct push_part *part, uint64_t off)
 {
@@ -147,7 +159,7 @@ static void need_from(struct push_part *part, uint64_t off)
 /* All its bytes are as good as taken: the spool keeps them until they are confirmed. */
 static void need_no_room(struct push_part *part)
 {
-	need_from(part, part->at.off + part->at.len);
+	need_from(part, is_small(part) ? UINT64_MAX : part->at.off + part->at.len + AHEAD);
 }
 
 static int blob_send(struct push_part *part)
@@ -187,7 +199,7 @@ static void part_run(struct pool_work *work)
 	part->state = PART_DONE;
 	part->err = err;
 	part->needed = UINT64_MAX;
-	stream->nrunning--;
+	stream->nrunning[is_small(part)]--;
 	wait_wake(&stream->changed);
 	pthread_mutex_unlock(&stream->lock);
 	push_parts_start(stream);
@@ -200,12 +212,15 @@ static struct push_part *take_next(struct push_stream *stream)
 	struct push_part *part = NULL;
 
 	pthread_mutex_lock(&stream->lock);
-	if (!stream->error && stream->nrunning < PUSH_PARALLEL &&
-	    stream->next_part < stream->nparts) {
-		part = stream->parts[stream->next_part++];
+	if (!stream->error && stream->next_part < stream->nparts)
+		part = stream->parts[stream->next_part];
+	if (part && stream->nrunning[is_small(part)] < PUSH_PARALLEL) {
+		stream->next_part++;
 		part->state = PART_RUNNING;
-		stream->nrunning++;
+		stream->nrunning[is_small(part)]++;
 		stream->refs++;
+	} else {
+		part = NULL;
 	}
 	pthread_mutex_unlock(&stream->lock);
 	return part;

@@ -31,7 +31,7 @@
 
 #define PUSH_PIECE    MIB	  /* what is read, hashed or compressed at a time */
 #define PUSH_STEP     (256 * KIB) /* so many bytes are waited for before they go on */
-#define PUSH_PARALLEL 4		  /* blobs under way at once */
+#define PUSH_PARALLEL 4		  /* blobs under way at once, and small ones beside them */
 #define PUSH_SIZE_MAX (1LL << 42) /* of a file that is pushed */
 /* So many times its size a blob or an archive may unpack to, as deflate does at most, and so much
  * whatever its size. */
@@ -358,9 +358,9 @@ struct push_stream {
 	struct archive_table *table;
 	struct push_part **parts; /* in the order of the archive */
 	size_t nparts;
-	size_t first_open; /* those before it are done */
-	size_t next_part;  /* those before it were started */
-	unsigned nrunning;
+	size_t first_open;    /* those before it are done */
+	size_t next_part;     /* those before it were started */
+	unsigned nrunning[2]; /* large ones, small ones */
 };
 
 /* Of the first SIZE bytes of PUSH's spool. Takes a hold on PUSH. */

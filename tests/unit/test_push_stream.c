@@ -267,6 +267,30 @@ static void blobs_go_before_they_are_whole(void **state)
 	push_unref(push);
 }
 
+/* A registry that syncs what it confirms holds up neither other blobs nor, for a while, the writer:
+ * four small ones, a large one, and more than KEPT_BACK of the next are under way at once. */
+static void blobs_do_not_hold_each_other_up(void **state)
+{
+	struct fixture *f = *state;
+	const size_t lens[] = {PIECE, PIECE, PIECE, PIECE, 2 * MIB, KEPT_BACK + 4 * MIB};
+	AUTO_BUF struct buf tar = BUF_INIT(ARCHIVE_MAX);
+	AUTO_FREE uint8_t *blob = malloc(KEPT_BACK + 4 * MIB);
+	struct digest digest = {.algo = DIGEST_SHA256};
+	struct push *push = begin(f, "1");
+
+	memset(blob, 0x1f, KEPT_BACK + 4 * MIB);
+	for (size_t i = 0; i < ARRAY_SIZE(lens); i++) {
+		digest.bytes[0] = (uint8_t)i;
+		AUTO_BUF struct buf one = half_a_blob(&digest, blob, lens[i]);
+		assert_int_equal(buf_add(&tar, one.data, one.len), 0);
+	}
+	fakestore_stall(f->store, FAKE_PUT_BLOB);
+	assert_int_equal(write_range(push, &tar, 0, tar.len, &f->wait), 0);
+	fakestore_await_stalled(f->store, ARRAY_SIZE(lens));
+	fakestore_release(f->store);
+	push_unref(push);
+}
+
 /* A layer of docker save that says by its name that it is compressed (as dockers that keep their
  * images in containerd write them), and cannot be unpacked. */
 static void packed_layer_is_broken(void **state)
@@ -489,6 +513,7 @@ int main(void)
 		TEST(same_as_from_the_spool),
 		TEST(blobs_go_before_the_flush),
 		TEST(blobs_go_before_they_are_whole),
+		TEST(blobs_do_not_hold_each_other_up),
 		TEST(packed_layer_is_broken),
 		TEST(unfinished_is_kept),
 		TEST(what_was_sent_cannot_change),
