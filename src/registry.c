@@ -103,6 +103,7 @@ static int ask_scheme(struct registry *registry, enum registry_scheme scheme,
 		.headers = question->headers,
 		.tls = &registry->tls,
 		.deadline_ms = question->deadline_ms,
+		.bulk = question->bulk,
 		.why = why,
 	};
 	return http_begin(registry->http, &request, wait, ret);
@@ -192,7 +193,7 @@ static int probe_root(struct registry *registry, int64_t deadline_ms, struct wai
 static bool may_ask(const struct registry *registry, const struct registry_call *call)
 {
 	bool asks = call->method == HTTP_GET || call->method == HTTP_HEAD;
-	bool about_name = call->deadline_ms && !call->bulk && *call->url == '/';
+	bool about_name = call->deadline_ms && (!call->bulk || call->leads) && *call->url == '/';
 	return registry->tls_first && !registry->headers && asks && about_name;
 }
 

@@ -185,11 +185,12 @@ int registry_get_manifest(struct store *store, const char *repo, const char *tag
 	int err = target_init(&target, repo, "manifests", tag_or_digest);
 	if (err)
 		return err;
-	const struct manifest_call asked = {
+	struct manifest_call asked = {
 		.registry = registry,
 		.call = name_call(registry, HTTP_GET, repo, &target),
 		.ref = tag_or_digest,
 	};
+	asked.call.leads = true;
 	AUTO_TRANSFER struct http_transfer *transfer = NULL;
 	err = registry_ask(registry, &asked.call, wait, &transfer);
 	return err ? err : take_manifest(&asked, transfer, ret, wait);
@@ -241,6 +242,7 @@ int registry_head(struct store *store, const char *repo, const char *tag_or_dige
 		.call = name_call(registry, HTTP_HEAD, repo, &target),
 		.ref = tag_or_digest,
 	};
+	asked.call.leads = true;
 	if (etags_has(registry->etags, target.url))
 		return head_by_get(&asked, ret, wait);
 	AUTO_TRANSFER struct http_transfer *transfer = NULL;

@@ -20,6 +20,8 @@
 /* A remembered redirect that failed, and a fresh one. */
 #define RESTARTS_MAX 2
 #define HEADERS_MAX  16
+/* A connection that was idle for so long may be gone, at the hastier servers. */
+#define BULK_IDLE_MS 60000
 
 /* What one call has gone through. */
 struct exchange {
@@ -359,13 +361,31 @@ static int begin(struct exchange *x, struct http_transfer **ret_answer)
 	return err;
 }
 
-int registry_send(struct registry *registry, const struct registry_call *call, struct wait *wait,
-		  struct http_transfer **ret)
+/* Whether CALL goes in front of bulk that is likely to come, and not behind any. */
+static bool take_lead(struct registry *registry, const struct registry_call *call)
 {
-	if (registry->offline)
-		return -EHOSTUNREACH;
-	if (!wait_may_block(wait))
-		return -EWOULDBLOCK;
+	int64_t now = now_ms();
+	pthread_mutex_lock(&registry->lock);
+	bool idle = !registry->bulk_ms || now - registry->bulk_ms >= BULK_IDLE_MS;
+	bool leads = call->leads && idle && !registry->leading;
+	if (leads)
+		registry->leading = true;
+	if (call->bulk)
+		registry->bulk_ms = now;
+	pthread_mutex_unlock(&registry->lock);
+	return leads;
+}
+
+static void leave_lead(struct registry *registry)
+{
+	pthread_mutex_lock(&registry->lock);
+	registry->leading = false;
+	pthread_mutex_unlock(&registry->lock);
+}
+
+static int exchange(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		    struct http_transfer **ret)
+{
 	CLEANUP(exchange_release)
 	struct exchange x = {.registry = registry, .call = call, .wait = wait};
 	AUTO_TRANSFER struct http_transfer *first = NULL;
@@ -388,6 +408,22 @@ int registry_send(struct registry *registry, const struct registry_call *call, s
 		}
 	}
 	return registry_errno(err);
+}
+
+int registry_send(struct registry *registry, const struct registry_call *call, struct wait *wait,
+		  struct http_transfer **ret)
+{
+	if (registry->offline)
+		return -EHOSTUNREACH;
+	if (!wait_may_block(wait))
+		return -EWOULDBLOCK;
+	struct registry_call settled = *call;
+	bool leads = take_lead(registry, call);
+	settled.bulk |= leads;
+	int err = exchange(registry, &settled, wait, ret);
+	if (leads)
+		leave_lead(registry);
+	return err;
 }
 
 int registry_ask(struct registry *registry, const struct registry_call *call, struct wait *wait,

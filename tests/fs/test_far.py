@@ -91,3 +91,11 @@ def test_one_part_is_wrong(t):
 
     lib.wait_for(comes, "the layer")
     lib.equal(ranges(registry)[3:], [None])
+
+
+def test_bytes_follow_the_manifest_on_its_connection(t):
+    """Which saves them the trips that one of their own takes."""
+    registry, mount = far(t)
+    lib.equal(read(mount), NOISE)
+    [manifest] = registry.seen("GET", "/manifests/1$")
+    lib.equal(registry.seen("GET", "/blobs/")[0]["client"], manifest["client"])
