@@ -222,11 +222,6 @@ int image_layer(struct image *image, unsigned n, struct wait *wait, struct layer
 	return layer_open(image->images->options.layers, &id, &claims, wait, ret);
 }
 
-static int open_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)
-{
-	return image_layer(arg, n, wait, ret);
-}
-
 void image_layer_prepare(struct image *image, unsigned n)
 {
 	struct layer_claims claims = {0};
@@ -243,6 +238,31 @@ void image_layer_prepare(struct image *image, unsigned n)
 static void prepare_layer(void *arg, unsigned n)
 {
 	image_layer_prepare(arg, n);
+}
+
+/* All layers above N have let somebody down: over a long way, tables of as many below it come along
+ * with its own, in case that it does too. Only those that are documents of their own: the layers'
+ * bytes are left where they are. */
+static void prepare_below(struct image *image, unsigned n)
+{
+	unsigned above = (unsigned)image->manifest.nlayers - 1 - n;
+	struct toc_ref toc;
+
+	if (blobs_parallel(image->images->options.blobs, image->store) == 1)
+		return;
+	for (unsigned i = 1; i <= MIN(above, n); i++)
+		if (find_toc(image, n - i, &toc) == 0 && toc.kind == TOC_ZTOC)
+			image_layer_prepare(image, n - i);
+}
+
+static int open_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)
+{
+	struct image *image = arg;
+
+	/* what is at hand was taken without waiting */
+	if (wait_may_block(wait) && n < image->manifest.nlayers)
+		prepare_below(image, n);
+	return image_layer(image, n, wait, ret);
 }
 
 static int open_tree_layer(void *arg, unsigned n, struct wait *wait, struct layer **ret)

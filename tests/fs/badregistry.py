@@ -25,6 +25,7 @@ or "main" limits it to one of the two ports. Actions:
     stall=SECONDS                         silence before the answer
     drip=SECONDS                          answers of status 102 (RFC 2518, section 10.1), ten a second
     gather=SECONDS                        all answers at once, when nobody has asked for so long
+    until=PATH                            silence until something that matches PATH was asked for
     stall_after=N                         silence for good after N bytes of the body
     truncate=N                            N bytes of the body, then the end
     extra=N                               N bytes beyond the Content-Length
@@ -184,6 +185,8 @@ class Handler(BaseHTTPRequestHandler):
             self.silence(0.1)
         if "gather" in act:
             self.gather(act["gather"])
+        while "until" in act and not self.server.state.seen("GET", act["until"]):
+            self.silence(0.02)
         if act.get("reset"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
