@@ -104,6 +104,8 @@ def test_goes_while_it_is_written(t):
     writer = Writer(mount)
     cut = len(data) - MIB
     writer.write(data[:cut])
+    # What cp writes at a time.
+    lib.equal(os.stat(mount.path("team/app/_push/1.tar")).st_blksize, MIB)
     lib.wait_for(lambda: registry.count("PUT", "/blobs/uploads/"), "the first layer")
     # The registry's word comes before ours.
     line = lib.wait_for(lambda: [line for line in map(str.split, mount.path("_regfs/pushes").read_text().splitlines())
