@@ -58,9 +58,9 @@ struct registry {
 
 	struct foreign *foreign; /* registry_foreign.c's; guarded by lock */
 	pthread_mutex_t lock;
-	enum registry_scheme scheme;   /* guarded by lock */
-	int64_t bulk_ms;	       /* when bulk was asked for last, or 0; guarded by lock */
-	bool leading;		       /* a call that leads is under way; guarded by lock */
+	enum registry_scheme scheme; /* guarded by lock */
+	int64_t asked_ms; /* when anything was asked that does not lead, or 0; guarded by lock */
+	bool leading;	  /* a call that leads is under way; guarded by lock */
 	int64_t hold_ms[2][QUESTIONS]; /* registry_limit.c; of changes: [1]; guarded by lock */
 	int gone;		       /* why it does not answer, as last said; guarded by lock */
 	int64_t gone_ms;	       /* when that was; guarded by lock */
@@ -84,8 +84,8 @@ struct registry_call {
 	http_await_fn *body_await; /* NULL: it need not be waited for */
 	void *body_arg;
 	bool bulk;
-	/* Bytes are likely to follow: it goes where they will (http.h) while nothing else is there,
-	 * so that they find a connection. */
+	/* Bytes are likely to follow: where there is no connection yet, it opens one that they
+	 * can use (http.h: it goes with the bulk). */
 	bool leads;
 	bool anonymous;	  /* no credentials; a 401 is an answer */
 	bool no_redirect; /* a redirect is an answer */

@@ -21,7 +21,7 @@
 #define RESTARTS_MAX 2
 #define HEADERS_MAX  16
 /* A connection that was idle for so long may be gone, at the hastier servers. */
-#define BULK_IDLE_MS 60000
+#define IDLE_MS 60000
 
 /* What one call has gone through. */
 struct exchange {
@@ -361,17 +361,17 @@ static int begin(struct exchange *x, struct http_transfer **ret_answer)
 	return err;
 }
 
-/* Whether CALL goes in front of bulk that is likely to come, and not behind any. */
+/* Whether CALL is the first one, and in front of bulk that is likely to come. */
 static bool take_lead(struct registry *registry, const struct registry_call *call)
 {
 	int64_t now = now_ms();
 	pthread_mutex_lock(&registry->lock);
-	bool idle = !registry->bulk_ms || now - registry->bulk_ms >= BULK_IDLE_MS;
+	bool idle = !registry->asked_ms || now - registry->asked_ms >= IDLE_MS;
 	bool leads = call->leads && idle && !registry->leading;
 	if (leads)
 		registry->leading = true;
-	if (call->bulk)
-		registry->bulk_ms = now;
+	else
+		registry->asked_ms = now;
 	pthread_mutex_unlock(&registry->lock);
 	return leads;
 }
