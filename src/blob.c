@@ -24,6 +24,7 @@ struct blobs *blobs_new(struct cache *cache, struct pool *jobs, int64_t timeout_
 	blobs->idle_ms = PASS_IDLE_MS;
 	blobs->retry_ms = RETRY_MS;
 	blobs->yield_ms = YIELD_MS;
+	blobs->slow_ms = SLOW_MS;
 	blobs->lane_part = LANE_PART;
 	pthread_mutex_init(&blobs->lock, NULL);
 	pthread_cond_init(&blobs->drained, NULL);

@@ -155,7 +155,7 @@ static int fetch_blocks(struct fetch *fetch, bool *unkept)
 {
 	struct blob *blob = fetch->blob;
 
-	for (uint32_t i = 0; i < fetch->count; i++) {
+	for (uint32_t i = fetch->ready; i < fetch->count; i++) {
 		uint32_t nr = fetch->first + i;
 		bool cached = false;
 
@@ -191,6 +191,7 @@ static void fetch_finish(struct fetch *fetch, int result, bool unkept)
 	fetch->ended = true;
 	fetch->result = result;
 	struct fetch *then = STEAL(fetch->then);
+	over_drop(&fetch->feed, &fetch->wait);
 	wait_wake(&blob->fetched);
 	pthread_mutex_unlock(&blobs->lock);
 	if (then)
@@ -199,12 +200,38 @@ static void fetch_finish(struct fetch *fetch, int result, bool unkept)
 	job_end(blob);
 }
 
+/* Whether it was called off so that it goes on elsewhere. */
+static bool fetch_goes_over(struct fetch *fetch)
+{
+	struct blobs *blobs = fetch->blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	struct way *way = over_take(&fetch->feed, &fetch->wait);
+	if (way) {
+		pace_end(&fetch->way->pace, fetch->feed.received);
+		way_leave(fetch->way);
+		fetch->way = way;
+		way_enter(way);
+		pace_begin(&way->pace);
+	}
+	pthread_mutex_unlock(&blobs->lock);
+	if (!way)
+		return false;
+	over_go(&fetch->feed);
+	stats_add(STAT_RANGE_BYTES, fetch->feed.received);
+	fetch->feed.received = 0;
+	return true;
+}
+
 static void fetch_run(struct pool_work *work)
 {
 	struct fetch *fetch = CONTAINER_OF(work, struct fetch, work);
 	bool unkept = false;
+	int r;
 
-	int r = fetch_blocks(fetch, &unkept);
+	do {
+		r = fetch_blocks(fetch, &unkept);
+	} while (r == -EINTR && fetch_goes_over(fetch));
 	stats_add(STAT_RANGE_BYTES, fetch->feed.received);
 	fetch_finish(fetch, r, unkept);
 }
@@ -367,16 +394,29 @@ static void fetch_along(struct blob *blob, const struct blob_id *id, const struc
 
 /* --- reading --- */
 
-static ssize_t fetch_take(struct fetch *fetch, const struct want *want, struct wait *wait)
+static struct over_await await_of(struct fetch *fetch, const struct blob_id *id)
 {
+	return (struct over_await){
+		.feed = &fetch->feed,
+		.job = &fetch->wait,
+		.way = &fetch->way,
+		.done = &fetch->ready,
+		.queue = &fetch->blob->fetched,
+		.id = id,
+	};
+}
+
+static ssize_t fetch_take(struct fetch *fetch, const struct blob_id *id, const struct want *want,
+			  struct wait *wait)
+{
+	struct over_await await = await_of(fetch, id);
 	struct blob *blob = fetch->blob;
 	uint32_t nr = want->block - fetch->first;
 	int r = 0;
 
 	pthread_mutex_lock(&blob->blobs->lock);
 	while (r == 0 && fetch->ready <= nr) {
-		r = fetch->ended ? fetch->result
-				 : wait_on(wait, &blob->fetched, &blob->blobs->lock, WAIT_FOREVER);
+		r = fetch->ended ? fetch->result : over_await(&await, wait);
 	}
 	pthread_mutex_unlock(&blob->blobs->lock);
 	if (r < 0)
@@ -440,7 +480,7 @@ static ssize_t read_round(struct blob *blob, const struct blob_id *id, const str
 	if (!fetch)
 		return -ENOMEM;
 	fetch_ahead(blob, id, want->block);
-	ssize_t n = fetch_take(fetch, want, wait);
+	ssize_t n = fetch_take(fetch, id, want, wait);
 	if (fetch_failed_elsewhere(fetch, id, n))
 		n = 0;
 	fetch_unref(blobs, fetch);
@@ -461,15 +501,17 @@ ssize_t fetch_read(struct blob *blob, const struct blob_id *id, const struct wan
 /* --- bringing in --- */
 
 /* Until FETCH is over, or has all of what is wanted up to LAST. */
-static int fetch_await(struct fetch *fetch, uint32_t last, struct wait *wait)
+static int fetch_await(struct fetch *fetch, const struct blob_id *id, uint32_t last,
+		       struct wait *wait)
 {
+	struct over_await await = await_of(fetch, id);
 	struct blob *blob = fetch->blob;
 	uint32_t count = MIN(fetch->count, last - fetch->first + 1);
 	int r = 0;
 
 	pthread_mutex_lock(&blob->blobs->lock);
 	while (r == 0 && fetch->ready < count && !fetch->ended)
-		r = wait_on(wait, &blob->fetched, &blob->blobs->lock, WAIT_FOREVER);
+		r = over_await(&await, wait);
 	if (r == 0 && fetch->ready < count)
 		r = fetch->result;
 	pthread_mutex_unlock(&blob->blobs->lock);
@@ -500,7 +542,7 @@ static ssize_t bring_blocks(struct blob *blob, const struct blob_id *id, uint32_
 					    &(struct start){.first = nr, .most = last - nr + 1});
 		if (!fetch)
 			return -ENOMEM;
-		int r = fetch_await(fetch, last, wait);
+		int r = fetch_await(fetch, id, last, wait);
 		bool elsewhere = fetch_failed_elsewhere(fetch, id, r);
 		if (!elsewhere)
 			nr = fetch->first + fetch->count;

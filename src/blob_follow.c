@@ -27,15 +27,30 @@ static ssize_t piece_copy(struct piece *piece, const struct want *want)
 	return want->len;
 }
 
+static struct over_await await_of(struct pass *pass, struct wait_queue *queue,
+				  const struct blob_id *id)
+{
+	return (struct over_await){
+		.feed = &pass->feed,
+		.job = &pass->wait,
+		.way = &pass->way,
+		.done = &pass->done,
+		.queue = queue,
+		.id = id,
+	};
+}
+
 /* The verified end of the pass; PIECE is what is wanted, if the window has it then. */
-static int pass_wait_end(struct pass *pass, uint32_t nr, struct wait *wait, struct piece **ret)
+static int pass_wait_end(struct pass *pass, const struct blob_id *id, uint32_t nr,
+			 struct wait *wait, struct piece **ret)
 {
 	struct blobs *blobs = pass->blob->blobs;
+	struct over_await await = await_of(pass, &pass->ended, id);
 	int r = 0;
 
 	pthread_mutex_lock(&blobs->lock);
 	while (r == 0 && pass->state == PASS_RUNNING)
-		r = wait_on(wait, &pass->ended, &blobs->lock, WAIT_FOREVER);
+		r = over_await(&await, wait);
 	if (r == 0)
 		r = pass->result;
 	if (r == 0)
@@ -46,9 +61,11 @@ static int pass_wait_end(struct pass *pass, uint32_t nr, struct wait *wait, stru
 
 /* Until block NR was published, for a raw reader: 0, *RET as above. An error if the pass stopped
  * before. */
-static int pass_wait_block(struct pass *pass, uint32_t nr, struct wait *wait, struct piece **ret)
+static int pass_wait_block(struct pass *pass, const struct blob_id *id, uint32_t nr,
+			   struct wait *wait, struct piece **ret)
 {
 	struct blobs *blobs = pass->blob->blobs;
+	struct over_await await = await_of(pass, &pass->progress, id);
 	int r = 0;
 
 	pthread_mutex_lock(&blobs->lock);
@@ -56,9 +73,7 @@ static int pass_wait_block(struct pass *pass, uint32_t nr, struct wait *wait, st
 	pass->raw_ms = now_ms();
 	wait_wake(&pass->room);
 	while (r == 0 && pass->done <= nr) {
-		r = pass->state == PASS_RUNNING
-			    ? wait_on(wait, &pass->progress, &blobs->lock, WAIT_FOREVER)
-			    : pass->result;
+		r = pass->state == PASS_RUNNING ? over_await(&await, wait) : pass->result;
 	}
 	/* who comes late need not guess */
 	if (r == 0 && pass->state == PASS_DONE)
@@ -72,12 +87,13 @@ static int pass_wait_block(struct pass *pass, uint32_t nr, struct wait *wait, st
 }
 
 /* Unverified. 0: the block came and is lost. */
-static ssize_t pass_read_raw(struct pass *pass, const struct want *want, struct wait *wait)
+static ssize_t pass_read_raw(struct pass *pass, const struct blob_id *id, const struct want *want,
+			     struct wait *wait)
 {
 	struct blob *blob = pass->blob;
 	struct piece *piece = NULL;
 
-	int r = pass_wait_block(pass, want->block, wait, &piece);
+	int r = pass_wait_block(pass, id, want->block, wait, &piece);
 	if (r < 0)
 		return r;
 	if (piece)
@@ -87,18 +103,18 @@ static ssize_t pass_read_raw(struct pass *pass, const struct want *want, struct 
 	return n == (ssize_t)want->len ? n : 0;
 }
 
-static ssize_t pass_read_joined(struct pass *pass, const struct want *want, bool raw,
-				struct wait *wait)
+static ssize_t pass_read_joined(struct pass *pass, const struct blob_id *id,
+				const struct want *want, bool raw, struct wait *wait)
 {
 	struct piece *piece = NULL;
 
 	/* The last block is given with the verdict only: nobody reads a wrong blob to its end. */
 	if (raw && want->block + 1 < pass->blob->nblocks) {
-		ssize_t n = pass_read_raw(pass, want, wait);
+		ssize_t n = pass_read_raw(pass, id, want, wait);
 		if (n != 0)
 			return n;
 	}
-	int r = pass_wait_end(pass, want->block, wait, &piece);
+	int r = pass_wait_end(pass, id, want->block, wait, &piece);
 	if (r < 0)
 		return r;
 	return piece ? piece_copy(piece, want) : 0;
@@ -112,7 +128,7 @@ ssize_t pass_read(struct blob *blob, const struct blob_id *id, const struct want
 	int r = pass_join(blob, id, raw ? JOIN_RAW : JOIN_READ, wait, &pass);
 	if (r != 0)
 		return r < 0 ? r : 0;
-	ssize_t n = pass_read_joined(pass, want, raw, wait);
+	ssize_t n = pass_read_joined(pass, id, want, raw, wait);
 	pass_leave(pass);
 	return n;
 }
@@ -215,6 +231,7 @@ void blob_stream_close(struct blob_stream *stream)
 static int stream_await(struct blob_stream *stream, uint32_t nr, struct wait *wait)
 {
 	struct pass *pass = stream->pass;
+	struct over_await await = await_of(pass, &pass->progress, &stream->id);
 	int r = 0;
 
 	while (r == 0 && pass->done <= nr) {
@@ -223,7 +240,7 @@ static int stream_await(struct blob_stream *stream, uint32_t nr, struct wait *wa
 		/* what began in the background may be wanted by now */
 		if (!wait_background(wait))
 			pass_hurry(pass);
-		r = wait_on(wait, &pass->progress, &stream->blob->blobs->lock, WAIT_FOREVER);
+		r = over_await(&await, wait);
 	}
 	return r;
 }
@@ -273,7 +290,7 @@ static int stream_catch_up(struct blob_stream *stream, struct wait *wait, struct
 	if (n != (ssize_t)want.len) {
 		struct piece *kept = NULL;
 
-		n = pass_wait_end(stream->pass, want.block, wait, &kept);
+		n = pass_wait_end(stream->pass, &stream->id, want.block, wait, &kept);
 		if (n == 0)
 			n = kept ? piece_copy(kept, &want)
 				 : blob_read_block(blob, &stream->id, &want, false, wait);
@@ -308,7 +325,7 @@ ssize_t blob_stream_read(struct blob_stream *stream, const void **ret, struct wa
 
 	piece_unref(STEAL(stream->piece));
 	if (stream->next == stream->blob->nblocks)
-		return pass_wait_end(stream->pass, stream->next, wait, &piece);
+		return pass_wait_end(stream->pass, &stream->id, stream->next, wait, &piece);
 	do {
 		r = stream_next(stream, wait, &piece);
 		if (r == 0 && !piece)

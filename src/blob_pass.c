@@ -428,6 +428,7 @@ static void pass_set_result(struct pass *pass, int result, bool over)
 	}
 	if (over && result == 0 && !blob->sums)
 		blob->sums = STEAL(pass->sums);
+	over_drop(&pass->feed, &pass->wait);
 	blob->error = result == -ECANCELED ? 0 : result;
 	blob->error_source = pass->feed.source;
 	blob->wrong = over && result < 0;
@@ -462,6 +463,25 @@ static bool pass_still_wanted(struct pass *pass)
 	return wanted;
 }
 
+/* Whether it was called off so that it goes on elsewhere. */
+static bool pass_goes_over(struct pass *pass)
+{
+	struct blobs *blobs = pass->blob->blobs;
+
+	pthread_mutex_lock(&blobs->lock);
+	struct way *way = over_take(&pass->feed, &pass->wait);
+	if (way && pass->counted) {
+		way_leave(pass->way);
+		way_enter(way);
+	}
+	if (way)
+		pass->way = way;
+	pthread_mutex_unlock(&blobs->lock);
+	if (way)
+		over_go(&pass->feed);
+	return way;
+}
+
 static void pass_run(struct pool_work *work)
 {
 	struct pass *pass = CONTAINER_OF(work, struct pass, work);
@@ -470,7 +490,8 @@ static void pass_run(struct pool_work *work)
 
 	do {
 		r = pass_blocks(pass);
-	} while (r == -ECANCELED && pass_still_wanted(pass));
+	} while ((r == -ECANCELED && pass_still_wanted(pass)) ||
+		 (r == -EINTR && pass_goes_over(pass)));
 	if (r == 0)
 		r = pass_verify(pass);
 	else if (r == -ENODATA)

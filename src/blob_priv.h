@@ -31,6 +31,7 @@
 #define PASS_IDLE_MS   5000		   /* a pass nobody wants is paused after that */
 #define RETRY_MS       1000		   /* a failure is repeated, not tried again, for so long */
 #define YIELD_MS       2000		   /* what is in the background stands back, for a block */
+#define SLOW_MS	       10000		   /* without a block, while another registry has it */
 #define FETCH_MAX      32		   /* blocks of one range request: 4 MiB */
 #define RUNS	       4		   /* sequential readers told apart, in one blob */
 #define MARKS	       64		   /* blocks that set off more when they are read */
@@ -110,6 +111,7 @@ struct blobs {
 	int64_t idle_ms;    /* PASS_IDLE_MS; tests shorten it */
 	int64_t retry_ms;   /* RETRY_MS; tests shorten it */
 	int64_t yield_ms;   /* YIELD_MS; tests change it */
+	int64_t slow_ms;    /* SLOW_MS; tests shorten it */
 	size_t lane_part;   /* LANE_PART; tests shorten it */
 
 	pthread_mutex_t lock;
@@ -200,6 +202,10 @@ struct feed {
 	bool wide;    /* it may come over several connections */
 	struct store_stream *stream;
 	uint64_t received; /* bytes from the store since the last look */
+	unsigned overs;	   /* how often it went over */
+	/* guarded by blobs->lock: where to go over to (blob_over.c); NULL: nowhere */
+	struct store *over_store;
+	char *over_repo;
 };
 
 /* Names the source. 0 or -ENOMEM; the old one stays then. */
@@ -210,6 +216,31 @@ void feed_release(struct feed *feed);
  * feed_stop(). *RET_CACHED: it came from the cache. 0; -ENODATA: the store has fewer bytes
  * than it should; the store's errors, -EINTR. */
 int feed_block(struct feed *feed, uint32_t nr, void *data, struct wait *wait, bool *ret_cached);
+
+/* --- blob_over.c; lock held unless said --- */
+
+/* Somebody waits, with ID's source at hand, for the job of FEED, which counts its blocks in DONE,
+ * waits with JOB and is on WAY. The rest is 0 at first. */
+struct over_await {
+	struct feed *feed;
+	struct wait *job;
+	struct way *const *way;
+	const uint32_t *done;
+	struct wait_queue *queue;
+	const struct blob_id *id;
+	uint32_t seen;
+	int64_t until_ms;
+};
+/* wait_on() the queue. Where no block comes for too long, and ID's registry is another, the job is
+ * called off to go over to that; each time it does it gets twice as long. */
+int over_await(struct over_await *await, struct wait *wait);
+/* The job was called off (-EINTR): where that was to go over, FEED has its new source, and the way
+ * there is returned. NULL: it was not. */
+struct way *over_take(struct feed *feed, struct wait *job);
+/* Leaves the old one. Without lock. */
+void over_go(struct feed *feed);
+/* The job is over. */
+void over_drop(struct feed *feed, struct wait *job);
 
 /* --- blob_lanes.c --- */
 

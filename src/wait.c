@@ -78,6 +78,13 @@ void wait_cancel(struct wait *wait)
 	pthread_mutex_unlock(&wait->lock);
 }
 
+void wait_renew(struct wait *wait)
+{
+	pthread_mutex_lock(&wait->lock);
+	wait->cancelled = false;
+	pthread_mutex_unlock(&wait->lock);
+}
+
 static void enqueue(struct wait *wait, struct wait_queue *queue)
 {
 	wait->next = queue->head;

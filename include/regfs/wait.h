@@ -71,6 +71,8 @@ bool wait_cancelled(struct wait *wait);
 int wait_go_on(struct wait *wait);
 /* Ends the present and every later wait of WAIT with -EINTR. Any thread. */
 void wait_cancel(struct wait *wait);
+/* Takes that back: by who knows why it was done, and that nobody stands in WAIT. */
+void wait_renew(struct wait *wait);
 
 #define WAIT_FOREVER INT64_MAX
 /*

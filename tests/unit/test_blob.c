@@ -450,6 +450,35 @@ static void test_other_source_takes_over(void **state)
 	blob_stream_close(stream);
 }
 
+/* What comes to nothing from one registry, another one gives: to its own readers, and to those who
+ * waited. */
+static void test_other_registry_takes_over(void **state)
+{
+	struct fixture *f = *state;
+	struct store *other = fakestore_new("other.test");
+	struct blob_id id = f->id;
+	struct reader slow;
+
+	f->blobs->slow_ms = 1;
+	id.store = other;
+	fakestore_add_blob(other, "team/copy", f->big, BIG, NULL);
+	id.repo = "team/copy";
+	fakestore_stall_at(f->store, 2 * CACHE_BLOCK + 5);
+	for (int ranges = 0; ranges < 2; ranges++) {
+		reader_start(&slow, f, 2 * CACHE_BLOCK, CACHE_BLOCK, ranges);
+		fakestore_await_stalled(f->store, 1);
+		assert_int_equal(
+			blob_read(f->blobs, &id, 3 * CACHE_BLOCK - 10, f->out, 10, &f->wait), 10);
+		assert_memory_equal(f->out, f->big + 3 * CACHE_BLOCK - 10, 10);
+		assert_int_equal(reader_join(&slow), CACHE_BLOCK);
+		settle(f);
+		forget_blocks(f);
+	}
+	close_rooms(f);
+	open_rooms(f, 256 * MIB);
+	store_free(other);
+}
+
 static void test_failure_is_its_sources(void **state)
 {
 	struct fixture *f = *state;
@@ -876,6 +905,7 @@ int main(void)
 		TEST(test_wrong_size),
 		TEST(test_failed_pass_resumes),
 		TEST(test_other_source_takes_over),
+		TEST(test_other_registry_takes_over),
 		TEST(test_failure_is_its_sources),
 		TEST(test_wrong_range),
 		TEST(test_range_errors),
