@@ -163,14 +163,21 @@ static bool batch_takes(struct layer *layer, const struct batch *batch, const st
 	       !cache_has(layer->layers->cache, &id, 0);
 }
 
+/* How far a reader is expected to go on, in bytes of the blob: in the file, and from file to file.
+ */
+struct outlook {
+	uint64_t run, walk;
+};
+
 /* The chunk wanted, and those that are taken with it. */
-static int flight_fill(struct chunk_flight *flight, const struct want *want, uint64_t ahead)
+static int flight_fill(struct chunk_flight *flight, const struct want *want,
+		       const struct outlook *outlook)
 {
 	uint32_t most = MIN(want->inode->nchunks - want->nr, CHUNK_ITEMS_MAX);
 	struct index_chunk chunk = want->chunk;
 	struct batch batch = {
 		.in_off = chunk.in_off,
-		.ahead = chunk.in_len + ahead,
+		.ahead = chunk.in_len + MAX(outlook->run, outlook->walk),
 	};
 
 	flight->items = calloc(most + NEAR_ITEMS_MAX, sizeof(*flight->items));
@@ -190,11 +197,16 @@ static int flight_fill(struct chunk_flight *flight, const struct want *want, uin
 		    !batch_takes(flight->layer, &batch, want, &chunk))
 			break;
 	}
-	near_add(flight, want->inode->first_chunk + want->nr, want->dir);
+	if (outlook->walk && want->nr + flight->count == want->inode->nchunks)
+		near_walk_add(flight, want->inode->first_chunk + want->inode->nchunks,
+			      outlook->walk);
+	else
+		near_add(flight, want->inode->first_chunk + want->nr, want->dir);
 	return 0;
 }
 
-static struct chunk_flight *flight_new(struct layer *layer, const struct want *want, uint64_t ahead)
+static struct chunk_flight *flight_new(struct layer *layer, const struct want *want,
+				       const struct outlook *outlook)
 {
 	struct chunk_flight *flight = calloc(1, sizeof(*flight));
 
@@ -204,7 +216,7 @@ static struct chunk_flight *flight_new(struct layer *layer, const struct want *w
 	flight->layer = layer;
 	flight->work.run = chunk_flight_run;
 	flight->refs = 2; /* the reader's and the job's */
-	if (flight_fill(flight, want, ahead) < 0) {
+	if (flight_fill(flight, want, outlook) < 0) {
 		chunk_flight_free(flight);
 		return NULL;
 	}
@@ -262,14 +274,19 @@ static int flight_start(struct layer *layer, const struct want *want, uint64_t n
 {
 	struct chunks *chunks = layer->layers->chunks;
 	uint32_t chunk = want->inode->first_chunk + want->nr;
+	struct walk_step step;
 
+	near_step(layer, want->inode, want->nr, &step);
 	int r = layer_job_begin(layer);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&chunks->lock);
-	uint64_t ahead = read_ahead(chunks, layer->serial, chunk);
+	const struct outlook outlook = {
+		.run = read_ahead(chunks, layer->serial, chunk),
+		.walk = near_walk_ahead(chunks, &step),
+	};
 	pthread_mutex_unlock(&chunks->lock);
-	struct chunk_flight *fresh = flight_new(layer, want, ahead);
+	struct chunk_flight *fresh = flight_new(layer, want, &outlook);
 	if (!fresh) {
 		layer_job_end(layer);
 		return -ENOMEM;
@@ -284,6 +301,7 @@ static int flight_start(struct layer *layer, const struct want *want, uint64_t n
 		flight->next = chunks->flights;
 		chunks->flights = flight;
 		note_run(chunks, layer->serial, chunk, flight);
+		near_walk_note(chunks, &step, flight);
 		*ret_nr = 0;
 	}
 	pthread_mutex_unlock(&chunks->lock);

@@ -17,6 +17,7 @@
 #include "layer_priv.h"
 
 #define CHUNKS_RUNS	8   /* sequential readers told apart */
+#define CHUNKS_WALKS	8   /* likewise, who go from file to file */
 #define CHUNK_ITEMS_MAX 256 /* of one flight */
 #define NEAR_ITEMS_MAX	256 /* of other files, likewise */
 #define CHUNKS_RECENT	2   /* flights kept where the cache does not keep what they brought */
@@ -52,6 +53,22 @@ struct chunk_run {
 	uint64_t ahead;	 /* bytes of the blob */
 };
 
+/* Somebody who goes through a layer as its blob does, file by file: cp -a, tar, grep -r. */
+struct chunk_walk {
+	uint64_t serial; /* of the layer, and 1 */
+	uint64_t end;	 /* in the blob: what was brought for him ends there */
+	uint32_t files;	 /* begun, one beside the other */
+	uint64_t ahead;	 /* bytes of the blob that he gets at his next miss; 0: as anybody */
+};
+
+/* A miss, as walks see it. Places are in the blob. */
+struct walk_step {
+	uint64_t serial; /* of the layer, and 1; 0: it is none of theirs */
+	uint64_t off;
+	uint64_t file_off, file_end;
+	bool first; /* of the file */
+};
+
 struct chunks {
 	pthread_mutex_t lock;
 	_Atomic uint64_t nended; /* flights; counted with the lock held */
@@ -62,6 +79,8 @@ struct chunks {
 	unsigned next_recent;
 	struct chunk_run runs[CHUNKS_RUNS];
 	unsigned next_run;
+	struct chunk_walk walks[CHUNKS_WALKS];
+	unsigned next_walk;
 };
 
 /* Where CHUNK of LAYER is kept. */
@@ -79,6 +98,16 @@ ssize_t chunks_bring(struct layer *layer, const struct chunk_item *items, uint32
 uint32_t near_dir(const struct layer *layer, const struct index_inode *inode, uint32_t ino);
 /* Adds to FLIGHT, which has chunk number WANTED of the layer first, what comes along. */
 void near_add(struct chunk_flight *flight, uint32_t wanted, uint32_t dir);
+/* A miss at chunk number NR of a file. */
+void near_step(const struct layer *layer, const struct index_inode *inode, uint32_t nr,
+	       struct walk_step *ret);
+/* Bytes of the blob to bring at STEP because of a walk; 0: it belongs to none. Lock held. */
+uint64_t near_walk_ahead(const struct chunks *chunks, const struct walk_step *step);
+/* FLIGHT is on its way, for STEP. Lock held. */
+void near_walk_note(struct chunks *chunks, const struct walk_step *step,
+		    const struct chunk_flight *flight);
+/* Adds what follows in the blob, from chunk number NEXT on, up to AHEAD bytes in all. */
+void near_walk_add(struct chunk_flight *flight, uint32_t next, uint64_t ahead);
 
 /* --- layer_flight.c --- */
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Which chunks of other files come along with one that is wanted: those that lie beside it in the
- * blob, of files of the same directory.
+ * blob, of files of the same directory; and what follows it, where somebody goes from file to file.
  * Knows the order of chunks and what the cache has. Must not know who waits, nor how anything is
  * fetched.
  *
@@ -23,6 +23,15 @@
 #define DECODED_MOST (4 * MIB)		  /* a chunk of zeros is a few bytes of the blob */
 #define REACH	     (NEAR_ITEMS_MAX / 2) /* chunks to each side */
 #define CHILDREN_MAX 16384		  /* of a directory that is looked through */
+
+/* A walk goes on where what was brought for it ends, but for headers and what is here already.
+ * Before it is one, so many files have to follow each other; a program that starts seldom does
+ * that. What it gets then doubles each time. */
+#define WALK_GAP     (16 * KIB)
+#define WALK_FILES   8
+#define WALK_FIRST   (128 * KIB)
+#define WALK_MOST    (1 * MIB)
+#define WALK_DECODED (16 * MIB)
 
 uint32_t near_dir(const struct layer *layer, const struct index_inode *inode, uint32_t ino)
 {
@@ -136,4 +145,99 @@ void near_add(struct chunk_flight *flight, uint32_t wanted, uint32_t dir)
 	add_neighbours(flight, &near, 1);
 	flight->forward = flight->count;
 	add_neighbours(flight, &near, -1);
+}
+
+/* --- walks --- */
+
+void near_step(const struct layer *layer, const struct index_inode *inode, uint32_t nr,
+	       struct walk_step *ret)
+{
+	struct index_chunk first = {0}, last = {0}, chunk = {0};
+
+	*ret = (struct walk_step){.first = nr == 0};
+	/* spans are large, and of no file */
+	if (layer->index.info.by_spans || index_chunk(&layer->index, inode, 0, &first) < 0 ||
+	    index_chunk(&layer->index, inode, nr, &chunk) < 0 ||
+	    index_chunk(&layer->index, inode, inode->nchunks - 1, &last) < 0)
+		return;
+	ret->serial = layer->serial + 1;
+	ret->off = chunk.in_off;
+	ret->file_off = first.in_off;
+	ret->file_end = last.in_off + last.in_len;
+}
+
+/* Readers of a large file need not come in order: it is enough that the walk stands in it. */
+static bool walk_has(const struct chunk_walk *walk, const struct walk_step *step)
+{
+	if (walk->serial != step->serial)
+		return false;
+	if (step->first)
+		return step->off >= walk->end && step->off - walk->end <= WALK_GAP;
+	return walk->end > step->file_off && walk->end <= step->file_end;
+}
+
+/* CHUNKS_WALKS: it belongs to none. */
+static size_t find_walk(const struct chunks *chunks, const struct walk_step *step)
+{
+	size_t i = 0;
+
+	while (i < CHUNKS_WALKS && !walk_has(&chunks->walks[i], step))
+		i++;
+	return i;
+}
+
+uint64_t near_walk_ahead(const struct chunks *chunks, const struct walk_step *step)
+{
+	size_t found = find_walk(chunks, step);
+
+	return step->serial && found < CHUNKS_WALKS ? chunks->walks[found].ahead : 0;
+}
+
+void near_walk_note(struct chunks *chunks, const struct walk_step *step,
+		    const struct chunk_flight *flight)
+{
+	const struct index_chunk *last =
+		&flight->items[MIN(flight->forward, flight->count) - 1].chunk;
+	size_t found = find_walk(chunks, step);
+	struct chunk_walk *walk = &chunks->walks[found % CHUNKS_WALKS];
+
+	if (!step->serial || (found == CHUNKS_WALKS && !step->first))
+		return;
+	if (found == CHUNKS_WALKS) {
+		walk = &chunks->walks[chunks->next_walk];
+		chunks->next_walk = (chunks->next_walk + 1) % CHUNKS_WALKS;
+		*walk = (struct chunk_walk){.serial = step->serial};
+	}
+	walk->end = MAX(walk->end, last->in_off + last->in_len);
+	if (step->first && ++walk->files >= WALK_FILES)
+		walk->ahead = MIN(MAX(2 * walk->ahead, WALK_FIRST), WALK_MOST);
+}
+
+void near_walk_add(struct chunk_flight *flight, uint32_t next, uint64_t ahead)
+{
+	const struct layer *layer = flight->layer;
+	const struct index_inode all = {.nchunks = layer->index.info.nchunks};
+	struct index_chunk last = flight->items[flight->count - 1].chunk;
+	uint64_t limit = flight->items[0].chunk.in_off + ahead, decoded = 0;
+	struct chunk_item item = {.nr = next};
+
+	flight->own = flight->count;
+	for (; flight->count < flight->own + NEAR_ITEMS_MAX &&
+	       index_chunk(&layer->index, &all, item.nr, &item.chunk) == 0;
+	     item.nr++) {
+		const struct index_chunk *chunk = &item.chunk;
+		uint64_t end = last.in_off + last.in_len;
+		bool shared = chunk->in_off == last.in_off && chunk->in_len == last.in_len;
+
+		item.id = chunk_id(layer, chunk);
+		if (!chunk->in_len || is_cached(layer, &item))
+			continue;
+		if ((chunk->in_off < end && !shared) || chunk->in_off > end + WALK_GAP ||
+		    chunk->in_off + chunk->in_len > limit || decoded + chunk->len > WALK_DECODED)
+			break;
+		decoded += chunk->len;
+		flight->items[flight->count++] = item;
+		last = *chunk;
+	}
+	flight->forward = flight->count;
 }

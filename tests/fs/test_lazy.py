@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 
+from chunked import ChunkedLayer
 from containerd import containerd
 import lib
 import oci
@@ -132,6 +133,26 @@ def test_small_files_come_with_their_neighbours(t):
     for name in data:
         lib.equal((root / name).read_bytes(), data[name], name)
     lib.equal(len(layer_requests(registry, layer)), 2)
+
+
+def test_who_goes_from_file_to_file_gets_more_each_time(t):
+    registry = t.bad_registry()
+    data = {f"{number:02}/f": noise(8000, number) for number in range(64)}
+    layer = LazyLayer(list(data.items()))
+    oci.Image([layer]).push(registry, "app", "1")
+
+    def requests(names):
+        registry.clear()
+        mount = t.mount(registry.host, cache_dir=t.dir / t.name("cache"), prefetch="none")
+        for name in names:
+            assert mount.path("app:1/rootfs", name).read_bytes() == data[name], name
+        return len(registry.seen("GET", f"/blobs/{oci.sha256(layer.blob)}")) - 1  # the table's
+
+    # eight by themselves, then 128 KiB, 256 KiB, and the rest
+    lib.equal(requests(data), 11)
+    # every fourth one, and backwards: nobody goes on where he was
+    lib.equal(requests(list(data)[::4]), 16)
+    lib.equal(requests(list(data)[:30][::-1]), 30)
 
 
 def test_neighbours_are_of_the_same_directory(t):
@@ -423,6 +444,27 @@ def test_zstd_chunked_of_skopeo(t):
         t.skopeo("copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{t.dir}/{layout}:latest",
                  f"docker://{registry.host}/app:{tag}")
     check_converted(t, registry, "lazy")
+
+
+def test_zstd_chunked_of_containers(t):
+    """The dialect of Debian 13's skopeo, podman and buildah."""
+    registry = t.registry()
+    files = {"dir/small": b"of no size", "dir/empty": b"", "big": noise(400_000),
+             "holes": bytes(2 << 20) + noise(70_000, 2) + bytes(3 << 20) + noise(50_000, 3) + bytes(5000)}
+    layer = ChunkedLayer(["dir"], files, {"dir/hard": "big"})
+    oci.Image([layer]).push(registry, "app", "lazy")
+    oci.Image([oci.Layer(layer.tar)]).push(registry, "app", "plain")
+    mount = t.mount(registry.host)
+    lib.equal(mount.path("app:lazy/rootfs/dir/small").read_bytes(), files["dir/small"])
+    assert sum(entry[3] for entry in layer_requests(registry, layer)) < 20_000
+    lib.equal(mount.stats()["tocs"], 1)
+    got, expected = mount.path("app:lazy/rootfs"), mount.path("app:plain/rootfs")
+    # what the root says of itself is known when its layers are open
+    assert list(got.iterdir()) and list(expected.iterdir())
+    tree.assert_equal(tree.read(got), tree.read(expected))
+    for name, data in files.items():
+        assert mount.path("app:lazy/rootfs", name).read_bytes() == data, name
+    assert {entry[2] for entry in layer_requests(registry, layer)} == {206}, "never as a whole"
 
 
 def test_layer_of_two_images(t):
