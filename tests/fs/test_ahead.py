@@ -73,8 +73,8 @@ def test_sequential_readers_of_raw_blobs(t):
     lib.equal(mount.path("app:1/layers/01.tar.gz").read_bytes(), image.layers[0].blob)
     asked = blobs_asked(registry, image)
     mount.stop()
-    # one or two more where a busy machine answers late, and ranges are set off ahead
-    assert 1 <= asked <= 12, asked
+    # Some more where a busy machine answers late, and ranges are set off ahead; the kernel asks 90 times.
+    assert 1 <= asked <= 40, asked
 
 
 def test_tables_are_small(t):

@@ -325,7 +325,7 @@ def test_a_dead_connection_is_left(t):
         listen 127.0.0.1:{port} ssl http2; ssl_certificate {cert}; ssl_certificate_key {key};
         location / {{ proxy_pass {registry.url}; }}""")
     way = Way(t, port)
-    mount = t.mount(f"https://127.0.0.1:{way.port}", cacert=authority.cert, name_timeout=1)
+    mount = t.mount(f"https://127.0.0.1:{way.port}", cacert=authority.cert, name_timeout=3)
     os.stat(mount.path("team/app:v0/digest"))
     lib.equal(len(way.pairs), 1)
     way.go_dead()

@@ -475,9 +475,9 @@ def test_answer_to_the_manifest_lost(t):
 def test_manifest_is_never_answered(t):
     """Silence is asked about as a lost answer is: not taken, or, where that cannot be told, unknown."""
     silence = ("PUT", "/manifests/1.6", {"stall": 1000})
-    check_refusal(t, errno.EIO, "has not taken it", [silence], timeout=1)
+    check_refusal(t, errno.EIO, "has not taken it", [silence], timeout=2)
     mute = ("HEAD|GET", "/manifests/1.6", {"stall": 1000})
-    check_refusal(t, errno.EIO, "outcome unknown", [silence, mute], timeout=1)
+    check_refusal(t, errno.EIO, "outcome unknown", [silence, mute], timeout=2)
 
 
 def test_registry_gone(t):

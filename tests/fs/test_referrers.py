@@ -150,7 +150,7 @@ def test_referrers_of_a_registry_that_fails(t):
     registry.referrers_api = True
     _, sbom, signature = signed(registry)
     registry.rule("GET", "/referrers/", status=500)
-    mount = t.mount(registry.host, tag_ttl=0, name_timeout=1)
+    mount = t.mount(registry.host, tag_ttl=0, name_timeout=3)
     with lib.fails(errno.EIO):
         os.listdir(mount.path("app:1/referrers"))
     registry.clear()

@@ -95,5 +95,6 @@ def test_64_readers(t):
 
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         list(pool.map(read, range(64)))
-    # One pass served them all.
-    lib.equal(registry.count("GET", f"blobs/{image.layers[0].descriptor()['digest']}"), 1)
+    # One pass served them all: in parts, where a busy machine makes the way look long.
+    layer = image.layers[0].descriptor()
+    lib.equal(sum(size for *_, size in registry.requests("GET", f"blobs/{layer['digest']}")), layer["size"])

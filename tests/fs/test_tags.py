@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 
 import lib
 import oci
@@ -248,12 +249,16 @@ def test_what_is_left_after_five_seconds(t):
     tags = mount.path("team/app/_tags")
     stopped_ln(t, mount, "-sfn", "1.4", "stable")  # makes the tag: there was none
     lib.equal(tag_at(registry, "team/app", "stable"), images["1.4"].digest)
+    start = time.monotonic()
     killed = stopped_ln(t, mount, "-sfn", "1.5", "stable")
     assert killed.returncode != 0
     ln(t, mount, "-s", "1.5", "Customer")  # a tag of the user's, which looks like a temporary
     os.symlink("1.5", tags / ".hidden")
     os.symlink("1.5", tags / "CuAbCdEf")
-    lib.equal(tags_at(registry, "team/app"), ["1.4", "1.5", "latest", "stable"])
+    found = tags_at(registry, "team/app")
+    # On a machine that takes so long for this some are tags by now.
+    if time.monotonic() - start < 5:
+        lib.equal(found, ["1.4", "1.5", "latest", "stable"])
     lib.wait_for(lambda: tag_at(registry, "team/app", "Customer"), "the tag Customer")
     lib.wait_for(lambda: tag_at(registry, "team/app", "CuAbCdEf"), "the tag CuAbCdEf")
     lib.wait_for(lambda: not os.path.lexists(tags / ".hidden"), "the end of .hidden")
