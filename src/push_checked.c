@@ -91,7 +91,7 @@ static int send(struct push_run *run, const struct push_blob *blob, const struct
 	what.source = &source;
 	what.share = at->len;
 	/* A small one is better read twice than confirmed by a request of its own. */
-	if (!run->part && at->len <= PUSH_STEP) {
+	if (at->len <= PUSH_SMALL) {
 		int wrong = finish(&checked, &source, wait);
 		if (wrong)
 			return wrong;

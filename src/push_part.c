@@ -17,9 +17,6 @@
 #define TAR_MAGIC_OFF 257
 #define TAR_MAGIC     "ustar"
 
-/* Whoever sends a small one mostly waits for the store, which syncs each to its disk: they hold up
- * neither a large one nor the writer. */
-#define SMALL MIB
 /* So far the writer may be ahead of a blob under way, beside the stream's own window: the next
  * layer is unpacked while the store syncs this one to its disk. */
 #define AHEAD (96 * MIB)
@@ -142,9 +139,11 @@ int push_part_add(struct push_stream *stream, const struct archive_seen *seen, c
 
 /* --- what becomes of one --- */
 
+/* Whoever sends a small one mostly waits for the store, which syncs each to its disk: they hold up
+ * neither a large one nor the writer. */
 static bool is_small(const struct push_part *part)
 {
-	return part->at.len <= SMALL;
+	return part->at.len <= PUSH_SMALL;
 }
 
 /* What is before OFF keeps no writer back. */

@@ -31,7 +31,8 @@
 
 #define PUSH_PIECE    MIB	  /* what is read, hashed or compressed at a time */
 #define PUSH_STEP     (256 * KIB) /* so many bytes are waited for before they go on */
-#define PUSH_PARALLEL 4		  /* blobs under way at once, and small ones beside them */
+#define PUSH_SMALL    MIB /* a blob up to this size: its requests cost more than its bytes */
+#define PUSH_PARALLEL 4	  /* blobs under way at once, and small ones beside them */
 #define PUSH_SIZE_MAX (1LL << 42) /* of a file that is pushed */
 /* So many times its size a blob or an archive may unpack to, as deflate does at most, and so much
  * whatever its size. */

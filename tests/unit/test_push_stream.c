@@ -275,12 +275,13 @@ static void blobs_do_not_hold_each_other_up(void **state)
 	const size_t lens[] = {PIECE, PIECE, PIECE, PIECE, 2 * MIB, KEPT_BACK + 4 * MIB};
 	AUTO_BUF struct buf tar = BUF_INIT(ARCHIVE_MAX);
 	AUTO_FREE uint8_t *blob = malloc(KEPT_BACK + 4 * MIB);
-	struct digest digest = {.algo = DIGEST_SHA256};
 	struct push *push = begin(f, "1");
+	struct digest digest;
 
 	memset(blob, 0x1f, KEPT_BACK + 4 * MIB);
 	for (size_t i = 0; i < ARRAY_SIZE(lens); i++) {
-		digest.bytes[0] = (uint8_t)i;
+		blob[0] = (uint8_t)i;
+		digest_of(DIGEST_SHA256, blob, lens[i], &digest);
 		AUTO_BUF struct buf one = half_a_blob(&digest, blob, lens[i]);
 		assert_int_equal(buf_add(&tar, one.data, one.len), 0);
 	}
