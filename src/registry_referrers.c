@@ -19,6 +19,7 @@
 #define PAGES_MAX     100
 #define BYTES_MAX     (2 * OCI_MANIFEST_MAX) /* of all pages: their entries are kept */
 #define REFERRERS_MAX 10000
+#define REFUSAL_MAX   (4 * KIB)
 
 struct search {
 	struct registry *registry;
@@ -93,6 +94,15 @@ static bool denies(int status)
 	return (status >= 300 && status < 500 && status != 429) || status == 501;
 }
 
+/* A refusal, read to its end: the connection is wanted again at once, for the tag. */
+static int refused(const struct search *search, struct http_transfer *answer)
+{
+	AUTO_BUF struct buf body = BUF_INIT(REFUSAL_MAX);
+	if (http_content_length(answer) >= 0)
+		(void)http_read_all(answer, REFUSAL_MAX, &body, search->wait);
+	return not_here(search, "it refuses");
+}
+
 /* One page. 0 and the next one's URL (NULL at the end); 1: there is no API. */
 static int walk_page(struct search *search, const struct registry_call *call, char **ret_next)
 {
@@ -103,7 +113,7 @@ static int walk_page(struct search *search, const struct registry_call *call, ch
 		return err;
 	int status = http_status(answer);
 	if (denies(status) && search->npages == 1)
-		return not_here(search, "it refuses");
+		return refused(search, answer);
 	if (status < 200 || status > 299)
 		return registry_refused(search->registry, call, answer, search->wait);
 	err = read_page(search, call, answer);

@@ -52,6 +52,17 @@ def check_both(image_dir, sbom, signature):
         os.stat(where / dashed(oci.sha256(b"signature")))
 
 
+def test_refusal_leaves_its_connection_to_the_tag(t):
+    registry = t.bad_registry()
+    image, sbom, signature = signed(registry)
+    push_fallback_index(registry, "app", image.digest, [sbom, signature])
+    registry.forget()
+    registry.rule("GET", "/referrers/", status=404, body="no such page" * 10, slow=1000)
+    lib.equal(sorted(os.listdir(t.mount(registry.host).path("app:1/referrers"))), names(sbom, signature))
+    [refused], [tag] = registry.seen("GET", "/referrers/"), registry.seen("GET", "/manifests/sha256-")
+    lib.equal(tag["client"], refused["client"])
+
+
 # --- by the API ---
 
 
