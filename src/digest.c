@@ -163,8 +163,31 @@ void hasher_cleanup(struct hasher **hasher)
 	hasher_free(*hasher);
 }
 
+/*
+ * ISA-L's checksums leave the upper halves of the vector registers in use. The processor's SHA
+ * instructions know only the lower ones, and keep the rest of each register they write: hashing
+ * what was just decoded then takes a third longer.
+ */
+#ifdef __x86_64__
+__attribute__((target("avx"))) static void clear_upper_halves(void)
+{
+	__builtin_ia32_vzeroupper();
+}
+
+static void settle_registers(void)
+{
+	if (__builtin_cpu_supports("avx"))
+		clear_upper_halves();
+}
+#else
+static void settle_registers(void)
+{
+}
+#endif
+
 void hasher_add(struct hasher *hasher, const void *data, size_t len)
 {
+	settle_registers();
 	if (hasher->algo == DIGEST_SHA512)
 		SHA512_Update(&hasher->sha512, data, len);
 	else
