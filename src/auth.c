@@ -109,6 +109,7 @@ struct errand {
 	enum auth_scheme scheme;
 	bool refused;
 	char *realm, *service, *challenged; /* of BEARER */
+	bool outside;			    /* as in struct http_request */
 };
 
 static void errand_release(struct errand *errand)
@@ -130,6 +131,7 @@ static int errand_take(const struct auth *auth, const struct auth_pass *pass, st
 	ret->refused = pass->refused;
 	if (pass->scheme != AUTH_BEARER)
 		return 0;
+	ret->outside = !auth->near && !http_host_is_local(auth->endpoint);
 	int err = copy(auth->realm, &ret->realm);
 	err = err ? err : copy(auth->service, &ret->service);
 	return err ? err : copy(pass->challenged, &ret->challenged);
@@ -208,6 +210,7 @@ static int fetch(struct auth *auth, const struct auth_ask *ask, const struct err
 		.scope = ask->scope ? ask->scope : "",
 		.credential = ret->anonymous ? NULL : &credential,
 		.deadline_ms = query.deadline_ms,
+		.outside = errand->outside,
 	};
 	return token_header(auth, &request, wait, ret);
 }

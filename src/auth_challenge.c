@@ -166,6 +166,7 @@ int auth_challenge(struct auth *auth, const struct auth_ask *ask,
 	pthread_mutex_lock(&auth->lock);
 	auth->refused |= used != NULL;
 	bool fresh = !final && forget_refused(auth, used, ask->begun_ms);
+	auth->near = http_is_near(transfer);
 	if (!final && challenged)
 		news = adopt(auth, ask->scope ? ask->scope : "", &challenges, used);
 	pthread_mutex_unlock(&auth->lock);

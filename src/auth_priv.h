@@ -35,6 +35,7 @@ struct auth_token_request {
 	const struct auth_credential *credential; /* NULL: anonymous */
 	const struct http_tls *tls;
 	int64_t deadline_ms;
+	bool outside; /* as in struct http_request */
 };
 struct auth_token {
 	char *value; /* for secret_free() */
@@ -89,6 +90,7 @@ struct auth {
 	bool refused;		 /* it, or its token service, has ever said no to an answer */
 	bool anonymous;		 /* nothing was stored for it when that was last looked at */
 	char *realm, *service;	 /* of Bearer */
+	bool near;		 /* who named it was seen nearby */
 	struct auth_pass *passes;
 	size_t npasses;
 };

@@ -94,6 +94,7 @@ static int get_token(struct http *http, const struct auth_token_request *request
 		.headers = (const char *const[]){basic, NULL},
 		.tls = request->tls,
 		.deadline_ms = request->deadline_ms,
+		.outside = request->outside,
 	};
 	return http_start(http, &get, wait, ret);
 }
@@ -131,6 +132,7 @@ static int post_token(struct http *http, const struct auth_token_request *reques
 			.body_len = form.len,
 			.tls = request->tls,
 			.deadline_ms = request->deadline_ms,
+			.outside = request->outside,
 		};
 		err = http_start(http, &post, wait, ret);
 	}

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <strings.h>
@@ -30,6 +31,23 @@ static bool has_body(const struct http_transfer *transfer)
 
 /* ---- callbacks ---- */
 
+/* ADDRESS is as the system spells it: IPv6 without brackets, and with its zone. */
+static bool is_near(const char *address)
+{
+	char host[64];
+	int len = (int)strcspn(address, "%");
+	bool v6 = strchr(address, ':') != NULL;
+	snprintf(host, sizeof(host), "%s%.*s%s", v6 ? "[" : "", len, address, v6 ? "]" : "");
+	return http_host_is_local(host);
+}
+
+static bool peer_is_near(CURL *easy)
+{
+	const char *address = NULL;
+	return curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &address) == CURLE_OK && address &&
+	       is_near(address);
+}
+
 /* The blank line: the answer is final unless its status is 1xx. */
 static void headers_end(struct http_transfer *transfer)
 {
@@ -38,6 +56,7 @@ static void headers_end(struct http_transfer *transfer)
 	if (status < 200)
 		return;
 	transfer->status = (int)status;
+	transfer->near = peer_is_near(transfer->easy);
 	transfer->state = HTTP_STATE_ANSWERED;
 	http_engine_note_answer(transfer->engine, transfer);
 	uint64_t length;
@@ -202,6 +221,23 @@ static int on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
 	return CURL_SOCKOPT_OK;
 }
 
+/* The spelling of a host was judged before; this is where its name leads. What connects to another
+ * port than the URL's is on its way to a proxy, which is the user's. */
+static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+	struct http_transfer *transfer = arg;
+	char address[64], port[8];
+	uint64_t number;
+	(void)purpose;
+	int err = getnameinfo(&to->addr, to->addrlen, address, sizeof(address), port, sizeof(port),
+			      NI_NUMERICHOST | NI_NUMERICSERV);
+	if (err || !parse_u64(port, &number) || (number == transfer->port && is_near(address))) {
+		transfer->refused = true;
+		return CURL_SOCKET_BAD;
+	}
+	return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+}
+
 /* ---- options ---- */
 
 #define SET(easy, option, value) (err = err ? err : curl_easy_setopt(easy, option, value))
@@ -278,6 +314,10 @@ static CURLcode set_connection(CURL *easy, const struct http_transfer *transfer)
 	    (long)(engine->multiplex ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
 	SET(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
+	if (transfer->outside) {
+		SET(easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
+		SET(easy, CURLOPT_OPENSOCKETDATA, transfer);
+	}
 	if (!engine->multiplex) {
 		SET(easy, CURLOPT_BUFFERSIZE, BULK_BUFFER);
 		SET(easy, CURLOPT_UPLOAD_BUFFERSIZE, BULK_BUFFER);
@@ -361,6 +401,8 @@ static int code_errno(const struct http_transfer *transfer, CURLcode code)
 {
 	if (transfer->cause)
 		return transfer->cause;
+	if (code == CURLE_COULDNT_CONNECT && transfer->refused)
+		return -EIO;
 	switch (code) {
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_RESOLVE_PROXY:
@@ -444,6 +486,8 @@ void http_easy_end(struct http_transfer *transfer, CURLcode code)
 			words = "the answer's headers are too large";
 		else if (code == CURLE_ABORTED_BY_CALLBACK && transfer->cause)
 			words = "what is to be sent cannot be read";
+		else if (code == CURLE_COULDNT_CONNECT && transfer->refused)
+			words = "the name leads to an address that only means something nearby";
 		else if (code == CURLE_SEND_FAIL_REWIND)
 			words = "the connection broke while the body was sent";
 		snprintf(why, sizeof(why), "%s%s", words, advice(code, words));

@@ -94,6 +94,8 @@ struct http_transfer {
 	uint64_t body_len;
 	char *ca_file, *ca_pem, *ca_dir, *cert_file, *key_file, *user_agent;
 	bool skip_verify;
+	bool outside;	   /* as in the request */
+	uint16_t port;	   /* the URL's */
 	bool words_wanted; /* request.why was given: nothing is logged */
 	int64_t timeout_ms, deadline_ms;
 
@@ -113,6 +115,7 @@ struct http_transfer {
 	bool paused;  /* curl keeps bytes back; written by the engine */
 	int64_t progress_ms;
 	int status;
+	bool near; /* the answer's peer is */
 	int64_t content_length;
 	uint64_t received;   /* body bytes put into the queue */
 	struct buf headers;  /* "name\0value\0", in order */
@@ -133,10 +136,14 @@ struct http_transfer {
 	int64_t arrived_ms;
 	uint64_t sent;	     /* body bytes given to curl */
 	curl_off_t uploaded; /* of these, bytes that left */
+	bool refused;	     /* an address that it may not connect to */
 	int cause;	     /* the errno behind a callback's refusal */
 	struct http_transfer *next, **link;
 	char curl_words[CURL_ERROR_SIZE];
 };
+
+/* The port that URL means; 0 where that cannot be told. */
+uint16_t http_url_port(const char *url);
 
 void http_transfer_ref(struct http_transfer *transfer);
 void http_transfer_unref(struct http_transfer *transfer);

@@ -142,6 +142,7 @@ static int copy_url(struct http_transfer *transfer, const char *url)
 	transfer->host_hash = hash64(0, parts.scheme, strlen(parts.scheme));
 	transfer->host_hash = hash64(transfer->host_hash, parts.host, strlen(parts.host));
 	transfer->host = STEAL(parts.host);
+	transfer->port = http_url_port(url);
 	return 0;
 }
 
@@ -157,6 +158,7 @@ static int transfer_new(struct http *http, const struct http_request *request,
 	CLEANUP(transfer_unref_cleanup) struct http_transfer *transfer = plain;
 	transfer->engine = request->bulk ? &http->bulk : &http->names;
 	transfer->method = request->method;
+	transfer->outside = request->outside;
 	transfer->words_wanted = request->why != NULL;
 	transfer->timeout_ms = request->timeout_ms ? request->timeout_ms : http->timeout_ms;
 	transfer->deadline_ms = request->deadline_ms ? request->deadline_ms : WAIT_FOREVER;
@@ -350,6 +352,11 @@ int http_transfer_add_header(struct http_transfer *transfer, const char *line, s
 int http_status(const struct http_transfer *transfer)
 {
 	return transfer->status;
+}
+
+bool http_is_near(const struct http_transfer *transfer)
+{
+	return transfer->near;
 }
 
 const char *http_header_n(const struct http_transfer *transfer, const char *name, unsigned n)

@@ -83,6 +83,17 @@ int http_url_parse(const char *text, struct http_url *ret)
 	return 0;
 }
 
+uint16_t http_url_port(const char *text)
+{
+	AUTO_CURLU CURLU *url = curl_url();
+	AUTO_CURL_TEXT char *port = NULL;
+	uint64_t number = 0;
+	if (url && !curl_url_set(url, CURLUPART_URL, text, 0) &&
+	    !curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT))
+		parse_u64(port, &number);
+	return (uint16_t)number;
+}
+
 int http_url_resolve(const char *base, const char *ref, char **ret)
 {
 	AUTO_CURLU CURLU *url = curl_url();

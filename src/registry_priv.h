@@ -22,6 +22,8 @@
 #ifndef REGFS_REGISTRY_PRIV_H
 #define REGFS_REGISTRY_PRIV_H
 
+#include <stdatomic.h>
+
 #include "regfs/auth.h"
 #include "regfs/registry.h"
 
@@ -49,9 +51,10 @@ struct registry {
 	struct http_tls away; /* elsewhere: no client certificate, nothing unverified; borrows */
 	int64_t timeout_ms, name_timeout_ms;
 	bool offline;
-	bool may_probe; /* the scheme is found out, and again after a failure */
-	bool tls_first; /* which is tried first */
-	bool mirror;	/* it need not have everything */
+	bool may_probe;	  /* the scheme is found out, and again after a failure */
+	bool tls_first;	  /* which is tried first */
+	bool mirror;	  /* it need not have everything */
+	atomic_bool near; /* it was seen at an address that only means something nearby */
 
 	struct redirects *redirects;
 	struct etags *etags; /* registry_etag.c */

@@ -128,6 +128,12 @@ static int take_credentials(struct exchange *x)
 	return 0;
 }
 
+/* Who is nearby himself may name others that are. */
+static bool is_near(const struct registry *registry)
+{
+	return atomic_load(&registry->near) || http_host_is_local(registry->endpoint);
+}
+
 static int send_once(struct exchange *x, struct http_transfer **ret)
 {
 	const struct registry_call *call = x->call;
@@ -148,6 +154,7 @@ static int send_once(struct exchange *x, struct http_transfer **ret)
 		.tls = home ? &x->registry->tls : &x->registry->away,
 		.timeout_ms = call->timeout_ms ? call->timeout_ms : x->registry->timeout_ms,
 		.deadline_ms = call->deadline_ms,
+		.outside = !home && !is_near(x->registry),
 		.bulk = call->bulk,
 		.why = x->why,
 	};
@@ -399,6 +406,8 @@ static int exchange(struct registry *registry, const struct registry_call *call,
 			continue;
 		}
 		registry_back(registry);
+		if (is_home(&x))
+			atomic_store(&registry->near, http_is_near(transfer));
 		enum verdict verdict;
 		err = look_at(&x, transfer, &verdict);
 		if (!err && verdict == VERDICT_FINAL) {

@@ -19,7 +19,7 @@
  * request asks for the words):
  * -ECONNREFUSED, -EHOSTUNREACH (also DNS), -ETIMEDOUT, -ECONNRESET (broke off, ended short),
  * -EPROTO (TLS or HTTP nonsense), -EACCES (certificate not trusted, with the sentence that
- * says what to do), -EINTR, -EWOULDBLOCK, -ENOMEM.
+ * says what to do), -EIO (request.outside), -EINTR, -EWOULDBLOCK, -ENOMEM.
  */
 #ifndef REGFS_HTTP_H
 #define REGFS_HTTP_H
@@ -76,6 +76,10 @@ struct http_request {
 	const struct http_tls *tls; /* NULL: the system's CAs */
 	int64_t timeout_ms;	    /* 0: the http's */
 	int64_t deadline_ms;	    /* of the whole, with its body, in now_ms() time; 0: none */
+	/* The host was named by somebody from afar: a name that leads to an address that only means
+	 * something nearby is -EIO, and nothing is sent there. A proxy's own address counts only
+	 * where its port is the URL's. */
+	bool outside;
 	/* The body, either way, may be larger than HTTP_SMALL: it goes with the bulk. */
 	bool bulk;
 	/* HTTP_WHY_MAX bytes for the words of a failure of http_start(), which is then not
@@ -100,6 +104,8 @@ int http_begin(struct http *http, const struct http_request *request, struct wai
 	       struct http_transfer **ret);
 int http_answer(struct http_transfer *transfer, struct wait *wait);
 int http_status(const struct http_transfer *transfer);
+/* Whether that came from an address that only means something nearby: http_host_is_local(). */
+bool http_is_near(const struct http_transfer *transfer);
 /* First header of NAME (any case), trimmed, or NULL; borrowed. N-th one, for repeated headers. */
 const char *http_header(const struct http_transfer *transfer, const char *name);
 const char *http_header_n(const struct http_transfer *transfer, const char *name, unsigned n);

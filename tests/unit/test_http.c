@@ -429,6 +429,23 @@ static void nobody_listens(void **state)
 	assert_int_equal(http_start(http, &request, &wait, &transfer), -EINVAL);
 }
 
+/* A name that somebody from afar gave us may lead anywhere (as in CVE-2020-15157). */
+static void a_name_leads_home(void **state)
+{
+	(void)state;
+	WAIT(wait);
+	struct http_transfer *transfer = NULL;
+	AUTO_FREE char *url = format("http://outside.localhost:%d/raw/10", server.port);
+	char why[HTTP_WHY_MAX];
+	struct http_request request = {.url = url, .outside = true, .why = why};
+	assert_int_equal(http_start(http, &request, &wait, &transfer), -EIO);
+	assert_non_null(strstr(why, "nearby"));
+	request.outside = false;
+	assert_int_equal(http_start(http, &request, &wait, &transfer), 0);
+	assert_true(http_is_near(transfer));
+	http_close(transfer);
+}
+
 /* In a network of its own, which has no routes. */
 static void *ask_from_nowhere(void *arg)
 {
@@ -854,6 +871,7 @@ int main(void)
 		TEST(a_spoilt_connection_is_left),
 		TEST(a_reset_is_one),
 		TEST(nobody_listens),
+		TEST(a_name_leads_home),
 		TEST(no_route_is_ehostunreach),
 		TEST(tls_to_a_plain_port_is_nonsense),
 		TEST(huge_headers_are_refused),

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_registry_foreign: which URLs of a manifest's layers are followed, and which are kept. */
+#include <dlfcn.h>
 #include <errno.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +12,16 @@
 #include "regfs/log.h"
 
 #define REPO "team/app"
+
+/* For libcurl: every name below .example leads to this machine. */
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+		struct addrinfo **ret)
+{
+	typeof(&getaddrinfo) system = (typeof(&getaddrinfo))dlsym(RTLD_NEXT, "getaddrinfo");
+
+	return system(node && ends_with(node, ".example") ? "127.0.0.1" : node, service, hints,
+		      ret);
+}
 
 /* What a manifest says of where its layers are is anybody's word. */
 static void test_foreign_urls(void **state)
@@ -98,11 +110,42 @@ static void test_learned(void **state)
 	http_free(http);
 }
 
+/* Nobody listens there; who may not even try says so. */
+static int send_to(const char *host, const char *url)
+{
+	struct http *http = http_new(&(struct http_options){0});
+	const struct registry_options options = {.http = http, .host = host};
+	const struct registry_call call = {.method = HTTP_GET, .url = url, .anonymous = true};
+	struct http_transfer *transfer = NULL;
+	struct store *store;
+	struct wait wait;
+
+	wait_init(&wait, true);
+	assert_int_equal(registry_new(&options, &store), 0);
+	int r = registry_send(registry_of(store), &call, &wait, &transfer);
+	http_close(transfer);
+	store_free(store);
+	http_free(http);
+	wait_release(&wait);
+	return r;
+}
+
+/* A name says nothing of where it leads. */
+static void test_names_that_lead_home(void **state)
+{
+	(void)state;
+	assert_int_equal(send_to("ghcr.io", "http://mcr.example:1/x"), -EIO);
+	assert_int_equal(send_to("localhost:5000", "http://mcr.example:1/x"), -ECONNREFUSED);
+	/* the user's own word */
+	assert_int_equal(send_to("mcr.example:1", "https://mcr.example:1/x"), -ECONNREFUSED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_foreign_urls),
 		cmocka_unit_test(test_learned),
+		cmocka_unit_test(test_names_that_lead_home),
 	};
 
 	log_set_level(LOG_LEVEL_ERROR);
