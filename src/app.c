@@ -25,8 +25,14 @@ void app_process(const struct cli_options *options)
 
 int app_prepare(struct app *app, struct cli_options *options)
 {
+	const struct hosts_options hosts = {
+		.registries_conf = options->registries_conf,
+		.certs_dir = options->certs_dir,
+		.cacert = options->cacert,
+		.insecure = (const char *const *)options->insecure.words,
+	};
 	/* a helper that hangs is given up before the lookup that waits for it */
-	const struct creds_options creds = {
+	struct creds_options creds = {
 		.authfile = options->authfile,
 		.helper_timeout_ms = options->name_timeout_s * 1000 * 3 / 4,
 	};
@@ -39,7 +45,9 @@ int app_prepare(struct app *app, struct cli_options *options)
 			strerror(-r));
 		return r;
 	}
-	app->creds = creds_new(&creds);
+	app->hosts = hosts_new(&hosts);
+	creds.hosts = app->hosts;
+	app->creds = app->hosts ? creds_new(&creds) : NULL;
 	if (!app->creds)
 		fprintf(stderr, "regfs: out of memory\n");
 	return app->creds ? 0 : -ENOMEM;
@@ -94,17 +102,10 @@ static int start_below(struct app *app)
 		.timeout_ms = options->timeout_s * 1000,
 		.user_agent = "regfs/" REGFS_VERSION,
 	};
-	const struct hosts_options hosts = {
-		.registries_conf = options->registries_conf,
-		.certs_dir = options->certs_dir,
-		.cacert = options->cacert,
-		.insecure = (const char *const *)options->insecure.words,
-	};
 
 	app->jobs = pool_new("job", 0);
 	app->http = http_new(&http);
-	app->hosts = hosts_new(&hosts);
-	return app->jobs && app->http && app->hosts ? 0 : -ENOMEM;
+	return app->jobs && app->http ? 0 : -ENOMEM;
 }
 
 int app_start(struct app *app)

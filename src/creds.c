@@ -98,6 +98,7 @@ struct creds *creds_new(const struct creds_options *options)
 	creds->helper_timeout_ms = options->helper_timeout_ms ? options->helper_timeout_ms
 							      : HELPER_TIMEOUT_MS;
 	creds->named = authfile != NULL;
+	creds->hosts = options->hosts;
 	creds->stop_fd = eventfd(0, EFD_CLOEXEC);
 	creds->pool = pool_new("helper", HELPERS_MAX);
 	err = authfile ? add_file(creds, strdup(authfile), AUTHFILE_CONFIG)
@@ -289,16 +290,67 @@ static int look_in(struct creds *creds, struct creds_file *file, const struct au
 	return 0;
 }
 
+static int look_in_files(struct creds *creds, const struct auth_query *query, struct wait *wait,
+			 struct auth_credential *ret)
+{
+	int err = -ENOENT;
+
+	for (size_t i = 0; i < creds->nfiles && err == -ENOENT; i++)
+		err = look_in(creds, &creds->files[i], query, wait, ret);
+	return err;
+}
+
+/* In what registries.conf names: a helper, or the files. */
+static int look_in_place(struct creds *creds, const char *name, const struct auth_query *query,
+			 struct wait *wait, struct auth_credential *ret)
+{
+	CLEANUP(authfile_entry_release) struct authfile_entry answer = {0};
+	const struct authfile_choice choice = {.helper = name, .helper_key = query->host};
+	int err;
+
+	if (strcmp(name, HOSTS_AUTH_FILES) == 0)
+		return look_in_files(creds, query, wait, ret);
+	err = creds_ask(creds, &choice, query, wait, &answer);
+	if (!err)
+		take(&answer, ret);
+	return err;
+}
+
+/* The first that has something. A place that is out of order is passed over, as podman does, but
+ * nobody is asked as nobody because of it. The files are read last where they are not named: what
+ * regfs and docker store lies there. */
+static int look_in_places(struct creds *creds, char **names, const struct auth_query *query,
+			  struct wait *wait, struct auth_credential *ret)
+{
+	bool files = false, refused = false;
+	int err = -ENOENT;
+
+	for (char **name = names; *name && (err == -ENOENT || err == -EACCES); name++) {
+		files |= strcmp(*name, HOSTS_AUTH_FILES) == 0;
+		err = look_in_place(creds, *name, query, wait, ret);
+		refused |= err == -EACCES;
+	}
+	if (!files && (err == -ENOENT || err == -EACCES))
+		err = look_in_files(creds, query, wait, ret);
+	return err == -ENOENT && refused ? -EACCES : err;
+}
+
 int creds_lookup(void *arg, const struct auth_query *query, struct wait *wait,
 		 struct auth_credential *ret)
 {
 	struct creds *creds = arg;
-	int err = -ENOENT;
+	char **names = NULL;
+	int err = 0;
 
 	if (!wait_may_block(wait))
 		return -EWOULDBLOCK;
-	for (size_t i = 0; i < creds->nfiles && err == -ENOENT; i++)
-		err = look_in(creds, &creds->files[i], query, wait, ret);
+	if (creds->hosts)
+		err = hosts_helpers(creds->hosts, query->host, &names);
+	if (err)
+		return err;
+	err = names ? look_in_places(creds, names, query, wait, ret)
+		    : look_in_files(creds, query, wait, ret);
+	hosts_helpers_free(names);
 	return err;
 }
 

@@ -50,7 +50,8 @@ struct creds {
 	bool named;    /* the user has named the only one */
 	size_t shared; /* the one that a login goes to */
 	int64_t helper_timeout_ms;
-	int stop_fd; /* an eventfd: readable once helpers have to end */
+	struct hosts *hosts; /* or NULL */
+	int stop_fd;	     /* an eventfd: readable once helpers have to end */
 	struct pool *pool;
 
 	pthread_mutex_t lock;

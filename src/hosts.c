@@ -366,3 +366,17 @@ int hosts_alias(struct hosts *hosts, const char *name, char **ret)
 		log_warn("%s: refused: %s", name, look.why);
 	return err;
 }
+
+int hosts_helpers(struct hosts *hosts, const char *host, char ***ret)
+{
+	struct hosts_look look = {.hosts = hosts, .host = host};
+	int err = hosts_find_helpers(&look, ret);
+	if (err == -EACCES)
+		log_warn("%s: refused: %s", host, look.why);
+	return err;
+}
+
+void hosts_helpers_free(char **helpers)
+{
+	hosts_names_free(helpers);
+}

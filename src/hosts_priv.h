@@ -74,6 +74,8 @@ int hosts_from_registries(struct hosts_look *look);
 int hosts_from_toml(struct hosts_look *look);
 /* 0, -ENOENT, -EACCES, -ENOMEM. */
 int hosts_find_alias(struct hosts_look *look, const char *name, char **ret);
+/* 0 (*RET as it was: nothing is said), -EACCES, -ENOMEM. */
+int hosts_find_helpers(struct hosts_look *look, char ***ret);
 
 /* The names of DIR that end with SUFFIX, sorted; NULL-terminated; NULL where there is no such
  * directory. Freed by hosts_names_free(). 0, -EACCES, -ENOMEM. */

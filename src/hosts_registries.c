@@ -409,3 +409,56 @@ int hosts_find_alias(struct hosts_look *look, const char *name, char **ret)
 	*ret = strdup(found);
 	return *ret ? 0 : -ENOMEM;
 }
+
+/* ---- credential helpers ---- */
+
+/* It becomes part of a program's name. */
+static bool is_helper(const char *name)
+{
+	return name && *name &&
+	       !name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-"
+				  "ABCDEFGHIJKLMNOPQRSTUVWXYZ")];
+}
+
+static int copy_helpers(struct hosts_look *look, const struct file *file, const struct toml *list,
+			char ***ret)
+{
+	AUTO_NAMES char **helpers = NULL;
+	size_t n = 0;
+	for (const struct toml *at = toml_first(list); at; at = toml_next(at))
+		n++;
+	helpers = calloc(n + 1, sizeof(*helpers));
+	if (!helpers)
+		return -ENOMEM;
+	n = 0;
+	for (const struct toml *at = toml_first(list); at; at = toml_next(at)) {
+		if (!is_helper(toml_string(at)))
+			return hosts_refuse(look,
+					    "%s, line %u: this is no name of a credential "
+					    "helper",
+					    file->path, toml_line(at));
+		helpers[n] = strdup(toml_string(at));
+		if (!helpers[n++])
+			return -ENOMEM;
+	}
+	*ret = STEAL(helpers);
+	return 0;
+}
+
+/* The last list that is not empty counts. */
+int hosts_find_helpers(struct hosts_look *look, char ***ret)
+{
+	AUTO_FILES struct files files = {0};
+	int err = read_all(look, &files);
+	if (err == -ENOENT)
+		return 0;
+	for (size_t i = files.n; !err && i-- > 0;) {
+		const struct toml *list = toml_get(files.files[i].root, "credential-helpers");
+		if (list && toml_kind(list) != TOML_ARRAY)
+			return hosts_refuse(look, "%s, line %u: credential-helpers is no array",
+					    files.files[i].path, toml_line(list));
+		if (toml_first(list))
+			return copy_helpers(look, &files.files[i], list, ret);
+	}
+	return err;
+}

@@ -12,6 +12,7 @@
 #define REGFS_CREDS_H
 
 #include "regfs/auth.h"
+#include "regfs/hosts.h"
 
 struct creds;
 
@@ -20,6 +21,8 @@ struct creds_options {
 	 * containers-auth.json(5) in their order. */
 	const char *authfile;
 	int64_t helper_timeout_ms; /* 0: 8,000 */
+	/* Whose registries.conf may name helpers to ask beside the files; or NULL. Borrowed. */
+	struct hosts *hosts;
 };
 /* Takes in the environment and the working directory. Nothing is read, no thread is started. NULL
  * when memory is short. */

@@ -76,4 +76,11 @@ void hosts_answer_unref(const struct hosts_answer *answer);
  * there is no alias, -EACCES, -ENOMEM. */
 int hosts_alias(struct hosts *hosts, const char *name, char **ret);
 
+/* Where HOST's credentials are to be looked for, in this order: names of credential helpers, and
+ * HOSTS_AUTH_FILES for the files; NULL-terminated, for hosts_helpers_free(). *RET stays where
+ * registries.conf says nothing of it. 0, -EACCES (logged), -ENOMEM. */
+#define HOSTS_AUTH_FILES "containers-auth.json"
+int hosts_helpers(struct hosts *hosts, const char *host, char ***ret);
+void hosts_helpers_free(char **helpers);
+
 #endif

@@ -359,6 +359,42 @@ static void a_helper_that_has_nothing(void **state)
 	assert_found(place, "r.io", "a:1");
 }
 
+/* containers-registries.conf(5), "credential-helpers": in that order, the files among them. */
+static void registries_conf_names_helpers(void **state)
+{
+	struct place *place = *state;
+	AUTO_FREE char *conf = path_of(place, "registries.conf");
+	struct hosts *hosts = hosts_new(&(struct hosts_options){.registries_conf = conf});
+	const struct creds_options options = {.hosts = hosts};
+
+	assert_non_null(hosts);
+	creds_free(place->creds);
+	place->creds = creds_new(&options);
+	put_helper(place, "x",
+		   "read key; echo \"{\\\"Username\\\": \\\"x\\\", "
+		   "\\\"Secret\\\": \\\"$key\\\"}\"");
+	put_helper(place, "none", "echo credentials not found in native keychain; exit 1");
+	put(place, "home/.docker/config.json", "{\"auths\": {\"q.io\": {\"auth\": \"YTox\"}}}",
+	    0600);
+	put(place, "registries.conf", "", 0600);
+	assert_found(place, "q.io", "a:1");
+	assert_fails(place, "r.io", -ENOENT);
+	put(place, "registries.conf", "credential-helpers = [\"none\", \"x\"]\n", 0600);
+	assert_found(place, "q.io", "x:q.io");
+	put(place, "registries.conf",
+	    "credential-helpers = [\"none\", \"containers-auth.json\", \"x\"]\n", 0600);
+	assert_found(place, "q.io", "a:1");
+	assert_found(place, "r.io", "x:r.io");
+	put(place, "registries.conf", "credential-helpers = [\"absent\"]\n", 0600);
+	assert_found(place, "q.io", "a:1");
+	assert_fails(place, "r.io", -EACCES);
+	put(place, "registries.conf", "credential-helpers = [\"../x\"]\n", 0600);
+	assert_fails(place, "q.io", -EACCES);
+	assert_true(logged("no name of a credential helper"));
+	creds_free(STEAL(place->creds));
+	hosts_free(hosts);
+}
+
 static void bad_helpers_are_refused_in_words(void **state)
 {
 	static const char *const cases[][2] = {
@@ -691,6 +727,7 @@ int main(void)
 		TEST(a_helper_is_asked),
 		TEST(a_token_is_known_by_its_user),
 		TEST(a_helper_that_has_nothing),
+		TEST(registries_conf_names_helpers),
 		TEST(bad_helpers_are_refused_in_words),
 		TEST(a_helper_that_hangs_is_ended),
 		TEST(a_helper_may_leave_something_behind),
