@@ -46,6 +46,8 @@ static int parse_cache_args(int argc, char **argv, struct cache_args *ret)
 	}
 	if (!ret->verb)
 		return usage("info, verify or prune?", "");
+	if (strcmp(ret->verb, "info") && strcmp(ret->verb, "verify") && strcmp(ret->verb, "prune"))
+		return usage("not understood: ", ret->verb);
 	return 0;
 }
 
@@ -158,10 +160,8 @@ int cli_cache(int argc, char **argv)
 		status = show_info(cache, args.dir);
 	else if (!strcmp(args.verb, "verify"))
 		status = run_verify(cache);
-	else if (!strcmp(args.verb, "prune"))
-		status = run_prune(cache, &args);
 	else
-		status = usage("not understood: ", args.verb) < 0 ? CLI_USAGE : CLI_OK;
+		status = run_prune(cache, &args);
 	cache_close(cache);
 	return status;
 }
