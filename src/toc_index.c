@@ -295,6 +295,13 @@ static int settle_lengths(struct table *table)
 	return 0;
 }
 
+static int check_zeros(struct table *table)
+{
+	int r = toc_zeros_check(table->chunks, table->nchunks);
+
+	return r == -EINVAL ? lie(table, "what it calls zeros has another digest") : r;
+}
+
 int toc_index(const struct buf *json, uint64_t data_end, struct index_builder *builder,
 	      const char **ret_why)
 {
@@ -310,6 +317,8 @@ int toc_index(const struct buf *json, uint64_t data_end, struct index_builder *b
 		r = end_file(&table);
 	if (r == 0)
 		r = settle_lengths(&table);
+	if (r == 0)
+		r = check_zeros(&table);
 	if (r == 0)
 		r = index_builder_chunks(builder, table.chunks, (uint32_t)table.nchunks);
 	if (r < 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of the room `toc` share: toc.c (annotations, footers, unpacking), toc_json.c (the
- * JSON to entries), toc_index.c (entries to members and chunks).
+ * JSON to entries), toc_index.c (entries to members and chunks), toc_zeros.c (pieces of zeros).
  */
 #ifndef REGFS_TOC_PRIV_H
 #define REGFS_TOC_PRIV_H
@@ -45,5 +45,9 @@ typedef int toc_entry_fn(void *arg, const struct toc_entry *entry);
 /* Calls FN for each entry in order; its non-zero ends the walk and is returned. What FN says is
  * wrong it puts into *RET_WHY. 0, -EINVAL, -ENOMEM. */
 int toc_each(const struct buf *json, toc_entry_fn *fn, void *arg, const char **ret_why);
+
+/* Of CHUNKS those that are zeros (.in_len is 0), and have a digest, against it. 0; -EINVAL: one is
+ * not its; -ENOMEM. */
+int toc_zeros_check(const struct index_chunk *chunks, size_t n);
 
 #endif

@@ -76,8 +76,8 @@ int toc_unpack(const struct toc_ref *ref, const void *data, struct buf *ret, con
  * lie before DATA_END in the blob. A file for which nothing vouches piece by piece has no chunks.
  * Entries that only serve the format are left out. 0; -EINVAL (the builder is only to be freed):
  * not JSON of this kind, or it says what cannot be: places outside of the data or over each other,
- * chunks that do not make up the file, names that JSON could not hold, too much of anything;
- * -ENOMEM.
+ * chunks that do not make up the file, zeros with a digest that is not of zeros, names that JSON
+ * could not hold, too much of anything; -ENOMEM.
  */
 int toc_index(const struct buf *json, uint64_t data_end, struct index_builder *builder,
 	      const char **ret_why);

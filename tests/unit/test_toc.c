@@ -397,6 +397,33 @@ static void cuts_chunks_as_containers(void **state)
 	expect_chunk(&index, &inode, 0, &(struct index_chunk){0, 200, 5, 10, 0, {0xbb}});
 }
 
+/* A digest that a piece of zeros has is that of as many zeros. */
+static void checks_zeros(void **state)
+{
+	static const char entries[] = "{'name':'f','type':'reg','size':70000,'offset':20,'"
+				      "endOffset':21,'chunkType':'zeros',"
+				      "'chunkDigest':'sha256:%s'},"
+				      "{'name':'g','type':'reg','size':100,'offset':30,'endOffset':"
+				      "31,'chunkType':'zeros',"
+				      "'chunkDigest':'sha256:%s'}";
+	static const char of_70000[] =
+		"f51b279903037b37ea1828a1021499995718d38016cad6c0da30962a41be052f";
+	static const char of_100[] =
+		"cd00e292c5970d3c5e2f0ffa5171e555bc46bfc4faddfb4a418b6840b86e79a3";
+	AUTO_BUF struct buf file = BUF_INIT(MIB);
+	char text[1024];
+	const char *why = NULL;
+	struct index index;
+
+	(void)state;
+	snprintf(text, sizeof(text), entries, of_70000, of_100);
+	assert_int_equal(build(text, &file, &index, &why), 0);
+	buf_clear(&file);
+	snprintf(text, sizeof(text), entries, of_70000, of_70000);
+	assert_int_equal(build(text, &file, &index, &why), -EINVAL);
+	assert_non_null(strstr(why, "zeros"));
+}
+
 /* What follows a chunk in its member is not fetched with it. */
 static void bounds_what_is_fetched(void **state)
 {
@@ -634,6 +661,7 @@ int main(void)
 		cmocka_unit_test(reads_attributes),
 		cmocka_unit_test(cuts_chunks_as_estargz),
 		cmocka_unit_test(cuts_chunks_as_containers),
+		cmocka_unit_test(checks_zeros),
 		cmocka_unit_test(bounds_what_is_fetched),
 		cmocka_unit_test(leaves_out_what_is_not_vouched_for),
 		cmocka_unit_test(refuses_lies),
