@@ -138,6 +138,13 @@ int app_start(struct app *app)
 	return app->images ? 0 : -ENOMEM;
 }
 
+void app_halt(struct app *app)
+{
+	images_stop(app->images);
+	layers_stop(app->layers);
+	blobs_stop(app->blobs);
+}
+
 void app_stop(struct app *app)
 {
 	images_free(app->images);

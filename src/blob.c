@@ -59,7 +59,7 @@ static void blob_free(struct blob *blob)
 	free(blob);
 }
 
-void blobs_free(struct blobs *blobs)
+void blobs_stop(struct blobs *blobs)
 {
 	if (!blobs)
 		return;
@@ -72,6 +72,15 @@ void blobs_free(struct blobs *blobs)
 	}
 	while (blobs->running > 0)
 		pthread_cond_wait(&blobs->drained, &blobs->lock);
+	pthread_mutex_unlock(&blobs->lock);
+}
+
+void blobs_free(struct blobs *blobs)
+{
+	if (!blobs)
+		return;
+	blobs_stop(blobs);
+	pthread_mutex_lock(&blobs->lock);
 	fetch_forget(blobs, NULL);
 	pthread_mutex_unlock(&blobs->lock);
 

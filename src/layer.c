@@ -68,7 +68,7 @@ static void layer_link_first(struct layer *layer)
 	layers->first = layer;
 }
 
-void layers_free(struct layers *layers)
+void layers_stop(struct layers *layers)
 {
 	if (!layers)
 		return;
@@ -81,7 +81,13 @@ void layers_free(struct layers *layers)
 	while (layers->running > 0)
 		pthread_cond_wait(&layers->drained, &layers->lock);
 	pthread_mutex_unlock(&layers->lock);
+}
 
+void layers_free(struct layers *layers)
+{
+	if (!layers)
+		return;
+	layers_stop(layers);
 	/* all go now, whoever refers to them */
 	for (struct layer *layer = layers->first; layer; layer = layer->next) {
 		const struct layer *whole = atomic_load(&layer->whole);

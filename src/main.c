@@ -201,7 +201,7 @@ static int mount_run(struct mount *mount)
 static void mount_release(struct mount *mount)
 {
 	pushes_stop(mount->pushes);
-	images_stop(mount->app.images);
+	app_halt(&mount->app); /* of stores that names has */
 	events_free(mount->events);
 	names_free(mount->names);
 	pushes_free(mount->pushes); /* _push holds some until names is gone */

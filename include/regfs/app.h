@@ -37,6 +37,9 @@ int app_make_store(void *arg, const char *host, struct store **ret);
 /* An image TEXT that names no host may be another's by a configured alias: changes REF, that it was
  * parsed to. */
 void app_follow_alias(const struct app *app, const char *text, struct ref *ref);
+/* Ends what is under way in the background: after it no store is used by any of the rooms here.
+ * What they have made may still be held. */
+void app_halt(struct app *app);
 /* Both let go of rooms in the reverse order, and pass over those that were never made; between them
  * is the time for the stores. */
 void app_stop(struct app *app);

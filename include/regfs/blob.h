@@ -48,7 +48,10 @@ static inline uint64_t blob_source(const struct blob_id *id)
 
 /* CACHE and JOBS (a pool without maximum) are borrowed. */
 struct blobs *blobs_new(struct cache *cache, struct pool *jobs, int64_t timeout_ms);
-/* Ends all passes. NULL is fine. */
+/* Ends all that is under way: after it no store is used, and who needs one fails with -EINTR.
+ * Waits, a moment. NULL is fine, and twice. */
+void blobs_stop(struct blobs *blobs);
+/* Stops, too. */
 void blobs_free(struct blobs *blobs);
 
 /* Whole, verified, at most MAX bytes; for configs and the like. Kept as a cache file if

@@ -43,6 +43,9 @@ struct layer_claims {
 };
 
 struct layers *layers_new(struct blobs *blobs, struct cache *cache, struct pool *jobs);
+/* Ends all jobs: after it no blob is asked for by one. Waits, a moment. NULL is fine, and twice. */
+void layers_stop(struct layers *layers);
+/* Stops, too. */
 void layers_free(struct layers *layers);
 
 /* The layer of ID, its index at hand: mapped from the cache, or built now, which waits for

@@ -356,6 +356,18 @@ def test_stall_in_a_body(t):
     lib.wait_for(lambda: readable(mount.path("team/app:1.5/rootfs/noise")) == sample.NOISE, "the file")
 
 
+def test_unmount_while_a_blob_is_asked_for(t):
+    """Its reader is gone, and it is waited for a while yet: who does ends before the store that it asks."""
+    registry, pushed, mount = bad(t)
+    blob = f"/blobs/{oci.sha256(pushed['1.5'].layers[0].blob)}"
+    registry.rule("GET", blob, stall=None)
+    reader = t.start("cat", mount.path("team/app:1.5/layers/01.tar.gz"))
+    lib.wait_for(lambda: registry.count("GET", blob), "the request")
+    reader.signal(signal.SIGKILL)
+    reader.wait()
+    mount.stop()
+
+
 def test_single_threaded(t):
     """-s: a request that waits does not keep others out."""
     registry = t.registry()
