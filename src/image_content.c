@@ -9,6 +9,8 @@
 
 #include "image_priv.h"
 
+#define TABLES_ALONG 3u /* at least */
+
 void image_content_release(struct image *image)
 {
 	rootfs_free(image->rootfs);
@@ -240,17 +242,18 @@ static void prepare_layer(void *arg, unsigned n)
 	image_layer_prepare(arg, n);
 }
 
-/* All layers above N have let somebody down: over a long way, tables of as many below it come along
- * with its own, in case that it does too. Only those that are documents of their own: the layers'
- * bytes are left where they are. */
+/* All layers above N have let somebody down: over a long way, tables of some below it come along
+ * with its own, in case that it does too, as many as there are above. Only those that are documents
+ * of their own: the layers' bytes are left where they are. */
 static void prepare_below(struct image *image, unsigned n)
 {
 	unsigned above = (unsigned)image->manifest.nlayers - 1 - n;
 	struct toc_ref toc;
 
-	if (blobs_parallel(image->images->options.blobs, image->store) == 1)
+	/* the top layer may well decide */
+	if (above == 0 || blobs_parallel(image->images->options.blobs, image->store) == 1)
 		return;
-	for (unsigned i = 1; i <= MIN(above, n); i++)
+	for (unsigned i = 1; i <= MIN(MAX(above, TABLES_ALONG), n); i++)
 		if (find_toc(image, n - i, &toc) == 0 && toc.kind == TOC_ZTOC)
 			image_layer_prepare(image, n - i);
 }
