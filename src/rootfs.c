@@ -11,7 +11,6 @@
 #include "regfs/log.h"
 #include "rootfs_priv.h"
 
-#define DIR_SIZE   4096 /* what directories say, as they do on common file systems */
 #define BLOCK_SIZE 4096
 
 /* --- the object --- */
@@ -324,8 +323,8 @@ static void fill_stat(const struct rootfs *rootfs, struct rootfs_node node,
 	};
 	st->st_atim = st->st_ctim = st->st_mtim;
 	if (S_ISDIR(inode->mode)) {
-		st->st_size = DIR_SIZE;
-		st->st_blocks = DIR_SIZE / 512;
+		st->st_size = ROOTFS_DIR_SIZE;
+		st->st_blocks = ROOTFS_DIR_SIZE / 512;
 	} else if (S_ISREG(inode->mode) || S_ISLNK(inode->mode)) {
 		st->st_size = (off_t)inode->size;
 	} else if (S_ISCHR(inode->mode) || S_ISBLK(inode->mode)) {

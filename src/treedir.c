@@ -88,7 +88,8 @@ static int tree_stat(const struct treedir *tree, struct rootfs_node node, struct
 }
 
 /* rootfs/ itself must not cost a layer under ls -l: until its layers are at hand it has the
- * attributes of a directory that no layer names. */
+ * attributes of a directory that no layer names. Who stands in it meanwhile (tar) sees neither its
+ * size nor its time of change move. */
 static int root_stat(const struct treedir *tree, struct node_attr *ret)
 {
 	const struct oci_config *config;
@@ -102,15 +103,17 @@ static int root_stat(const struct treedir *tree, struct node_attr *ret)
 	if (r == 0)
 		ret->st.st_ino = tree->node.ino; /* the same, whether a layer is at hand or not */
 	if (r == -EWOULDBLOCK) {
-		context_stat(tree->context, tree->node.ino, S_IFDIR | 0755, 0, &ret->st);
+		context_stat(tree->context, tree->node.ino, S_IFDIR | 0755, ROOTFS_DIR_SIZE,
+			     &ret->st);
 		if (image_config(tree->image, &wait, &config) == 0 && config->created)
 			(void)oci_time_parse(config->created, &sec, &nsec);
 		ret->st.st_mtim = (struct timespec){.tv_sec = sec, .tv_nsec = nsec};
-		ret->st.st_ctim = ret->st.st_atim = ret->st.st_mtim;
+		ret->st.st_atim = ret->st.st_mtim;
 		ret->st.st_uid = ret->st.st_gid = 0;
 		ret->timeout = 0;
 		r = 0;
 	}
+	ret->st.st_ctim = tree->context->started;
 	wait_release(&wait);
 	return r;
 }

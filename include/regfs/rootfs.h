@@ -35,6 +35,8 @@
 struct rootfs;
 
 #define ROOTFS_MAX_LAYERS 511
+/* What directories say, as they do on common file systems. */
+#define ROOTFS_DIR_SIZE 4096
 
 struct rootfs_node {
 	uint16_t layer;

@@ -136,6 +136,15 @@ def test_symlinks_that_stay(t):
         lib.equal(os.readlink(here / "root"), ".")
 
 
+def test_tar_of_what_nobody_has_looked_into(t):
+    """rootfs/ gets its own attributes while tar is in it, which must not look like a change to it."""
+    registry = t.registry()
+    push(registry, "app", Tar().dir("./", mode=0o711, mtime=1_500_000_000).file("a", "bytes"))
+    mount = t.mount(registry.host)
+    t.run("tar", "-cf", t.dir / "out.tar", "-C", mount.path("app:1"), "rootfs")
+    lib.equal(stat.S_IMODE(os.stat(mount.path("app:1/rootfs")).st_mode), 0o711)
+
+
 def test_prefetch(t):
     registry = t.registry()
     image = layered(registry)
