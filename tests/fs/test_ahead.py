@@ -77,6 +77,7 @@ def test_sequential_readers_of_raw_blobs(t):
     assert 1 <= asked <= 40, asked
 
 
+@lib.slow
 def test_tables_are_small(t):
     """Indexes and sums of a Debian's layers, the parts with many small files among them."""
     debian = images.debian()
