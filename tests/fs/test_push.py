@@ -452,6 +452,18 @@ def test_refused_at_the_manifest(t):
     check_refusal(t, errno.EIO, "disk on fire", [("PUT", "/manifests/", invalid)])
 
 
+def test_blob_unknown_for_a_moment(t):
+    """docker-registry forgets a blob while another push brings it too: what names it is sent once more."""
+    registry = t.bad_registry()
+    image = sample.image("1.6")
+    unknown = json.dumps({"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"}]})
+    registry.rule("PUT", "/manifests/", times=1, status=400, body=unknown)
+    mount = t.mount(registry.host)
+    push(t, mount, archive(t, image), "team/app/_push/1.6.tar")
+    lib.equal(registry.repos["team/app"]["tags"]["1.6"], image.digest)
+    lib.equal(registry.count("PUT", "/manifests/"), 2)
+
+
 def test_upload_dropped_once(t):
     registry = t.bad_registry()
     image = sample.image("1.6")
