@@ -8,10 +8,6 @@
 #include "push_priv.h"
 #include "regfs/log.h"
 
-/* docker-registry 2.8 rewrites a blob's link in place when another push brings the same blob: for
- * that moment it says of a manifest that names the blob that it is unknown. */
-#define RELINK_MS 100
-
 static int put_manifest(struct push *push, const char *repo, const char *tag,
 			const struct archive_document *document, struct wait *wait)
 {
@@ -24,10 +20,6 @@ static int put_manifest(struct push *push, const char *repo, const char *tag,
 	const char *name = tag ? tag : digest_format(&document->digest, digest);
 	int err = store->ops->put_manifest(store, repo, name, document->media_type, document->bytes,
 					   document->len, wait);
-	/* A plain refusal, so it may be asked again. */
-	if (err == -EINVAL && !wait_until(wait, now_ms() + RELINK_MS))
-		err = store->ops->put_manifest(store, repo, name, document->media_type,
-					       document->bytes, document->len, wait);
 	if (!err || err == -EINTR)
 		return err;
 	snprintf(what, sizeof(what), "sending the manifest of %s%s%s", repo, tag ? ":" : "",

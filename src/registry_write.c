@@ -13,6 +13,10 @@
  * is given up: nobody can call it off. */
 #define SEND_BYTES_PER_MS 8
 
+/* docker-registry 2.8 rewrites a blob's link in place when another push brings the same blob: for
+ * that moment it says of a manifest that names the blob that it is unknown, or invalid (400). */
+#define RELINK_MS 100
+
 /* ---- put ---- */
 
 struct manifest_put {
@@ -78,7 +82,8 @@ static int confirm(const struct manifest_put *put, const struct http_transfer *a
 	return settle(put, "the answer names another digest", wait);
 }
 
-static int send_manifest(struct manifest_put *put, struct wait *wait)
+/* *RET_STATUS is the answer's, or 0. */
+static int send_manifest(struct manifest_put *put, struct wait *wait, int *ret_status)
 {
 	AUTO_TRANSFER struct http_transfer *answer = NULL;
 	bool lost = false;
@@ -86,7 +91,7 @@ static int send_manifest(struct manifest_put *put, struct wait *wait)
 	int err = registry_send(put->registry, &put->call, wait, &answer);
 	if (err)
 		return lost ? settle(put, "the answer was lost", wait) : err;
-	int status = http_status(answer);
+	int status = *ret_status = http_status(answer);
 	put->listed = http_header(answer, "OCI-Subject") != NULL;
 	if (status >= 200 && status < 300)
 		return confirm(put, answer, wait);
@@ -124,7 +129,12 @@ int registry_put_document(struct registry *registry, const char *repo,
 	};
 	struct wait alone;
 	wait_init(&alone, true);
-	int err = send_manifest(&put, &alone);
+	int status = 0;
+	int err = send_manifest(&put, &alone, &status);
+	/* A plain refusal: nothing came of it. */
+	bool plain = status == 400 && (err == -EINVAL || err == -EIO);
+	if (plain && !wait_until(&alone, now_ms() + RELINK_MS))
+		err = send_manifest(&put, &alone, &status);
 	wait_release(&alone);
 	if (!err)
 		*ret_listed = put.listed;
