@@ -222,7 +222,8 @@ void near_walk_add(struct chunk_flight *flight, uint32_t next, uint64_t ahead)
 	struct chunk_item item = {.nr = next};
 
 	flight->own = flight->count;
-	for (; flight->count < flight->own + NEAR_ITEMS_MAX &&
+	/* no more are looked at than may come along: all the rest may be here already */
+	for (; item.nr - next < NEAR_ITEMS_MAX &&
 	       index_chunk(&layer->index, &all, item.nr, &item.chunk) == 0;
 	     item.nr++) {
 		const struct index_chunk *chunk = &item.chunk;
